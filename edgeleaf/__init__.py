@@ -1,0 +1,1 @@
+"""edgeleaf: text in, teacher-space vector out, in one certified ONNX file."""

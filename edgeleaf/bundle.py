@@ -1,0 +1,176 @@
+"""What a bundle holds: its layout, its manifest, the hashes of its files, and the identity of its vector space.
+
+Needs the standard library only: the runtime reads bundles with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeleaf.errors import BundleError
+
+SCHEMA_VERSION = 1
+
+MANIFEST = "edgeleaf.json"
+QUERY_ENCODER = "query_encoder.onnx"
+ONNX_FP32 = "onnx/model.onnx"
+ONNX_INT8 = "onnx/model_qint8.onnx"
+STUDENT = "student"
+GOLDEN = "golden.jsonl"
+CERTIFICATE = "certificate.json"
+CERTIFICATE_PAGE = "certificate.html"
+LATENCY = "latency.json"
+MODEL_CARD = "README.md"
+
+_UNHASHED = frozenset({MANIFEST, LATENCY})
+"""The manifest cannot hold its own hash; timings differ from run to run and a new benchmark may replace them."""
+
+
+@dataclass(frozen=True)
+class VectorSpace:
+    """The space that a vector lives in. Vectors of two spaces must never be compared.
+
+    Args:
+        teacher: the name it was loaded by, such as ``sentence-transformers/all-mpnet-base-v2``.
+        revision: the hub revision, where one was pinned.
+        weights_sha256: hash of the teacher's weights.
+        pooling: ``mean``, ``cls``, ``lasttoken``, ...
+        normalized: whether vectors have unit L2 norm.
+        query_prompt, document_prompt: what is put before a text.
+        dim: the width of a vector.
+    """
+
+    teacher: str
+    revision: str | None
+    weights_sha256: str
+    pooling: str
+    normalized: bool
+    query_prompt: str
+    document_prompt: str
+    dim: int
+
+    @property
+    def id(self) -> str:
+        """A short name that two equal spaces share: ``all-mpnet-base-v2/768/5f0c2a9b41d7``."""
+        digest = hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()
+        return f"{self.teacher.rsplit('/', 1)[-1]}/{self.dim}/{digest[:12]}"
+
+    def identity(self) -> dict[str, Any]:
+        """What makes the space: everything but the name under which the teacher happened to be found."""
+        return {key: value for key, value in asdict(self).items() if key not in {"teacher", "revision"}}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """``edgeleaf.json``: what this bundle is and which files belong to it.
+
+    Args:
+        space: the vector space of its outputs.
+        recipe: the recipe's name, or the model's for a plain export.
+        student: how the student was made (start model, weights hash, texts, steps, seed).
+        tokenizer: type, vocabulary size, maximum length, hash of tokenizer.json.
+        quantization: preset and what it did.
+        dims: output widths that were asked for; the first is the file's own.
+        files: sha256 of each file, by its path in the bundle.
+    """
+
+    space: VectorSpace
+    recipe: str
+    student: Mapping[str, Any]
+    tokenizer: Mapping[str, Any]
+    quantization: Mapping[str, Any]
+    dims: tuple[int, ...]
+    files: Mapping[str, str]
+    edgeleaf_version: str
+    schema_version: int = SCHEMA_VERSION
+
+    def write(self, folder: Path) -> None:
+        """Write ``edgeleaf.json`` into ``folder``."""
+        write_json(folder / MANIFEST, asdict(self))
+
+    @staticmethod
+    def read(folder: Path) -> Manifest:
+        """Read ``edgeleaf.json`` of a bundle.
+
+        Raises:
+            BundleError: no such folder, not a bundle, not readable, or another schema version.
+        """
+        path = folder / MANIFEST
+        if not folder.is_dir():
+            raise BundleError(f"{folder}: no such bundle folder; make one with: edgeleaf run RECIPE -o {folder}")
+        if not path.is_file():
+            raise BundleError(f"{folder} is not a bundle: it has no {MANIFEST}; give the folder that edgeleaf run wrote")
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+            version = data["schema_version"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise BundleError(f"{path}: damaged manifest ({error}); build or copy the bundle again") from None
+        if version != SCHEMA_VERSION:
+            raise BundleError(
+                f"{path}: schema version {version}, this edgeleaf reads {SCHEMA_VERSION}; "
+                f"install the edgeleaf that wrote it ({data.get('edgeleaf_version', 'unknown')}) or build it again"
+            )
+        try:
+            space = VectorSpace(**data.pop("space"))
+            return Manifest(space=space, dims=tuple(data.pop("dims")), **data)
+        except (KeyError, TypeError) as error:
+            raise BundleError(f"{path}: damaged manifest ({error}); build or copy the bundle again") from None
+
+    def verify(self, folder: Path, *names: str) -> None:
+        """Check that ``names`` (all files when none is given) have the hashes of the manifest.
+
+        Raises:
+            BundleError: a file that is missing, or whose hash differs.
+        """
+        for name in names or tuple(self.files):
+            path = folder / name
+            if name not in self.files:
+                raise BundleError(f"{folder / MANIFEST}: lists no {name}; build or copy the bundle again")
+            if not path.is_file():
+                raise BundleError(f"{path}: missing, though {MANIFEST} lists it; build or copy the bundle again")
+            found = sha256(path)
+            if found != self.files[name]:
+                raise BundleError(
+                    f"{path}: damaged: sha256 {found[:12]}…, {MANIFEST} says {self.files[name][:12]}…; "
+                    "build or copy the bundle again"
+                )
+
+
+def hash_files(folder: Path) -> dict[str, str]:
+    """Return the sha256 of every file of a bundle, by its path, apart from manifest and timings."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = {path.relative_to(folder).as_posix(): path for path in paths}
+    return {name: sha256(path) for name, path in names.items() if name not in _UNHASHED}
+
+
+def sha256(path: Path) -> str:
+    """Return the hexadecimal sha256 of a file, read in pieces."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON that a person can read, under a temporary name first."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, under a temporary name first."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file, under a temporary name first, so that it is whole or absent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

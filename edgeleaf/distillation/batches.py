@@ -1,0 +1,53 @@
+"""Batches of texts of like length, so that little is spent on padding; the same order for the same seed and epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from sentence_transformers.base.sampler import DefaultBatchSampler
+
+POOL = 50
+"""Batches that are sorted by length together: enough to pad little, few enough to keep batches mixed."""
+
+
+class LengthBatchSampler(DefaultBatchSampler):  # type: ignore[misc]
+    """Shuffle, cut into pools of ``POOL`` batches, sort each pool by length, shuffle the batches of the whole epoch.
+
+    Args:
+        dataset: the trainer's dataset.
+        lengths: length of each text, in any unit.
+        batch_size, drop_last, seed: as sentence-transformers passes them.
+    """
+
+    def __init__(self, dataset: Any, lengths: Sequence[int], *, batch_size: int, drop_last: bool, seed: int) -> None:
+        super().__init__(dataset, batch_size=batch_size, drop_last=drop_last, seed=seed)
+        self._lengths = np.asarray(lengths)
+
+    def __len__(self) -> int:
+        count = len(self._lengths)
+        return count // self.batch_size if self.drop_last else -(-count // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        random = np.random.default_rng((self.seed, self.epoch))
+        order = random.permutation(len(self._lengths))
+        pool = POOL * self.batch_size
+        batches: list[list[int]] = []
+        for start in range(0, len(order), pool):
+            rows = order[start : start + pool]
+            rows = rows[np.argsort(self._lengths[rows], kind="stable")]
+            batches += [rows[i : i + self.batch_size].tolist() for i in range(0, len(rows), self.batch_size)]
+        if self.drop_last:
+            batches = [batch for batch in batches if len(batch) == self.batch_size]
+        for i in random.permutation(len(batches)):
+            yield batches[i]
+
+
+def length_batches(lengths: Sequence[int], seed: int) -> Callable[..., LengthBatchSampler]:
+    """Return what ``batch_sampler`` of sentence-transformers' training arguments takes."""
+
+    def make(dataset: Any, batch_size: int, drop_last: bool, **_: Any) -> LengthBatchSampler:
+        return LengthBatchSampler(dataset, lengths, batch_size=batch_size, drop_last=drop_last, seed=seed)
+
+    return make

@@ -1,0 +1,46 @@
+"""LEAF's objective: the squared L2 distance between the student's and the teacher's unit vectors (arXiv 2509.12539).
+
+An objective is a torch module of the form that sentence-transformers' trainer calls: ``forward(features, rows)``. The
+labels are row numbers; the teacher's vectors stay memory-mapped here and never travel through the data loader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from edgeleaf.errors import TrainingError
+
+
+class LeafLoss(torch.nn.Module):
+    """Mean over a batch of ‖student(text) - teacher(text)‖², both of unit norm; 2 - 2 cos.
+
+    Args:
+        model: the student.
+        vectors: [n, dim], the teacher's vectors of all training texts, in any float type, memory-mapped or not.
+
+    Raises:
+        TrainingError: from ``forward``, when the loss is not finite.
+    """
+
+    def __init__(self, model: torch.nn.Module, vectors: npt.NDArray[np.floating[Any]]) -> None:
+        super().__init__()
+        self.model = model
+        self.vectors = vectors
+
+    def forward(self, features: Iterable[dict[str, torch.Tensor]], labels: torch.Tensor) -> torch.Tensor:
+        """Return the loss of one batch: ``features`` of one text column, ``labels`` int64 [batch], row numbers."""
+        (text,) = features
+        student = self.model(text)["sentence_embedding"].float()
+        rows = self.vectors[labels.cpu().numpy()].astype(np.float32)
+        teacher = torch.from_numpy(rows).to(student.device)
+        loss = (student - teacher).square().sum(dim=1).mean()
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                "the loss is no longer a number; lower objective.learning_rate or raise student.ridge, then run again"
+            )
+        return loss

@@ -1,0 +1,208 @@
+"""LEAF: train a student onto a teacher's vectors, with sentence-transformers' trainer. Resumes from its checkpoints."""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from datasets import Dataset
+from datasets.utils.logging import disable_progress_bar
+from sentence_transformers import SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+from sentence_transformers.evaluation import SentenceEvaluator
+from transformers import TrainerCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+
+from edgeleaf import progress
+from edgeleaf.bundle import write_json
+from edgeleaf.distillation.batches import length_batches
+from edgeleaf.distillation.objective import LeafLoss
+from edgeleaf.recipe import ObjectiveSpec
+from edgeleaf.student import BATCH_SIZE, autocast, has_bfloat16, save_student
+
+CURVE = "training.json"
+CURVE_PLOT = "training.svg"
+EVALUATIONS = 10
+COMPLETE = "complete"
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Texts beside their teacher's vectors.
+
+    Args:
+        texts: strings, prompts included.
+        vectors: [len(texts), dim], unit L2 norm.
+    """
+
+    texts: Sequence[str]
+    vectors: npt.NDArray[np.floating[Any]]
+
+
+def train(
+    model: Any, train_set: Examples, held_out: Examples, *, objective: ObjectiveSpec, seed: int, checkpoints: Path
+) -> list[dict[str, float]]:
+    """Train ``model`` in place.
+
+    Args:
+        model: a student with a started projection.
+        train_set: what it learns from.
+        held_out: what it is judged by, ten times along the way and at the end; never learnt from.
+        objective: the recipe's hyperparameters.
+        seed: of the order of batches.
+        checkpoints: folder for checkpoints; one that is there from a killed run is continued.
+
+    Returns:
+        The training curve: a list of ``{"step", "loss", "learning_rate"}`` (mean training loss since the entry before)
+        and ``{"step", "held_out_loss", "held_out_cosine"}``, the untrained student's at step 0 included.
+
+    Raises:
+        TrainingError: the loss is no longer a number.
+    """
+    torch.manual_seed(seed)
+    logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
+    disable_progress_bar()
+    lengths = [len(text) for text in train_set.texts]
+    steps = max(1, math.ceil(objective.epochs * math.ceil(len(lengths) / objective.batch_size)))
+    every = max(1, steps // EVALUATIONS)
+    device = model.device.type
+    resume = _last_complete(checkpoints)
+    arguments = SentenceTransformerTrainingArguments(
+        output_dir=str(checkpoints),
+        max_steps=steps,
+        per_device_train_batch_size=objective.batch_size,
+        per_device_eval_batch_size=objective.batch_size,
+        learning_rate=objective.learning_rate,
+        weight_decay=objective.weight_decay,
+        warmup_steps=int(steps * objective.warmup),
+        lr_scheduler_type="linear",
+        optim="adamw_torch_fused",
+        max_grad_norm=1.0,
+        bf16=has_bfloat16(device),
+        use_cpu=device == "cpu",
+        seed=seed,
+        data_seed=seed,
+        batch_sampler=length_batches(lengths, seed),
+        eval_on_start=resume is None,
+        eval_strategy="steps",
+        eval_steps=every,
+        logging_steps=every,
+        save_strategy="steps",
+        save_steps=objective.checkpoint_steps,
+        save_total_limit=2,
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=device != "cpu",
+    )
+    with progress.bar("distil (LEAF)", steps) as advance:
+        trainer = SentenceTransformerTrainer(
+            model=model,
+            args=arguments,
+            train_dataset=Dataset.from_dict({"text": list(train_set.texts), "label": range(len(lengths))}),
+            loss=LeafLoss(model, train_set.vectors),
+            evaluator=HeldOutEvaluator(held_out),
+            callbacks=[_Steps(advance), _Checkpoints()],
+        )
+        for noisy in (PrinterCallback, ProgressCallback):
+            trainer.remove_callback(noisy)
+        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+    model.eval()
+    return _curve(trainer.state.log_history)
+
+
+def write_student(model: Any, curve: list[dict[str, float]], folder: Path) -> None:
+    """Save a student with its training curve, as JSON and as a plot."""
+    save_student(model, folder)
+    write_json(folder / CURVE, curve)
+    _plot(curve, folder / CURVE_PLOT)
+
+
+class HeldOutEvaluator(SentenceEvaluator):  # type: ignore[misc]
+    """Cosine and loss to the teacher on texts that training never sees."""
+
+    def __init__(self, held_out: Examples) -> None:
+        super().__init__()
+        self.primary_metric = "held_out_cosine"
+        self._held_out = held_out
+
+    def __call__(self, model: Any, output_path: str | None = None, epoch: float = -1, steps: int = -1) -> dict[str, float]:
+        """Called by the trainer; see :meth:`measure`."""
+        return self.measure(model)
+
+    def measure(self, model: Any) -> dict[str, float]:
+        """Return ``held_out_loss`` (mean squared L2 distance) and ``held_out_cosine`` (mean)."""
+        with autocast(model.device.type), torch.inference_mode():
+            vectors = model.encode(list(self._held_out.texts), batch_size=BATCH_SIZE, show_progress_bar=False)
+        teacher = self._held_out.vectors.astype(np.float32)
+        teacher /= np.linalg.norm(teacher, axis=1, keepdims=True)
+        cosine = float(np.mean(np.sum(np.asarray(vectors, dtype=np.float32) * teacher, axis=1)))
+        progress.say(f"held-out cosine to the teacher: {cosine:.4f}")
+        return {"held_out_loss": round(2 - 2 * cosine, 6), "held_out_cosine": round(cosine, 6)}
+
+
+class _Steps(TrainerCallback):  # type: ignore[misc]
+    def __init__(self, advance: Any) -> None:
+        self._advance = advance
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._advance(state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._advance(1)
+
+
+class _Checkpoints(TrainerCallback):  # type: ignore[misc]
+    """Marks a checkpoint as whole once the trainer has written all of it."""
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+
+
+def _last_complete(checkpoints: Path) -> Path | None:
+    """Return the newest checkpoint that is whole, and remove those that a kill left in pieces."""
+    whole = []
+    for folder in checkpoints.glob("checkpoint-*"):
+        if (folder / COMPLETE).is_file():
+            whole.append(folder)
+        else:
+            shutil.rmtree(folder)
+    return max(whole, key=lambda folder: int(folder.name.split("-")[1]), default=None)
+
+
+def _curve(history: list[dict[str, float]]) -> list[dict[str, float]]:
+    curve = []
+    for entry in history:
+        if "loss" in entry:
+            curve.append({"step": entry["step"], "loss": entry["loss"], "learning_rate": entry["learning_rate"]})
+        elif "eval_held_out_cosine" in entry:
+            names = ("held_out_loss", "held_out_cosine")
+            curve.append({"step": entry["step"], **{name: entry[f"eval_{name}"] for name in names}})
+    return curve
+
+
+def _plot(curve: list[dict[str, float]], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.rcParams["svg.hashsalt"] = "edgeleaf"
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for axes, name, label in ((left, "loss", "training"), (left, "held_out_loss", "held-out")):
+        points = [(entry["step"], entry[name]) for entry in curve if name in entry]
+        axes.plot(*zip(*points, strict=True), marker=".", label=label) if points else None
+    left.set(xlabel="step", ylabel="squared L2 distance to the teacher")
+    left.legend()
+    points = [(entry["step"], entry["held_out_cosine"]) for entry in curve if "held_out_cosine" in entry]
+    right.plot(*zip(*points, strict=True), marker=".")
+    right.set(xlabel="step", ylabel="held-out cosine to the teacher")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    figure.savefig(path, metadata={"Date": None})

@@ -1,0 +1,165 @@
+"""QueryEncoder: the runtime. A string goes in, a teacher-space unit vector comes out.
+
+Needs numpy and onnxruntime, nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeleaf.bundle import MANIFEST, QUERY_ENCODER, Manifest, VectorSpace
+from edgeleaf.errors import BundleError, InputError
+
+BATCH_SIZE = 32
+METADATA_SPACE = "edgeleaf.space"
+METADATA_SCHEMA = "edgeleaf.schema_version"
+
+
+class QueryEncoder:
+    """Encodes queries with a fused ``query_encoder.onnx``. Safe to share between threads.
+
+    Use :meth:`load`; the constructor takes what it has found.
+
+    Example:
+        >>> encoder = QueryEncoder.load("out/demo")
+        >>> encoder.encode(["where is my parcel?"]).shape
+        (1, 768)
+    """
+
+    def __init__(self, session: Any, *, space: VectorSpace, dims: int | None = None) -> None:
+        self._session = session
+        self.space = space
+        self.dim = dims or space.dim
+
+    @staticmethod
+    def load(
+        path: str | Path,
+        *,
+        threads: int = 1,
+        providers: Sequence[str] = ("CPUExecutionProvider",),
+        dims: int | None = None,
+    ) -> QueryEncoder:
+        """Load a bundle folder or a fused .onnx file.
+
+        Args:
+            path: a bundle folder (its file's hash is checked), or a ``query_encoder.onnx``.
+            threads: processor threads that one call may use.
+            providers: ONNX Runtime execution providers, first choice first.
+            dims: cut vectors to their first ``dims`` numbers and normalise again (Matryoshka); ``None`` keeps all.
+
+        Raises:
+            BundleError: no such path, not a bundle, a damaged file, another schema version, a file that is not a fused
+                encoder, or ``dims``, ``threads`` or ``providers`` that it cannot give.
+        """
+        path = Path(path)
+        if type(threads) is not int or threads < 1:
+            raise BundleError(f"threads is {threads!r}; a whole number from 1 is needed")
+        if path.is_dir():
+            Manifest.read(path).verify(path, QUERY_ENCODER)
+            path = path / QUERY_ENCODER
+        elif not path.is_file():
+            raise BundleError(f"{path}: no such file or folder; give a bundle folder or a fused .onnx file")
+        elif path.name == MANIFEST:
+            raise BundleError(f"{path} is a manifest; give the folder that holds it: {path.parent}")
+        session = _session(path, threads, providers)
+        space = _space(session, path)
+        if dims is not None and (type(dims) is not int or not 1 <= dims <= space.dim):
+            raise BundleError(f"dims is {dims!r}; {path} gives 1 to {space.dim}")
+        return QueryEncoder(session, space=space, dims=dims)
+
+    def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Encode texts.
+
+        Args:
+            texts: a list of strings, of any length; what exceeds the encoder's window is cut off. The query prompt is
+                inside the file: do not add it.
+
+        Returns:
+            float32 [len(texts), dim], rows of unit L2 norm, in the order of ``texts``; [0, dim] for an empty list.
+
+        Raises:
+            InputError: a single string, bytes, or an element that is not a valid string.
+        """
+        checked = _check_texts(texts)
+        vectors = np.empty((len(checked), self.space.dim), dtype=np.float32)
+        by_length = sorted(range(len(checked)), key=lambda i: len(checked[i]))
+        for start in range(0, len(by_length), BATCH_SIZE):
+            rows = by_length[start : start + BATCH_SIZE]
+            batch = np.array([checked[row] for row in rows], dtype=object)
+            vectors[rows] = self._session.run(["embedding"], {"text": batch})[0]
+        return truncate(vectors, self.dim)
+
+    def __repr__(self) -> str:
+        return f"QueryEncoder(space={self.space.id!r}, dim={self.dim})"
+
+
+def truncate(vectors: npt.NDArray[np.float32], dims: int) -> npt.NDArray[np.float32]:
+    """Cut float32 [n, width] to [n, dims] and give the rows unit L2 norm again (arXiv 2205.13147)."""
+    if dims == vectors.shape[1]:
+        return vectors
+    cut = vectors[:, :dims]
+    norms = np.linalg.norm(cut, axis=1, keepdims=True)
+    return np.ascontiguousarray(cut / np.maximum(norms, 1e-12), dtype=np.float32)
+
+
+def _check_texts(texts: Sequence[str]) -> list[str]:
+    if isinstance(texts, (str, bytes)):
+        raise InputError(f"encode got one {type(texts).__name__}; a list of strings is needed: encode([text])")
+    try:
+        checked = list(texts)
+    except TypeError:
+        raise InputError(f"encode got {type(texts).__name__}; a list of strings is needed") from None
+    for i, text in enumerate(checked):
+        if not isinstance(text, str):
+            raise InputError(f"text {i} is {type(text).__name__}; every text must be a string")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise InputError(
+                f"text {i} holds half a surrogate pair, which is not text; decode it with errors='replace' first"
+            ) from None
+    return checked
+
+
+def _session(path: Path, threads: int, providers: Sequence[str]) -> Any:
+    import onnxruntime as ort
+
+    missing = [provider for provider in providers if provider not in ort.get_available_providers()]
+    if missing or not providers or isinstance(providers, str):
+        raise BundleError(
+            f"providers {providers!r}: this onnxruntime has {', '.join(ort.get_available_providers())}; "
+            "name one or more of those"
+        )
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(str(path), options, providers=list(providers))
+    except Exception as error:  # onnxruntime raises many kinds without a common base below Exception
+        reason = " ".join(str(error).split())
+        raise BundleError(
+            f"{path}: onnxruntime {ort.__version__} cannot open it; the file is damaged or the onnxruntime too old "
+            f"(1.20 or newer is needed): {reason[:200]}"
+        ) from None
+
+
+def _space(session: Any, path: Path) -> VectorSpace:
+    ends = [[(end.name, end.type) for end in side] for side in (session.get_inputs(), session.get_outputs())]
+    metadata = session.get_modelmeta().custom_metadata_map
+    if ends != [[("text", "tensor(string)")], [("embedding", "tensor(float)")]] or METADATA_SPACE not in metadata:
+        found = ", ".join(f"{name}: {kind}" for name, kind in ends[0])
+        raise BundleError(
+            f"{path} is not a fused query encoder: it takes {found}; one that takes text: tensor(string) is needed, "
+            "as edgeleaf run or edgeleaf export writes it"
+        )
+    try:
+        return VectorSpace(**json.loads(metadata[METADATA_SPACE]))
+    except (ValueError, TypeError) as error:
+        raise BundleError(f"{path}: its vector space cannot be read ({error}); build or copy it again") from None

@@ -1,0 +1,70 @@
+"""Every error a user can cause. One line each: what came, what was needed, what to do.
+
+The command line prints the message and exits with ``exit_code``: 2 for bad input, 1 for a gate that failed.
+"""
+
+from __future__ import annotations
+
+
+class EdgeleafError(Exception):
+    """Base of all errors that edgeleaf raises on purpose."""
+
+    exit_code = 2
+
+
+class MissingExtra(EdgeleafError):
+    """A package of an optional extra is not installed."""
+
+
+class RecipeError(EdgeleafError):
+    """A recipe with an unknown key, a wrong type or a value out of range."""
+
+
+class ModelError(EdgeleafError):
+    """A model that cannot be found, fetched, verified or used."""
+
+
+class TextsError(EdgeleafError):
+    """Texts that cannot be read, or too few of them."""
+
+
+class TrainingError(EdgeleafError):
+    """A distillation that diverged or cannot start."""
+
+
+class ExportError(EdgeleafError):
+    """A graph that fails the validation ladder."""
+
+
+class TokenizerNotSupported(ExportError):
+    """A tokenizer whose behaviour the fused graph cannot reproduce exactly."""
+
+
+class BundleError(EdgeleafError):
+    """A bundle that is missing, damaged, of another schema version or of another vector space."""
+
+
+class InputError(EdgeleafError, TypeError):
+    """Something other than a list of strings was given to an encoder."""
+
+
+class GateFailed(EdgeleafError):
+    """A certificate below one of its gates."""
+
+    exit_code = 1
+
+
+class NamesMismatch(ExportError):
+    """Validation ladder, first rung: inputs or outputs are not called as they must be."""
+
+
+class AxesMismatch(ExportError):
+    """Validation ladder, second rung: an axis that must be free is fixed, or the other way round."""
+
+
+class ShapesMismatch(ExportError):
+    """Validation ladder, third rung: outputs have another shape than torch's."""
+
+
+class ValuesMismatch(ExportError):
+    """Validation ladder, last rung: outputs have other values than torch's."""

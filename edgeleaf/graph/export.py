@@ -1,0 +1,209 @@
+"""A sentence-transformers model to one ONNX graph: encoder, pooling, projection and L2 norm, optimised and validated.
+
+optimum exports, onnxruntime's transformers optimiser fuses (attention stays apart from its projections, so that the
+quantiser sees every weight), and a ladder of checks compares the result with torch: names, axes, shapes, values.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from edgeleaf.errors import AxesMismatch, ExportError, NamesMismatch, ShapesMismatch, ValuesMismatch
+
+OPSET = 17
+INPUTS = ("input_ids", "attention_mask")
+OUTPUT = "sentence_embedding"
+MAX_DIFFERENCE = 1e-4
+"""Largest difference of any number of a unit vector between torch and ONNX Runtime, both float32."""
+
+
+def export_onnx(folder: Path) -> onnx.ModelProto:
+    """Export the sentence-transformers model in ``folder``.
+
+    Returns:
+        A model with inputs ``input_ids`` and ``attention_mask`` (int64 [batch, sequence], padded on the right) and the
+        output ``sentence_embedding`` (float32 [batch, dim], unit L2 norm, if the model ends in Normalize).
+
+    Raises:
+        ExportError: optimum or the optimiser cannot handle the model.
+    """
+    with tempfile.TemporaryDirectory() as scratch, _quiet():
+        raw = _optimum(folder, Path(scratch))
+        return _tidy(_fuse_patterns(raw))
+
+
+def validate(model: onnx.ModelProto, torch_model: Any, texts: Sequence[str]) -> float:
+    """Climb the ladder: names, axes, shapes, values against torch.
+
+    Args:
+        model: what :func:`export_onnx` returned.
+        torch_model: the same sentence-transformers model, loaded.
+        texts: real texts of several lengths; each is run alone, and all in one batch.
+
+    Returns:
+        The largest difference of any number between ONNX Runtime and torch.
+
+    Raises:
+        NamesMismatch, AxesMismatch, ShapesMismatch, ValuesMismatch: the first rung that breaks.
+    """
+    import onnxruntime as ort
+
+    _check_ends(model)
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    worst = 0.0
+    for batch in [[text] for text in texts] + [list(texts)]:
+        expected = _torch_vectors(torch_model, batch)
+        found = session.run([OUTPUT], features(torch_model, batch))[0]
+        if found.shape != expected.shape:
+            raise ShapesMismatch(f"{len(batch)} texts give {found.shape} in ONNX Runtime, {expected.shape} in torch")
+        difference = float(np.abs(found - expected).max())
+        if not difference <= MAX_DIFFERENCE:
+            raise ValuesMismatch(
+                f"{batch[0][:60]!r} (batch of {len(batch)}): ONNX Runtime and torch differ by {difference:.2g}; "
+                f"{MAX_DIFFERENCE:g} is allowed"
+            )
+        worst = max(worst, difference)
+    return worst
+
+
+def features(torch_model: Any, texts: Sequence[str]) -> dict[str, npt.NDArray[np.int64]]:
+    """Tokenise as sentence-transformers does: ``input_ids`` and ``attention_mask``, int64 [len(texts), sequence]."""
+    preprocess = getattr(torch_model, "preprocess", None) or torch_model.tokenize
+    encoded = preprocess(list(texts))
+    return {name: encoded[name].cpu().numpy().astype(np.int64) for name in INPUTS}
+
+
+def _torch_vectors(torch_model: Any, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+    return np.asarray(torch_model.encode(list(texts), batch_size=len(texts), show_progress_bar=False), np.float32)
+
+
+def _optimum(folder: Path, scratch: Path) -> onnx.ModelProto:
+    from optimum.exporters.onnx import main_export
+
+    try:
+        main_export(
+            str(folder),
+            output=scratch,
+            task="sentence-similarity",
+            library_name="sentence_transformers",
+            opset=OPSET,
+            do_validation=False,
+            device="cpu",
+        )
+    except (ValueError, KeyError, RuntimeError, NotImplementedError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise ExportError(f"{folder}: optimum cannot export it: {reason[:200]}") from None
+    return onnx.load(scratch / "model.onnx")
+
+
+def _fuse_patterns(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Fuse LayerNorm, GELU and attention; embeddings and MatMuls stay, for the quantiser."""
+    from onnxruntime.transformers.fusion_options import FusionOptions
+    from onnxruntime.transformers.optimizer import optimize_by_fusion
+
+    options = FusionOptions("bert")
+    options.use_multi_head_attention = True
+    options.enable_embed_layer_norm = False
+    fused = optimize_by_fusion(model, model_type="bert", optimization_options=options).model
+    if all(opset.domain != "com.microsoft" for opset in fused.opset_import):
+        fused.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    return fused
+
+
+def _tidy(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Keep the one output, drop what only the others needed, name the axes."""
+    graph = model.graph
+    outputs = [output for output in graph.output if output.name == OUTPUT]
+    if not outputs:
+        raise ExportError(f"the exported graph has no {OUTPUT}; it has {', '.join(o.name for o in graph.output)}")
+    _fix_token_types(graph)
+    del graph.output[:]
+    graph.output.extend(outputs)
+    prune(model)
+    for value in graph.input:
+        _name_axes(value, ("batch", "sequence"))
+    shape = graph.output[0].type.tensor_type.shape
+    dim = next((d.dim_value for d in shape.dim[1:] if d.dim_value), _width(model))
+    _name_axes(graph.output[0], ("batch", dim))
+    del graph.value_info[:]
+    model.producer_name, model.producer_version = "edgeleaf", ""
+    onnx.checker.check_model(model)
+    return model
+
+
+def _fix_token_types(graph: onnx.GraphProto) -> None:
+    """A model that asks for ``token_type_ids`` gets zeros: a query is one segment."""
+    for value in list(graph.input):
+        if value.name == "token_type_ids":
+            graph.input.remove(value)
+            zero = onnx.helper.make_node("Sub", ["input_ids", "input_ids"], ["token_type_ids"], name="token_type_ids")
+            graph.node.insert(0, zero)
+
+
+def prune(model: onnx.ModelProto) -> None:
+    """Remove nodes and initializers that no output needs, in place."""
+    graph = model.graph
+    needed = {output.name for output in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if needed & set(node.output):
+            needed |= set(node.input)
+            kept.append(node)
+    del graph.node[:]
+    graph.node.extend(reversed(kept))
+    initializers = [tensor for tensor in graph.initializer if tensor.name in needed]
+    del graph.initializer[:]
+    graph.initializer.extend(initializers)
+
+
+def _width(model: onnx.ModelProto) -> int:
+    """The output's width, found by running the graph once on two tokens."""
+    import onnxruntime as ort
+
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    two = np.ones((1, 2), dtype=np.int64)
+    return int(session.run([OUTPUT], {name: two for name in INPUTS})[0].shape[1])
+
+
+def _name_axes(value: onnx.ValueInfoProto, axes: Sequence[str | int]) -> None:
+    shape = onnx.helper.make_tensor_value_info("", onnx.TensorProto.FLOAT, list(axes)).type.tensor_type.shape
+    value.type.tensor_type.shape.CopyFrom(shape)
+
+
+def _check_ends(model: onnx.ModelProto) -> None:
+    names = tuple(value.name for value in model.graph.input), tuple(value.name for value in model.graph.output)
+    if sorted(names[0]) != sorted(INPUTS) or names[1] != (OUTPUT,):
+        raise NamesMismatch(f"the graph goes {names[0]} to {names[1]}; {INPUTS} to {(OUTPUT,)} is needed")
+    for value in (*model.graph.input, *model.graph.output):
+        free = [bool(dim.dim_param) for dim in value.type.tensor_type.shape.dim]
+        if free != ([True, False] if value.name == OUTPUT else [True, True]):
+            raise AxesMismatch(f"{value.name} has free axes {free}; the batch, and the sequence of inputs, must be free")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporters' tracing warnings off the user's terminal; errors still raise."""
+    names = ("optimum", "optimum.exporters.onnx", "transformers", "onnxruntime", "onnxruntime.transformers", "fusion_base", "onnx_model")
+    levels = {name: logging.getLogger(name).level for name in names}
+    root = logging.getLogger().level
+    try:
+        for name in names:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger().setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+        logging.getLogger().setLevel(root)

@@ -1,0 +1,74 @@
+"""Progress on standard error: bars on a terminal, a line now and then elsewhere, silence in a library.
+
+The command line calls :func:`show` once; every stage asks for a :func:`bar` and never cares who watches.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+_shown = False
+LINE_EVERY_S = 15.0
+
+
+def show() -> None:
+    """Make progress visible from here on (the command line's business)."""
+    global _shown
+    _shown = True
+
+
+def say(message: str) -> None:
+    """Print one line to standard error, when progress is shown."""
+    if _shown:
+        sys.stderr.write(message + "\n")
+        sys.stderr.flush()
+
+
+@contextmanager
+def bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show a bar while ``total`` units of work pass.
+
+    Yields:
+        ``advance(n)``: say that ``n`` more units are done.
+    """
+    if not _shown:
+        yield lambda n: None
+        return
+    if not sys.stderr.isatty():
+        yield from _lines(description, total)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description:<28}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(description, total=total)
+        yield lambda n: progress.advance(task, n)
+
+
+def _lines(description: str, total: int) -> Iterator[Callable[[int], None]]:
+    start = last = time.monotonic()
+    done = 0
+
+    def advance(n: int) -> None:
+        nonlocal done, last
+        done += n
+        now = time.monotonic()
+        if now - last >= LINE_EVERY_S and done:
+            last = now
+            left = (total - done) * (now - start) / done
+            say(f"{description}: {done:,} of {total:,}, {now - start:.0f} s gone, about {max(left, 0):.0f} s left")
+
+    yield advance
+    if done:
+        say(f"{description}: {done:,} done in {time.monotonic() - start:.1f} s")

@@ -1,0 +1,167 @@
+"""The student as a sentence-transformers model: Transformer, mean Pooling, Dense to the teacher's width, Normalize."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeleaf import progress
+from edgeleaf.errors import MissingExtra, ModelError
+
+BATCH_SIZE = 32
+
+
+def load_sentence_transformer(folder: Path, *, max_length: int | None = None) -> Any:
+    """Load a sentence-transformers model in float32, on a GPU where there is one.
+
+    Args:
+        folder: a local folder.
+        max_length: the window in tokens; ``None`` keeps the model's own.
+
+    Raises:
+        MissingExtra: sentence-transformers is not installed.
+        ModelError: the folder holds no model, or the window is wider than the model's positions.
+    """
+    sentence_transformers = _sentence_transformers()
+    try:
+        model = sentence_transformers.SentenceTransformer(str(folder), local_files_only=True)
+    except (OSError, ValueError, KeyError, RuntimeError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"{folder}: sentence-transformers cannot load it: {reason[:200]}") from None
+    return _with_window(model.eval(), max_length, folder)
+
+
+def build_student(
+    start: Path, *, dim: int, max_length: int, query_prompt: str = "", document_prompt: str = ""
+) -> Any:
+    """Make an untrained student: the start model's encoder, mean pooling, a linear projection to ``dim``, L2 norm.
+
+    The encoder has no dropout: a regression onto given vectors needs no regulariser, and learns faster without
+    (DESIGN.md: cosine 0.732 against 0.714 after 20,000 texts).
+
+    Args:
+        start: folder of a transformers or sentence-transformers model with an encoder.
+        dim: the teacher's width.
+        max_length: window in tokens.
+        query_prompt, document_prompt: stored as the model's prompts ``query`` and ``document``.
+
+    Raises:
+        ModelError, MissingExtra: as :func:`load_sentence_transformer`.
+    """
+    import torch
+
+    _sentence_transformers()
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Dense, Normalize, Pooling, Transformer
+
+    no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    try:
+        encoder = Transformer(str(start), max_seq_length=max_length, config_kwargs=no_dropout)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"{start}: transformers cannot load it as a student: {reason[:200]}") from None
+    width = encoder.get_word_embedding_dimension()
+    dense = Dense(width, dim, bias=False, activation_function=torch.nn.Identity())
+    model = SentenceTransformer(
+        modules=[encoder, Pooling(width, "mean"), dense, Normalize()],
+        prompts={"query": query_prompt, "document": document_prompt},
+    )
+    return _with_window(model, max_length, start)
+
+
+def fit_projection(
+    pooled: npt.NDArray[np.float32], target: npt.NDArray[np.floating[Any]], *, ridge: float
+) -> npt.NDArray[np.float32]:
+    """Fit the projection in closed form: the W that minimises ‖X Wᵀ - T‖² + ridge ‖W‖².
+
+    The ridge term is not a refinement. MiniLM's pooled outputs have a direction of zero variance; plain least squares
+    returns weights of 10^6 along it, and the first training steps then destroy everything.
+
+    Args:
+        pooled: float32 [n, width], the encoder's pooled outputs; rows are scaled to unit norm before the fit (the
+            final L2 norm makes a bias-free projection blind to their length).
+        target: [n, dim], the teacher's unit vectors.
+        ridge: weight of ‖W‖², on unit-norm rows.
+
+    Returns:
+        float32 [dim, width].
+    """
+    x = pooled.astype(np.float64)
+    x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
+    gram = x.T @ x + ridge * np.eye(x.shape[1])
+    return np.ascontiguousarray(np.linalg.solve(gram, x.T @ target.astype(np.float64)).T, dtype=np.float32)
+
+
+def start_projection(model: Any, texts: Sequence[str], target: npt.NDArray[np.floating[Any]], *, ridge: float) -> None:
+    """Set the student's projection to the ridge fit from its pooled outputs on ``texts`` to the teacher's vectors.
+
+    Args:
+        model: a student of :func:`build_student`.
+        texts: strings, prompts included.
+        target: [len(texts), dim].
+        ridge: see :func:`fit_projection`.
+    """
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    encoder = SentenceTransformer(modules=[model[0], model[1]])
+    pooled = np.empty((len(texts), encoder.get_sentence_embedding_dimension()), dtype=np.float32)
+    piece = 32 * BATCH_SIZE
+    with progress.bar("projection start", len(texts)) as advance, autocast(model.device.type):
+        for start in range(0, len(texts), piece):
+            part = texts[start : start + piece]
+            pooled[start : start + len(part)] = encoder.encode(part, batch_size=BATCH_SIZE, show_progress_bar=False)
+            advance(len(part))
+    weight = model[2].linear.weight
+    with torch.no_grad():
+        weight.copy_(torch.from_numpy(fit_projection(pooled, target, ridge=ridge)))
+
+
+def save_student(model: Any, folder: Path) -> None:
+    """Write the student as sentence-transformers reads it; the tokenizer neither pads nor truncates by itself."""
+    model.tokenizer.backend_tokenizer.no_padding()
+    model.tokenizer.backend_tokenizer.no_truncation()
+    model.save(str(folder), create_model_card=False)
+
+
+def autocast(device: str) -> AbstractContextManager[Any]:
+    """Return bfloat16 autocast where ``device`` computes in it, else a context that does nothing."""
+    import torch
+
+    if not has_bfloat16(device):
+        return nullcontext()
+    return torch.autocast(device, dtype=torch.bfloat16)  # type: ignore[no-any-return]
+
+
+def has_bfloat16(device: str) -> bool:
+    """Whether matrix products in bfloat16 are native on ``device`` (``cpu``, ``cuda``, ...)."""
+    import torch
+
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    return device == "cpu" and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _with_window(model: Any, max_length: int | None, folder: Path) -> Any:
+    if max_length is None:
+        return model
+    positions = getattr(model[0].auto_model.config, "max_position_embeddings", max_length)
+    if max_length > positions:
+        raise ModelError(f"max_length is {max_length}; {folder.name} has positions for {positions} tokens at most")
+    model.max_seq_length = max_length
+    return model
+
+
+def _sentence_transformers() -> Any:
+    try:
+        import sentence_transformers
+    except ImportError:
+        raise MissingExtra(
+            "sentence-transformers is not installed; distilling and exporting need: pip install 'edgeleaf[distill]'"
+        ) from None
+    return sentence_transformers

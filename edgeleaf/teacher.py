@@ -1,0 +1,182 @@
+"""Texts to teacher vectors. A teacher is a black box behind one protocol; its vectors are cached in shards.
+
+A cache folder belongs to one vector space. A shard is a pair of files, ``00012.npy`` (float16 [n, dim], memory-mapped)
+and ``00012.keys.npy`` (16 bytes a text, hash of prompt and text); the second is written last, so a killed run loses the
+shard it was in and no more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeleaf import models, progress
+from edgeleaf.bundle import VectorSpace, write_bytes
+from edgeleaf.errors import ModelError
+from edgeleaf.student import autocast, load_sentence_transformer
+from edgeleaf.recipe import TeacherSpec
+from edgeleaf.texts import Kind, Text
+
+SHARD = 1024
+BATCH_SIZE = 32
+
+
+class Teacher(Protocol):
+    """Anything that turns texts into vectors of one space."""
+
+    space: VectorSpace
+
+    def encode(self, texts: Sequence[str], *, kind: Kind) -> npt.NDArray[np.float32]:
+        """Return float32 [len(texts), dim], unit L2 norm, the prompt of ``kind`` applied, order kept."""
+        ...
+
+
+class SentenceTransformerTeacher:
+    """Any sentence-transformers model: a local folder, a hub id, or one that a pip package carries.
+
+    Args:
+        spec: which model, its prompts and its window.
+
+    Raises:
+        ModelError: the model cannot be found or loaded.
+        MissingExtra: sentence-transformers is not installed.
+    """
+
+    def __init__(self, spec: TeacherSpec) -> None:
+        self.folder = models.resolve(spec.model, revision=spec.revision)
+        self._model = load_sentence_transformer(self.folder, max_length=spec.max_length)
+        self._prompts = {"query": spec.query_prompt, "document": spec.document_prompt}
+        self.space = space_of(
+            self._model,
+            self.folder,
+            name=spec.model,
+            revision=spec.revision,
+            query_prompt=spec.query_prompt,
+            document_prompt=spec.document_prompt,
+        )
+
+    def encode(self, texts: Sequence[str], *, kind: Kind) -> npt.NDArray[np.float32]:
+        """Encode in bfloat16 where the processor has it; see :class:`Teacher`."""
+        prompt = self._prompts[kind]
+        with autocast(self._model.device.type):
+            vectors = self._model.encode(
+                [prompt + text for text in texts],
+                batch_size=BATCH_SIZE,
+                normalize_embeddings=True,
+                show_progress_bar=False,
+            )
+        return np.asarray(vectors, dtype=np.float32)
+
+
+def space_of(
+    model: Any, folder: Path, *, name: str, revision: str | None = None, query_prompt: str = "", document_prompt: str = ""
+) -> VectorSpace:
+    """Return the vector space of a loaded sentence-transformers model that lies in ``folder``."""
+    pooling = next((str(part.pooling_mode) for part in model if type(part).__name__ == "Pooling"), "none")
+    return VectorSpace(
+        teacher=name,
+        revision=revision,
+        weights_sha256=models.weights_sha256(folder),
+        pooling=pooling,
+        normalized=True,
+        query_prompt=query_prompt,
+        document_prompt=document_prompt,
+        dim=int(model.get_sentence_embedding_dimension()),
+    )
+
+
+def teacher_vectors(texts: Sequence[Text], teacher: Teacher, cache: Path) -> npt.NDArray[np.float16]:
+    """Return the teacher's vectors of ``texts``, from the cache where it has them.
+
+    Args:
+        texts: queries and documents; each gets the prompt of its kind.
+        teacher: the black box.
+        cache: a folder that this teacher's shards live in; made when it is not there.
+
+    Returns:
+        float16 [len(texts), dim], rows of unit L2 norm up to float16, in the order of ``texts``.
+
+    Raises:
+        ModelError: the teacher returned a vector that is not finite, or not of the width and norm it promises.
+    """
+    folder = cache / teacher.space.id.replace("/", "-")
+    folder.mkdir(parents=True, exist_ok=True)
+    keys = [_key(text, teacher.space) for text in texts]
+    known = _known(folder)
+    missing = list({key: text for key, text in zip(keys, texts, strict=True) if key not in known}.items())
+    with progress.bar("teacher vectors", len(missing)) as advance:
+        for start in range(0, len(missing), SHARD):
+            part = missing[start : start + SHARD]
+            _write_shard(folder, [key for key, _ in part], _encode(teacher, [text for _, text in part]))
+            advance(len(part))
+    known = _known(folder)
+    shards = {number: np.load(folder / f"{number:05d}.npy", mmap_mode="r") for number, _ in set(known.values()) or ()}
+    return _gather(shards, [known[key] for key in keys], teacher.space.dim)
+
+
+def _encode(teacher: Teacher, texts: list[Text]) -> npt.NDArray[np.float32]:
+    vectors = np.zeros((len(texts), teacher.space.dim), dtype=np.float32)
+    kinds: tuple[Kind, ...] = ("query", "document")
+    for kind in kinds:
+        rows = [i for i, text in enumerate(texts) if text.kind == kind]
+        if not rows:
+            continue
+        encoded = teacher.encode([texts[row].text for row in rows], kind=kind)
+        if encoded.shape != (len(rows), teacher.space.dim):
+            raise ModelError(
+                f"the teacher returned {encoded.shape} for {len(rows)} texts; {teacher.space.dim} numbers each are needed"
+            )
+        vectors[rows] = encoded
+    norms = np.linalg.norm(vectors, axis=1)
+    wrong = np.flatnonzero(~(np.abs(norms - 1) < 1e-2))
+    if len(wrong):
+        raise ModelError(
+            f"the teacher's vector of {texts[wrong[0]].text[:60]!r} has norm {norms[wrong[0]]:.4g}; "
+            "unit vectors are needed: let the teacher normalise"
+        )
+    return vectors
+
+
+def _key(text: Text, space: VectorSpace) -> bytes:
+    prompt = space.query_prompt if text.kind == "query" else space.document_prompt
+    return hashlib.blake2b((prompt + text.text).encode(), digest_size=16).digest()
+
+
+def _write_shard(folder: Path, keys: list[bytes], vectors: npt.NDArray[np.float32]) -> None:
+    number = len(list(folder.glob("*.keys.npy")))
+    write_bytes(folder / f"{number:05d}.npy", _npy(vectors.astype(np.float16)))
+    write_bytes(folder / f"{number:05d}.keys.npy", _npy(np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 16)))
+
+
+def _npy(array: npt.NDArray[Any]) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
+
+
+def _known(folder: Path) -> dict[bytes, tuple[int, int]]:
+    """Map a text's key to its shard and row."""
+    places = {}
+    for path in sorted(folder.glob("*.keys.npy")):
+        number = int(path.name.split(".")[0])
+        for row, key in enumerate(np.load(path)):
+            places[key.tobytes()] = (number, row)
+    return places
+
+
+def _gather(
+    shards: dict[int, npt.NDArray[np.float16]], places: list[tuple[int, int]], dim: int
+) -> npt.NDArray[np.float16]:
+    vectors = np.empty((len(places), dim), dtype=np.float16)
+    numbers = np.array([number for number, _ in places], dtype=np.int64)
+    rows = np.array([row for _, row in places], dtype=np.int64)
+    for number, shard in shards.items():
+        here = np.flatnonzero(numbers == number)
+        vectors[here] = shard[rows[here]]
+    return vectors
