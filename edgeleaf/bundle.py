@@ -1,17 +1,21 @@
 """What a bundle holds: its layout, its manifest, the hashes of its files, and the identity of its vector space.
 
-Needs the standard library only: the runtime reads bundles with it.
+The runtime reads bundles with it, so it needs the standard library and numpy, nothing else.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from edgeleaf.errors import BundleError
 
@@ -76,6 +80,7 @@ class Manifest:
         student: how the student was made (start model, weights hash, texts, steps, seed).
         tokenizer: type, vocabulary size, maximum length, hash of tokenizer.json.
         quantization: preset and what it did.
+        gates: what the certificate is judged by.
         dims: output widths that were asked for; the first is the file's own.
         files: sha256 of each file, by its path in the bundle.
     """
@@ -85,6 +90,7 @@ class Manifest:
     student: Mapping[str, Any]
     tokenizer: Mapping[str, Any]
     quantization: Mapping[str, Any]
+    gates: Mapping[str, Any]
     dims: tuple[int, ...]
     files: Mapping[str, str]
     edgeleaf_version: str
@@ -105,7 +111,9 @@ class Manifest:
         if not folder.is_dir():
             raise BundleError(f"{folder}: no such bundle folder; make one with: edgeleaf run RECIPE -o {folder}")
         if not path.is_file():
-            raise BundleError(f"{folder} is not a bundle: it has no {MANIFEST}; give the folder that edgeleaf run wrote")
+            raise BundleError(
+                f"{folder} is not a bundle: it has no {MANIFEST}; give the folder that edgeleaf run wrote"
+            )
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
             version = data["schema_version"]
@@ -174,3 +182,10 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_npy(path: Path, array: npt.NDArray[Any]) -> None:
+    """Write an array as .npy, under a temporary name first."""
+    stream = io.BytesIO()
+    np.save(stream, array, allow_pickle=False)
+    write_bytes(path, stream.getvalue())

@@ -68,7 +68,8 @@ class ObjectiveSpec:
     warmup: float = _between(0, 0.9, 0.05)
     """Share of the steps with a rising learning rate."""
     weight_decay: float = _between(0, 1, 0.01)
-    checkpoint_steps: int = _between(1, 10**9, 200)
+    checkpoint_steps: int = _between(1, 10**9, 100)
+    """Steps between two checkpoints; at each the loss is logged and the held-out texts are judged."""
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,7 @@ def _source(table: Any, key: str) -> Any:
     """A source is known by its first word: ``files = …``, ``dataset = …`` or ``machine = true``."""
     kinds = [kind for kind in _SOURCES if isinstance(table, dict) and kind in table]
     if len(kinds) != 1:
-        raise RecipeError(f"{key} needs exactly one of: files = [...], dataset = \"...\", machine = true")
+        raise RecipeError(f'{key} needs exactly one of: files = [...], dataset = "...", machine = true')
     if kinds == ["machine"]:
         if table["machine"] is not True:
             raise RecipeError(f"{key}.machine is {_show(table['machine'])}; allowed: true")

@@ -36,9 +36,7 @@ def load_sentence_transformer(folder: Path, *, max_length: int | None = None) ->
     return _with_window(model.eval(), max_length, folder)
 
 
-def build_student(
-    start: Path, *, dim: int, max_length: int, query_prompt: str = "", document_prompt: str = ""
-) -> Any:
+def build_student(start: Path, *, dim: int, max_length: int, query_prompt: str = "", document_prompt: str = "") -> Any:
     """Make an untrained student: the start model's encoder, mean pooling, a linear projection to ``dim``, L2 norm.
 
     The encoder has no dropout: a regression onto given vectors needs no regulariser, and learns faster without
@@ -65,7 +63,7 @@ def build_student(
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ModelError(f"{start}: transformers cannot load it as a student: {reason[:200]}") from None
-    width = encoder.get_word_embedding_dimension()
+    width = encoder.get_embedding_dimension()
     dense = Dense(width, dim, bias=False, activation_function=torch.nn.Identity())
     model = SentenceTransformer(
         modules=[encoder, Pooling(width, "mean"), dense, Normalize()],
@@ -110,7 +108,7 @@ def start_projection(model: Any, texts: Sequence[str], target: npt.NDArray[np.fl
     from sentence_transformers import SentenceTransformer
 
     encoder = SentenceTransformer(modules=[model[0], model[1]])
-    pooled = np.empty((len(texts), encoder.get_sentence_embedding_dimension()), dtype=np.float32)
+    pooled = np.empty((len(texts), encoder.get_embedding_dimension()), dtype=np.float32)
     piece = 32 * BATCH_SIZE
     with progress.bar("projection start", len(texts)) as advance, autocast(model.device.type):
         for start in range(0, len(texts), piece):

@@ -8,7 +8,6 @@ shard it was in and no more.
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeleaf import models, progress
-from edgeleaf.bundle import VectorSpace, write_bytes
+from edgeleaf.bundle import VectorSpace, write_npy
 from edgeleaf.errors import ModelError
 from edgeleaf.student import autocast, load_sentence_transformer
 from edgeleaf.recipe import TeacherSpec
@@ -66,16 +65,24 @@ class SentenceTransformerTeacher:
         prompt = self._prompts[kind]
         with autocast(self._model.device.type):
             vectors = self._model.encode(
-                [prompt + text for text in texts],
+                list(texts),
+                prompt=prompt,
                 batch_size=BATCH_SIZE,
-                normalize_embeddings=True,
                 show_progress_bar=False,
             )
-        return np.asarray(vectors, dtype=np.float32)
+        exact = np.asarray(vectors, dtype=np.float32)
+        norms = np.linalg.norm(exact, axis=1, keepdims=True)  # in float32: a norm taken in bfloat16 is off by 0.1%
+        return exact / np.maximum(norms, 1e-12)
 
 
 def space_of(
-    model: Any, folder: Path, *, name: str, revision: str | None = None, query_prompt: str = "", document_prompt: str = ""
+    model: Any,
+    folder: Path,
+    *,
+    name: str,
+    revision: str | None = None,
+    query_prompt: str = "",
+    document_prompt: str = "",
 ) -> VectorSpace:
     """Return the vector space of a loaded sentence-transformers model that lies in ``folder``."""
     pooling = next((str(part.pooling_mode) for part in model if type(part).__name__ == "Pooling"), "none")
@@ -87,7 +94,7 @@ def space_of(
         normalized=True,
         query_prompt=query_prompt,
         document_prompt=document_prompt,
-        dim=int(model.get_sentence_embedding_dimension()),
+        dim=int(model.get_embedding_dimension()),
     )
 
 
@@ -116,7 +123,7 @@ def teacher_vectors(texts: Sequence[Text], teacher: Teacher, cache: Path) -> npt
             _write_shard(folder, [key for key, _ in part], _encode(teacher, [text for _, text in part]))
             advance(len(part))
     known = _known(folder)
-    shards = {number: np.load(folder / f"{number:05d}.npy", mmap_mode="r") for number, _ in set(known.values()) or ()}
+    shards = {number: np.load(folder / f"{number:05d}.npy", mmap_mode="r") for number, _ in set(known.values())}
     return _gather(shards, [known[key] for key in keys], teacher.space.dim)
 
 
@@ -150,14 +157,8 @@ def _key(text: Text, space: VectorSpace) -> bytes:
 
 def _write_shard(folder: Path, keys: list[bytes], vectors: npt.NDArray[np.float32]) -> None:
     number = len(list(folder.glob("*.keys.npy")))
-    write_bytes(folder / f"{number:05d}.npy", _npy(vectors.astype(np.float16)))
-    write_bytes(folder / f"{number:05d}.keys.npy", _npy(np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 16)))
-
-
-def _npy(array: npt.NDArray[Any]) -> bytes:
-    stream = io.BytesIO()
-    np.save(stream, array)
-    return stream.getvalue()
+    write_npy(folder / f"{number:05d}.npy", vectors.astype(np.float16))
+    write_npy(folder / f"{number:05d}.keys.npy", np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 16))
 
 
 def _known(folder: Path) -> dict[bytes, tuple[int, int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,12 +42,3 @@ class LengthBatchSampler(DefaultBatchSampler):  # type: ignore[misc]
             batches = [batch for batch in batches if len(batch) == self.batch_size]
         for i in random.permutation(len(batches)):
             yield batches[i]
-
-
-def length_batches(lengths: Sequence[int], seed: int) -> Callable[..., LengthBatchSampler]:
-    """Return what ``batch_sampler`` of sentence-transformers' training arguments takes."""
-
-    def make(dataset: Any, batch_size: int, drop_last: bool, **_: Any) -> LengthBatchSampler:
-        return LengthBatchSampler(dataset, lengths, batch_size=batch_size, drop_last=drop_last, seed=seed)
-
-    return make

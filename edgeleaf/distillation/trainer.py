@@ -22,14 +22,13 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from edgeleaf import progress
 from edgeleaf.bundle import write_json
-from edgeleaf.distillation.batches import length_batches
+from edgeleaf.distillation.batches import LengthBatchSampler
 from edgeleaf.distillation.objective import LeafLoss
 from edgeleaf.recipe import ObjectiveSpec
 from edgeleaf.student import BATCH_SIZE, autocast, has_bfloat16, save_student
 
 CURVE = "training.json"
 CURVE_PLOT = "training.svg"
-EVALUATIONS = 10
 COMPLETE = "complete"
 
 
@@ -54,7 +53,7 @@ def train(
     Args:
         model: a student with a started projection.
         train_set: what it learns from.
-        held_out: what it is judged by, ten times along the way and at the end; never learnt from.
+        held_out: what it is judged by, at each checkpoint and at the end; never learnt from.
         objective: the recipe's hyperparameters.
         seed: of the order of batches.
         checkpoints: folder for checkpoints; one that is there from a killed run is continued.
@@ -69,9 +68,7 @@ def train(
     torch.manual_seed(seed)
     logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
     disable_progress_bar()
-    lengths = [len(text) for text in train_set.texts]
-    steps = max(1, math.ceil(objective.epochs * math.ceil(len(lengths) / objective.batch_size)))
-    every = max(1, steps // EVALUATIONS)
+    steps = max(1, math.ceil(objective.epochs * math.ceil(len(train_set.texts) / objective.batch_size)))
     device = model.device.type
     resume = _last_complete(checkpoints)
     arguments = SentenceTransformerTrainingArguments(
@@ -89,11 +86,10 @@ def train(
         use_cpu=device == "cpu",
         seed=seed,
         data_seed=seed,
-        batch_sampler=length_batches(lengths, seed),
         eval_on_start=resume is None,
         eval_strategy="steps",
-        eval_steps=every,
-        logging_steps=every,
+        eval_steps=objective.checkpoint_steps,
+        logging_steps=objective.checkpoint_steps,
         save_strategy="steps",
         save_steps=objective.checkpoint_steps,
         save_total_limit=2,
@@ -102,10 +98,10 @@ def train(
         dataloader_pin_memory=device != "cpu",
     )
     with progress.bar("distil (LEAF)", steps) as advance:
-        trainer = SentenceTransformerTrainer(
+        trainer = LeafTrainer(
             model=model,
             args=arguments,
-            train_dataset=Dataset.from_dict({"text": list(train_set.texts), "label": range(len(lengths))}),
+            train_dataset=Dataset.from_dict({"text": list(train_set.texts), "label": range(len(train_set.texts))}),
             loss=LeafLoss(model, train_set.vectors),
             evaluator=HeldOutEvaluator(held_out),
             callbacks=[_Steps(advance), _Checkpoints()],
@@ -124,6 +120,18 @@ def write_student(model: Any, curve: list[dict[str, float]], folder: Path) -> No
     _plot(curve, folder / CURVE_PLOT)
 
 
+class LeafTrainer(SentenceTransformerTrainer):  # type: ignore[misc]
+    """sentence-transformers' trainer, with batches of like length and without writing model cards on the way."""
+
+    def get_batch_sampler(self, dataset: Any, batch_size: int, drop_last: bool, **_: Any) -> LengthBatchSampler:
+        """Return batches of texts of like length; see :class:`LengthBatchSampler`."""
+        lengths = [len(text) for text in dataset["text"]]
+        return LengthBatchSampler(dataset, lengths, batch_size=batch_size, drop_last=drop_last, seed=self.args.seed)
+
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """A student's card is the bundle's; the trainer's own would run the model for examples."""
+
+
 class HeldOutEvaluator(SentenceEvaluator):  # type: ignore[misc]
     """Cosine and loss to the teacher on texts that training never sees."""
 
@@ -132,7 +140,9 @@ class HeldOutEvaluator(SentenceEvaluator):  # type: ignore[misc]
         self.primary_metric = "held_out_cosine"
         self._held_out = held_out
 
-    def __call__(self, model: Any, output_path: str | None = None, epoch: float = -1, steps: int = -1) -> dict[str, float]:
+    def __call__(
+        self, model: Any, output_path: str | None = None, epoch: float = -1, steps: int = -1
+    ) -> dict[str, float]:
         """Called by the trainer; see :meth:`measure`."""
         return self.measure(model)
 
@@ -159,7 +169,11 @@ class _Steps(TrainerCallback):  # type: ignore[misc]
 
 
 class _Checkpoints(TrainerCallback):  # type: ignore[misc]
-    """Marks a checkpoint as whole once the trainer has written all of it."""
+    """Judges the last step too, and marks a checkpoint as whole once the trainer has written all of it."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == state.max_steps:
+            control.should_log = control.should_evaluate = True
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()

@@ -187,13 +187,23 @@ def _check_ends(model: onnx.ModelProto) -> None:
     for value in (*model.graph.input, *model.graph.output):
         free = [bool(dim.dim_param) for dim in value.type.tensor_type.shape.dim]
         if free != ([True, False] if value.name == OUTPUT else [True, True]):
-            raise AxesMismatch(f"{value.name} has free axes {free}; the batch, and the sequence of inputs, must be free")
+            raise AxesMismatch(
+                f"{value.name} has free axes {free}; the batch, and the sequence of inputs, must be free"
+            )
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the exporters' tracing warnings off the user's terminal; errors still raise."""
-    names = ("optimum", "optimum.exporters.onnx", "transformers", "onnxruntime", "onnxruntime.transformers", "fusion_base", "onnx_model")
+    names = (
+        "optimum",
+        "optimum.exporters.onnx",
+        "transformers",
+        "onnxruntime",
+        "onnxruntime.transformers",
+        "fusion_base",
+        "onnx_model",
+    )
     levels = {name: logging.getLogger(name).level for name in names}
     root = logging.getLogger().level
     try:

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeleaf.errors import ExportError
 from edgeleaf.graph.export import prune
 
-MIN_TABLE = 16_384
+MIN_TABLE = 1024
 """Tables and matrices with fewer numbers stay in float32: they weigh nothing."""
 ZERO_POINT = "int8/zero_point"
 LEVELS = "int8/levels"
@@ -114,7 +114,7 @@ class _Quantizer:
             size = self._add("ReduceMax", [size], f"{x}/max", axes=[-1], keepdims=1)
             scale = self._add("Mul", [size, self._initializer(LEVELS, np.float32(1 / 127))], f"{x}/scaled_max")
             smallest = self._initializer(SMALLEST, np.float32(1e-30))
-            scale = self._add("Max", [scale, smallest], f"{x}/scale")
+            scale = self._add("Max", [scale, smallest], f"{x}/row_scale")
             q = self._add("Round", [self._add("Div", [x, scale], f"{x}/div")], f"{x}/round")
             q = self._add("Add", [q, self._initializer("int8/shift", np.float32(128))], f"{x}/shifted")
             self.rows[x] = self._add("Cast", [q], f"{x}/uint8", to=TensorProto.UINT8), scale
@@ -124,9 +124,11 @@ class _Quantizer:
         """A table's rows are quantised one by one, and expanded after the look-up."""
         out, table = node.output[0], node.input[0]
         values, scale = quantize_columns(numpy_helper.to_array(self.weights[table]).T)
-        rows = self._add("Gather", [self._initializer(f"{table}/int8", values.T), node.input[1]], f"{out}/int8")
-        rows = self._add("Cast", [rows], f"{out}/float", to=TensorProto.FLOAT)
-        scales = self._add("Gather", [self._initializer(f"{table}/scale", scale[:, None]), node.input[1]], f"{out}/scale")
+        rows = self._add("Gather", [self._initializer(f"{table}/int8", values.T), node.input[1]], f"{out}/table_int8")
+        rows = self._add("Cast", [rows], f"{out}/table_float", to=TensorProto.FLOAT)
+        scales = self._add(
+            "Gather", [self._initializer(f"{table}/scale", scale[:, None]), node.input[1]], f"{out}/table_scale"
+        )
         self._add("Mul", [rows, scales], out)
 
     def _initializer(self, name: str, value: npt.NDArray[np.generic] | np.generic) -> str:

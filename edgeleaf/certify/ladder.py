@@ -1,0 +1,165 @@
+"""The four rungs from the trained student to the file that ships, each asked for the same queries' vectors.
+
+torch student → ONNX fp32 → ONNX int8 → fused. A loss shows at the rung that causes it. The ONNX rungs take one query
+at a time, as a device meets them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeleaf import bundle as layout
+from edgeleaf import progress
+from edgeleaf.errors import BundleError, ExportError
+
+STUDENT, ONNX_FP32, ONNX_INT8, FUSED = "student", "onnx_fp32", "onnx_int8", "fused"
+RUNGS: tuple[tuple[str, str, str], ...] = (
+    (STUDENT, layout.STUDENT, "torch student"),
+    (ONNX_FP32, layout.ONNX_FP32, "ONNX fp32"),
+    (ONNX_INT8, layout.ONNX_INT8, "ONNX int8"),
+    (FUSED, layout.QUERY_ENCODER, "fused file"),
+)
+"""Name, place in the bundle, what a person calls it; from the teacher's side to the device's."""
+
+FloatRows = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """What climbing gave.
+
+    Args:
+        vectors: float32 [n, dim] by the rung's name, in the order of the queries.
+        tokens: tokens of each query as the encoder sees it: prompt, special tokens and truncation included.
+        max_length: the encoder's window in tokens.
+        tokenizer: the reference tokenizer, truncating, without padding.
+    """
+
+    vectors: dict[str, FloatRows]
+    tokens: list[int]
+    max_length: int
+    tokenizer: Any
+
+
+def climb(bundle: Path, queries: Sequence[str], *, query_prompt: str = "", threads: int = 2) -> Ladder:
+    """Encode ``queries`` on every rung of a bundle.
+
+    Args:
+        bundle: the folder.
+        queries: texts without the prompt.
+        query_prompt: put before each query for the first three rungs; the fused file holds it.
+        threads: processor threads.
+
+    Raises:
+        BundleError: a rung's file is missing or cannot be opened.
+        ExportError: a rung returns vectors of another width, or numbers that are not finite.
+        MissingExtra: sentence-transformers or tokenizers is not installed.
+    """
+    from edgeleaf.graph.tokenizers import reference_tokenizer
+
+    for _, place, _ in RUNGS:
+        if not (bundle / place).exists():
+            raise BundleError(f"{bundle / place}: missing; build or copy the bundle again")
+    with progress.bar("check: four rungs", len(RUNGS) * len(queries)) as advance:
+        vectors = {}
+        vectors[STUDENT], max_length = student_vectors(
+            bundle / layout.STUDENT, queries, prompt=query_prompt, threads=threads
+        )
+        advance(len(queries))
+        tokenizer = reference_tokenizer(
+            (bundle / layout.STUDENT / "tokenizer.json").read_text(encoding="utf-8"), max_length
+        )
+        ids = [encoding.ids for encoding in tokenizer.encode_batch([query_prompt + query for query in queries])]
+        for name, place in ((ONNX_FP32, layout.ONNX_FP32), (ONNX_INT8, layout.ONNX_INT8)):
+            vectors[name] = encoder_vectors(bundle / place, ids, threads=threads)
+            advance(len(queries))
+        encode = fused_encode(bundle / layout.QUERY_ENCODER, threads=threads)
+        vectors[FUSED] = np.concatenate([encode([query]) for query in queries])
+        advance(len(queries))
+    _check(bundle, vectors, queries)
+    return Ladder(vectors=vectors, tokens=[len(row) for row in ids], max_length=max_length, tokenizer=tokenizer)
+
+
+def student_vectors(folder: Path, queries: Sequence[str], *, prompt: str, threads: int) -> tuple[FloatRows, int]:
+    """Encode with the torch student: float32 [n, dim], and its window in tokens."""
+    from edgeleaf.student import load_sentence_transformer
+
+    model = load_sentence_transformer(folder).to("cpu")
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        # An empty prompt is given as such: left out, the model's own default prompt would come in.
+        rows = model.encode(list(queries), prompt=prompt, batch_size=32, show_progress_bar=False, device="cpu")
+    finally:
+        torch.set_num_threads(before)
+    return np.asarray(rows, dtype=np.float32), int(model.max_seq_length)
+
+
+def encoder_vectors(file: Path, ids: Sequence[Sequence[int]], *, threads: int) -> FloatRows:
+    """Encode token ids, a text at a time, with an unfused encoder: float32 [n, dim]."""
+    encoder = session(file, threads=threads)
+    inputs = {end.name for end in encoder.get_inputs()}
+    unknown = inputs - {"input_ids", "attention_mask", "token_type_ids"}
+    if unknown or "input_ids" not in inputs:
+        raise ExportError(f"{file}: takes {', '.join(sorted(inputs))}; input_ids and attention_mask are needed")
+    rows = []
+    for row in ids:
+        tokens = np.asarray([row], dtype=np.int64)
+        feed = {"input_ids": tokens, "attention_mask": np.ones_like(tokens), "token_type_ids": np.zeros_like(tokens)}
+        rows.append(encoder.run(["sentence_embedding"], {name: feed[name] for name in inputs})[0])
+    return np.asarray(np.concatenate(rows), dtype=np.float32)
+
+
+def fused_encode(file: Path, *, threads: int) -> Any:
+    """Return ``encode(texts) -> float32 [n, dim]`` of a fused file: the whole sequence as one batch, as it comes."""
+    fused = session(file, threads=threads)
+
+    def encode(texts: Sequence[str]) -> FloatRows:
+        rows = fused.run(["embedding"], {"text": np.array(list(texts), dtype=object)})[0]
+        return np.asarray(rows, dtype=np.float32)
+
+    return encode
+
+
+def session(model: Path | bytes, *, threads: int) -> Any:
+    """Open a model on the processor.
+
+    Raises:
+        BundleError: onnxruntime cannot open it.
+    """
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(
+            str(model) if isinstance(model, Path) else model, options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnxruntime raises many kinds without a common base below Exception
+        name = str(model) if isinstance(model, Path) else "the tapped graph"
+        reason = " ".join(str(error).split())[:200]
+        raise BundleError(f"{name}: onnxruntime {ort.__version__} cannot open it: {reason}") from None
+
+
+def _check(bundle: Path, vectors: dict[str, FloatRows], queries: Sequence[str]) -> None:
+    shape = vectors[STUDENT].shape
+    for name, place, title in RUNGS:
+        rows = vectors[name]
+        if rows.shape != shape:
+            raise ExportError(f"{bundle / place}: {title} gives {rows.shape}, the torch student {shape}; export again")
+        bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
+        if bad.size:
+            raise ExportError(
+                f"{bundle / place}: {title} gives numbers that are not finite for {bad.size} of {len(queries)} "
+                f"queries, the first {queries[bad[0]][:80]!r}; export again with another quantisation"
+            )

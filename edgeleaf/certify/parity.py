@@ -1,0 +1,185 @@
+"""Token parity: does the fused file cut a text into the same ids as the reference tokenizer, always?
+
+One id that differs is another word: the vector of another query. So there is no tolerance, only a count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeleaf import progress
+
+TokenIds = Callable[[Sequence[str]], list[list[int]]]
+"""Texts to their token ids, special tokens included, padding not."""
+
+BATCH_SIZE = 32
+EXAMPLES = 5
+LAST_CODE_POINT = 0x10FFFF
+SURROGATES = range(0xD800, 0xE000)
+
+HARD_TEXTS: tuple[str, ...] = (
+    "",
+    " ",
+    "\t\r\n \v\f",
+    "\u00a0\u2003\u3000",
+    "   leading and trailing   ",
+    "two  spaces\tand\ttabs\nand lines\r\n",
+    "UPPER lower MiXeD",
+    "déjà vu, naïve façade, Ångström, ǅ, İstanbul, ẞtraße",
+    "e\u0301 a\u0308 o\u0328\u0301 \u0301alone",
+    "ﬁ ligature, Ⅷ, ①, ½, ㎏, ℌ",
+    "日本語のテキスト 中文字符 한국어 텍스트",
+    "word中word文word",
+    "हिन्दी पाठ ไทย ไทยแลนด์ العربية עברית Ελληνικά ΣΊΣΥΦΟΣ Русский йод",
+    "😀 👩‍👩‍👧‍👦 🇩🇪 👍🏽 ☎️ 𝒜𝓑𝔠 𐍈 𠜎",
+    "zero\u200bwidth\u200djoin\u2060er\ufeffbom soft\u00adhyphen",
+    "\x00 nul \x00in\x00side",
+    "\x01\x02\x1f\x7f\x80\x9f controls be\x07ep",
+    "\ufffd replaced\ufffd \ue000 private \U000f0000",
+    "\uffff\U0010ffff unassigned\u0378",
+    "don't can't won't it's o'clock rock'n'roll",
+    "a.b.c. ... --- ___ ~~~ `code` $100 50% #tag @user 1,000.50 3.14e-10",
+    "¡hola! ¿qué? «guillemets» „quotes“ “curly” ‘single’ …",
+    "https://example.org/a/b?c=d&e=f#g mail@example.org C:\\path\\file.txt",
+    "def f(x): return x**2 != {'a': [1, 2]}[x] // 3",
+    "[SEP]",
+    "[CLS] [SEP] [PAD] [UNK] [MASK]",
+    "before [SEP] after[SEP]joined [sep] [ SEP ]",
+    "##ing ##s un ##known",
+    "a" * 99,
+    "a" * 100,
+    "a" * 101,
+    "x " + "é" * 100 + " y",
+    "x " + "é" * 101 + " y",
+    "中" * 101,
+    "supercalifragilisticexpialidocious pneumonoultramicroscopicsilicovolcanoconiosis",
+    "a" * 2000 + " after a very long word",
+    "one two three four five six seven eight nine ten " * 60,
+    "short again",
+)
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """A text that the fused file cuts differently, with both lists of ids."""
+
+    text: str
+    expected_ids: tuple[int, ...]
+    fused_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Token parity of a fused file.
+
+    Args:
+        tried: comparisons made; the built-in hard texts count twice, alone and in a batch.
+        mismatches: how many differed.
+        code_points: whether every Unicode code point was among them.
+        examples: the first few that differed.
+    """
+
+    tried: int
+    mismatches: int
+    code_points: bool
+    examples: tuple[Mismatch, ...]
+
+
+def token_parity(
+    fused: TokenIds, expected: TokenIds, *, texts: Sequence[str] = (), code_points: bool = False
+) -> Parity:
+    """Compare token ids on built-in hard texts (alone and in a mixed batch), on ``texts``, and on every code point.
+
+    Args:
+        fused: the file's own ids, see :func:`fused_token_ids`.
+        expected: the reference tokenizer's, see :func:`reference_token_ids`.
+        texts: further texts, compared in batches of 32 in the given order.
+        code_points: also try each of the 1,112,064 code points, inside a word and alone (minutes).
+    """
+    tried = mismatches = 0
+    examples: list[Mismatch] = []
+    total = 2 * len(HARD_TEXTS) + len(texts) + (LAST_CODE_POINT + 1 - len(SURROGATES) if code_points else 0)
+    with progress.bar("check: token parity", total) as advance:
+        for batch in _batches(texts, code_points):
+            for text, want, got in zip(batch, expected(batch), fused(batch), strict=True):
+                tried += 1
+                if want != got:
+                    mismatches += 1
+                    if len(examples) < EXAMPLES:
+                        examples.append(Mismatch(text, tuple(want), tuple(got)))
+            advance(len(batch))
+    return Parity(tried=tried, mismatches=mismatches, code_points=code_points, examples=tuple(examples))
+
+
+def _batches(texts: Sequence[str], code_points: bool) -> Iterator[list[str]]:
+    for text in HARD_TEXTS:
+        yield [text]
+    every = [*HARD_TEXTS, *texts]
+    for start in range(0, len(every), BATCH_SIZE):
+        yield every[start : start + BATCH_SIZE]
+    if code_points:
+        sweep: list[str] = []
+        for code_point in range(LAST_CODE_POINT + 1):
+            if code_point not in SURROGATES:
+                sweep.append(f"a{chr(code_point)}b {chr(code_point)}")
+            if len(sweep) == 8 * BATCH_SIZE:
+                yield sweep
+                sweep = []
+        if sweep:
+            yield sweep
+
+
+def reference_token_ids(tokenizer: Any, prompt: str) -> TokenIds:
+    """Return the ids that ``tokenizers`` gives ``prompt + text``; ``tokenizer`` truncates and does not pad."""
+
+    def token_ids(texts: Sequence[str]) -> list[list[int]]:
+        return [encoding.ids for encoding in tokenizer.encode_batch([prompt + text for text in texts])]
+
+    return token_ids
+
+
+def fused_token_ids(file: Path, *, threads: int = 1) -> TokenIds:
+    """Return the ids inside a fused file, tapped at ``input_ids`` and ``attention_mask``; the encoder is cut off.
+
+    Args:
+        file: a ``query_encoder.onnx``.
+        threads: processor threads for the graph.
+
+    Raises:
+        BundleError: no such file, or one without those tensors.
+    """
+    import onnx
+
+    from edgeleaf.certify.ladder import session
+    from edgeleaf.errors import BundleError
+    from edgeleaf.graph.export import prune
+    from edgeleaf.graph.fuse import tap
+
+    tensors = ("input_ids", "attention_mask")
+    if not file.is_file():
+        raise BundleError(f"{file}: missing; build or copy the bundle again")
+    model = onnx.load(str(file))
+    produced = {name for node in model.graph.node for name in node.output}
+    if not produced.issuperset(tensors):
+        raise BundleError(f"{file}: has no inner tensors input_ids and attention_mask; a fused query encoder is needed")
+    model = tap(model, tensors)
+    ends = [end for end in model.graph.output if end.name in tensors]
+    del model.graph.output[:]
+    model.graph.output.extend(ends)
+    prune(model)
+    tapped = session(model.SerializeToString(), threads=threads)
+
+    def token_ids(texts: Sequence[str]) -> list[list[int]]:
+        ids, mask = tapped.run(list(tensors), {"text": np.array(texts, dtype=object)})
+        lengths = mask.sum(axis=1)
+        # Ones first, zeros after: anything else is no padding, and its row is kept whole so that it cannot agree.
+        prefix = (np.arange(mask.shape[1]) < lengths[:, None]) == (mask == 1)
+        whole = [row[:length] if ok else row for row, length, ok in zip(ids, lengths, prefix.all(axis=1), strict=True)]
+        return [row.tolist() for row in whole]
+
+    return token_ids

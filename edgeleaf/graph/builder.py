@@ -1,0 +1,126 @@
+"""The small vocabulary with which edgeleaf writes ONNX graphs by hand.
+
+A tensor is its name (a ``str``). ``graph.Op(input, ..., attribute=...)`` adds a node and returns its output's name;
+numpy arrays and numbers among the inputs become shared initializers. Comments beside the calls give shapes.
+
+    g = GraphBuilder("double")
+    x = g.input("x", TensorProto.FLOAT, ["batch"])
+    g.output(g.Mul(x, np.float32(2)), "y", TensorProto.FLOAT, ["batch"])
+    model = g.model()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+OPSET = 17
+ML_OPSET = 3
+IR_VERSION = 8
+
+Operand = str | np.ndarray | np.generic
+
+_ML_OPS = frozenset({"LabelEncoder"})
+_CONTRIB_OPS = frozenset({"Tokenizer"})
+
+
+class GraphBuilder:
+    """Collects nodes and initializers, and makes a checked model of them.
+
+    Args:
+        name: the graph's name; also the prefix of every tensor name, so that two builders' graphs can be joined.
+        opset: the version of ai.onnx that the graph is for.
+    """
+
+    def __init__(self, name: str, opset: int = OPSET) -> None:
+        self.name = name
+        self.opset = opset
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: dict[str, onnx.TensorProto] = {}
+        self.inputs: list[onnx.ValueInfoProto] = []
+        self.outputs: list[onnx.ValueInfoProto] = []
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
+        self._count = 0
+
+    def input(self, name: str, elem_type: int, shape: Sequence[str | int]) -> str:
+        """Declare a graph input and return its name."""
+        self.inputs.append(helper.make_tensor_value_info(name, elem_type, list(shape)))
+        return name
+
+    def output(self, tensor: str, name: str, elem_type: int, shape: Sequence[str | int]) -> str:
+        """Declare ``tensor`` a graph output called ``name``."""
+        self.outputs.append(helper.make_tensor_value_info(name, elem_type, list(shape)))
+        return self.alias(tensor, name)
+
+    def alias(self, tensor: str, name: str) -> str:
+        """Give ``tensor`` a fixed name by renaming it wherever it is produced or used; returns the name."""
+        for node in self.nodes:
+            for names in (node.input, node.output):
+                for i, value in enumerate(names):
+                    if value == tensor:
+                        names[i] = name
+        return name
+
+    def constant(self, value: np.ndarray | np.generic) -> str:
+        """Return the name of an initializer that holds ``value``; equal values share one."""
+        array = np.asarray(value)
+        key = (
+            array.dtype.str,
+            array.shape,
+            array.tobytes() if array.dtype != object else repr(array.tolist()).encode(),
+        )
+        if key not in self._constants:
+            name = self._fresh("const")
+            self.initializers[name] = numpy_helper.from_array(array, name)
+            self._constants[key] = name
+        return self._constants[key]
+
+    def node(
+        self, op: str, *operands: Operand, outputs: int = 1, domain: str | None = None, **attributes: Any
+    ) -> tuple[str, ...]:
+        """Add a node with several outputs; returns their names."""
+        if domain is None:
+            domain = "ai.onnx.ml" if op in _ML_OPS else "com.microsoft" if op in _CONTRIB_OPS else ""
+        inputs = [operand if isinstance(operand, str) else self.constant(operand) for operand in operands]
+        names = tuple(self._fresh(op) for _ in range(outputs))
+        self.nodes.append(helper.make_node(op, inputs, list(names), name=names[0], domain=domain, **attributes))
+        return names
+
+    def __getattr__(self, op: str) -> Callable[..., str]:
+        """``graph.Add(a, b)`` is ``graph.node("Add", a, b)[0]``: any operator by its own name."""
+        if not op[:1].isupper():
+            raise AttributeError(op)
+        return lambda *operands, **attributes: self.node(op, *operands, **attributes)[0]
+
+    def reduce_max(self, tensor: str, *, axes: Sequence[int], keepdims: int = 1) -> str:
+        """``ReduceMax``, whose axes are an attribute before opset 18 and an input from then on."""
+        if self.opset < 18:
+            return self.ReduceMax(tensor, axes=list(axes), keepdims=keepdims)
+        return self.ReduceMax(tensor, np.array(axes, np.int64), keepdims=keepdims)
+
+    def domains(self) -> dict[str, int]:
+        """Return the operator sets that the nodes need, domain to version, in a fixed order."""
+        versions = {"": self.opset, "ai.onnx.ml": ML_OPSET, "com.microsoft": 1}
+        used = {node.domain for node in self.nodes} | {""}
+        return {domain: version for domain, version in versions.items() if domain in used}
+
+    def model(self) -> onnx.ModelProto:
+        """Return the finished, checked model."""
+        graph = helper.make_graph(
+            self.nodes, self.name, self.inputs, self.outputs, initializer=list(self.initializers.values())
+        )
+        imports = [helper.make_opsetid(domain, version) for domain, version in self.domains().items()]
+        model = helper.make_model(graph, opset_imports=imports, ir_version=IR_VERSION, producer_name="edgeleaf")
+        onnx.checker.check_model(model)
+        return model
+
+    def _fresh(self, op: str) -> str:
+        self._count += 1
+        return f"{self.name}/{op}_{self._count}"
+
+
+__all__ = ["IR_VERSION", "ML_OPSET", "OPSET", "GraphBuilder", "Operand", "TensorProto"]

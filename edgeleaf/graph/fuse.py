@@ -1,0 +1,156 @@
+"""Tokenizer and encoder in one graph: strings in, unit vectors out.
+
+The tokenizer's outputs bear the names of the encoder's inputs, ``input_ids`` and ``attention_mask``, so that joining
+the two is a matter of putting the node lists one after the other; ``tap`` brings those inner tensors to the light.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from edgeleaf.errors import ExportError
+from edgeleaf.graph.builder import IR_VERSION, OPSET, GraphBuilder
+from edgeleaf.graph.tokenizers import append_tokenizer
+
+TEXT = "text"
+EMBEDDING = "embedding"
+ENCODER_INPUTS = ("input_ids", "attention_mask")
+ENCODER_OUTPUT = "sentence_embedding"
+OLDEST_OPSET = 16  # ScatterElements that adds
+_TOKENIZER, _TAIL = "tokenizer", "unit_norm"
+_SMALLEST_NORM = np.float32(1e-12)
+
+
+def fuse(
+    encoder: onnx.ModelProto,
+    tokenizer_json: str | dict[str, Any],
+    *,
+    max_length: int,
+    prompt: str = "",
+    dim: int | None = None,
+    metadata: Mapping[str, str],
+) -> onnx.ModelProto:
+    """Put the tokenizer in front of an encoder, and a unit norm behind it.
+
+    Args:
+        encoder: inputs ``input_ids`` and ``attention_mask``, int64 [batch, sequence]; output ``sentence_embedding``,
+            float32 [batch, width]. Left as it is.
+        tokenizer_json: the text of a tokenizer.json, or the parsed dict.
+        max_length: tokens a text may have, special tokens included.
+        prompt: put before every text.
+        dim: keep the first ``dim`` numbers of the embedding (Matryoshka); None keeps them all.
+        metadata: the model's metadata_props, on top of the encoder's own.
+
+    Returns:
+        A model with input ``text``, string [batch], and output ``embedding``, float32 [batch, dim], unit L2 norm. The
+        same arguments give the same bytes.
+
+    Raises:
+        TokenizerNotSupported: the tokenizer cannot be reproduced exactly.
+        ExportError: the encoder's inputs or output are other ones, its opset is too old, or ``dim`` is out of range.
+
+    Example:
+        >>> model = fuse(onnx.load("onnx/model.onnx"), Path("tokenizer.json").read_text(), max_length=128, metadata={})
+        >>> onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"text": ["where is my parcel?"]})
+    """
+    width = _check(encoder)
+    if dim is not None and not 1 <= dim <= width:
+        raise ExportError(f"dim {dim} is out of range: the encoder's embedding has {width} numbers; pass 1 to {width}")
+    opsets = {"" if opset.domain == "ai.onnx" else opset.domain: opset.version for opset in encoder.opset_import}
+    front = GraphBuilder(_TOKENIZER, opset=opsets[""])
+    front.input(TEXT, TensorProto.STRING, ["batch"])
+    append_tokenizer(front, TEXT, tokenizer_json, max_length=max_length, prompt=prompt)
+    tail = GraphBuilder(_TAIL, opset=opsets[""])
+    _append_norm(tail, ENCODER_OUTPUT, dim if dim is not None and dim < width else None)
+    tail.output(tail.nodes[-1].output[0], EMBEDDING, TensorProto.FLOAT, ["batch", dim or width])
+
+    graph = helper.make_graph(
+        [*front.nodes, *encoder.graph.node, *tail.nodes],
+        "query_encoder",
+        front.inputs,
+        tail.outputs,
+        initializer=[*front.initializers.values(), *encoder.graph.initializer, *tail.initializers.values()],
+    )
+    graph.value_info.extend(value for value in encoder.graph.output if value.name == ENCODER_OUTPUT)
+    graph.sparse_initializer.extend(encoder.graph.sparse_initializer)
+    graph.quantization_annotation.extend(encoder.graph.quantization_annotation)
+    for domain, version in (*front.domains().items(), *tail.domains().items()):
+        opsets[domain] = max(version, opsets.get(domain, 0))
+    model = helper.make_model(
+        graph,
+        opset_imports=[helper.make_opsetid(domain, opsets[domain]) for domain in sorted(opsets)],
+        functions=list(encoder.functions),
+        ir_version=max(IR_VERSION, encoder.ir_version),
+        producer_name="edgeleaf",
+    )
+    props = {prop.key: prop.value for prop in encoder.metadata_props} | dict(metadata)
+    helper.set_model_props(model, {key: props[key] for key in sorted(props)})
+    onnx.checker.check_model(model)
+    return model
+
+
+def tap(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
+    """Return a copy of a model that also gives out inner tensors.
+
+    Args:
+        model: for instance a fused query encoder.
+        tensors: names of tensors that a node of the main graph makes, such as ``input_ids``; int64 [batch, sequence].
+            Those that are outputs already stay where they are.
+
+    Raises:
+        ExportError: no node makes a tensor of that name.
+    """
+    tapped = onnx.ModelProto()
+    tapped.CopyFrom(model)
+    made = {name for node in model.graph.node for name in node.output}
+    typed = {value.name: value for value in model.graph.value_info}
+    for name in tensors:
+        if name not in made:
+            raise ExportError(f"no node makes a tensor {name!r}; pass the name of an inner tensor, such as input_ids")
+        if all(output.name != name for output in tapped.graph.output):
+            value = typed.get(name) or onnx.ValueInfoProto(name=name)  # without a type: the runtime infers it
+            if name in ENCODER_INPUTS:
+                value = helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "sequence"])
+            tapped.graph.output.append(value)
+    return tapped
+
+
+def _check(encoder: onnx.ModelProto) -> int:
+    """Check the encoder's ends, names and opset; return the width of its embedding."""
+    graph = encoder.graph
+    weights = {tensor.name for tensor in graph.initializer}
+    inputs = {value.name: value for value in graph.input if value.name not in weights}
+    if set(inputs) != set(ENCODER_INPUTS):
+        raise ExportError(f"the encoder's inputs are {', '.join(inputs)}; needed: {', '.join(ENCODER_INPUTS)}")
+    for name, value in inputs.items():
+        if value.type.tensor_type.elem_type != TensorProto.INT64:
+            kind = TensorProto.DataType.Name(value.type.tensor_type.elem_type)
+            raise ExportError(f"the encoder's input {name} is {kind}; needed: INT64")
+    outputs = {value.name: value for value in graph.output}
+    if ENCODER_OUTPUT not in outputs:
+        raise ExportError(f"the encoder's outputs are {', '.join(outputs)}; needed: {ENCODER_OUTPUT}")
+    tensor = outputs[ENCODER_OUTPUT].type.tensor_type
+    if tensor.elem_type != TensorProto.FLOAT:
+        raise ExportError(f"{ENCODER_OUTPUT} is {TensorProto.DataType.Name(tensor.elem_type)}; needed: FLOAT")
+    if len(tensor.shape.dim) != 2 or not tensor.shape.dim[1].dim_value:
+        raise ExportError(f"{ENCODER_OUTPUT} needs the shape [batch, width] with a fixed width; give it one at export")
+    opset = next((o.version for o in encoder.opset_import if o.domain in ("", "ai.onnx")), 0)
+    if opset < OLDEST_OPSET:
+        raise ExportError(f"the encoder has opset {opset}; the tokenizer needs {OLDEST_OPSET}: export it with {OPSET}")
+    taken = {TEXT, EMBEDDING} & ({name for node in graph.node for name in node.output} | weights)
+    if taken:
+        raise ExportError(f"the encoder has an inner tensor {min(taken)!r}, the fused graph's own name; rename it")
+    return int(tensor.shape.dim[1].dim_value)
+
+
+def _append_norm(graph: GraphBuilder, embedding: str, dim: int | None) -> str:
+    """The first ``dim`` numbers of every row, brought to unit norm, float32 [batch, dim]; a zero row stays zero."""
+    if dim is not None:
+        embedding = graph.Slice(embedding, np.array([0]), np.array([dim]), np.array([1]))
+    squares = graph.ReduceSum(graph.Mul(embedding, embedding), np.array([1], np.int64), keepdims=1)  # [batch, 1]
+    return graph.Div(embedding, graph.Max(graph.Sqrt(squares), _SMALLEST_NORM))

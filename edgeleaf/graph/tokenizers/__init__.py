@@ -1,0 +1,59 @@
+"""Tokenizers as plain ONNX nodes: text in, token ids out, equal to Hugging Face ``tokenizers`` on every input.
+
+One module per kind of model (``wordpiece``); ``append_tokenizer`` picks it by the tokenizer.json.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgeleaf.errors import ExportError, TokenizerNotSupported
+from edgeleaf.graph.builder import GraphBuilder
+from edgeleaf.graph.tokenizers import wordpiece
+from edgeleaf.graph.tokenizers.spec import parse, read_spec, reference_tokenizer
+
+_MODELS = {"WordPiece": wordpiece.append}
+
+
+def append_tokenizer(
+    graph: GraphBuilder, text: str, tokenizer_json: str | dict[str, Any], *, max_length: int, prompt: str = ""
+) -> tuple[str, str]:
+    """Add the nodes that turn strings into token ids.
+
+    Args:
+        graph: the graph to add to.
+        text: name of a string tensor [batch], batch >= 1.
+        tokenizer_json: the text of a tokenizer.json, or the parsed dict. Its own padding and truncation lengths do not
+            count: rows are padded to the longest of the batch and cut to ``max_length``.
+        max_length: tokens a row may have, special tokens included.
+        prompt: put before every text; the two are tokenised as one string.
+
+    Returns:
+        The tensors ``input_ids`` and ``attention_mask``, int64 [batch, sequence].
+
+    Raises:
+        TokenizerNotSupported: the tokenizer asks for something that the graph cannot reproduce exactly.
+        ExportError: not a tokenizer.json, or the prompt leaves no room for text within ``max_length``.
+
+    Example:
+        >>> graph = GraphBuilder("tokenizer")
+        >>> text = graph.input("text", TensorProto.STRING, ["batch"])
+        >>> append_tokenizer(graph, text, json_text, max_length=128)
+        ('input_ids', 'attention_mask')
+    """
+    settings = parse(tokenizer_json)
+    kind = settings["model"].get("type")
+    if kind not in _MODELS:
+        raise TokenizerNotSupported(f"tokenizer model {kind} is not supported: only {', '.join(_MODELS)}")
+    spec = read_spec(settings)
+    room = max_length - len(spec.prefix) - len(spec.suffix)
+    if room < 1:
+        raise ExportError(
+            f"max_length {max_length} leaves no room for text beside {max_length - room} special tokens; "
+            f"pass at least {max_length - room + 1}"
+        )
+    ids, mask = _MODELS[kind](graph, text, spec, max_length=max_length, prompt=prompt)
+    return graph.alias(ids, "input_ids"), graph.alias(mask, "attention_mask")
+
+
+__all__ = ["append_tokenizer", "reference_tokenizer"]

@@ -1,0 +1,142 @@
+"""What the real normaliser and pre-tokenizer do to every code point, found by running them.
+
+The tables of `tokenizers` follow their own Unicode version, so nothing here is derived from Python's ``unicodedata``.
+A BERT normaliser maps characters one by one (see ``check_reordering`` for the one exception), so this census of all
+1,112,064 code points describes it completely.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from edgeleaf.errors import TokenizerNotSupported
+
+CODE_POINTS = 0x110000
+_SEPARATOR = "\u01c3"  # a letter that every BERT normaliser keeps, and that no other character becomes
+_CHUNK = 0x8000
+
+
+class Symbol(NamedTuple):
+    """One normalised character as the model sees it: a space, a word of its own, or a part of a word."""
+
+    character: str
+    kind: str  # "space", "isolated" (punctuation, CJK ideographs) or "word"
+
+
+SPACE = Symbol(" ", "space")
+Census = dict[str, tuple[Symbol, ...]]
+
+
+def code_points() -> Iterator[str]:
+    """Every character that a Python string can pass to a tokenizer, in order: all but the surrogates."""
+    for code in range(CODE_POINTS):
+        if not 0xD800 <= code < 0xE000:
+            yield chr(code)
+
+
+def census(normalizer: dict[str, Any], pre_tokenizer: dict[str, Any]) -> Census:
+    """Return what every code point becomes, without those that the normaliser leaves as they are and keeps in words.
+
+    Args:
+        normalizer, pre_tokenizer: these sections of a tokenizer.json.
+
+    Returns:
+        character to its symbols; the empty tuple for a character that disappears. A character that is not a key is
+        its own single symbol, a part of a word.
+    """
+    return _census(json.dumps(normalizer, sort_keys=True), json.dumps(pre_tokenizer, sort_keys=True))
+
+
+@lru_cache(maxsize=8)
+def _census(normalizer: str, pre_tokenizer: str) -> Census:
+    from tokenizers import Tokenizer, models
+
+    bare = json.loads(Tokenizer(models.WordLevel({"?": 0}, "?")).to_str())
+    runner = Tokenizer.from_str(
+        json.dumps(bare | {"normalizer": json.loads(normalizer), "pre_tokenizer": json.loads(pre_tokenizer)})
+    )
+    kinds = _kinds(runner.pre_tokenizer)
+    table: Census = {}
+    for characters in _chunks():
+        for character, became in zip(characters, _normalised(runner.normalizer, characters), strict=True):
+            if became == character and kinds[ord(character)] == "word":
+                continue
+            table[character] = _symbols(became, kinds)
+    return table
+
+
+def _chunks() -> Iterator[list[str]]:
+    characters = list(code_points())
+    for start in range(0, len(characters), _CHUNK):
+        yield characters[start : start + _CHUNK]
+
+
+def _normalised(normalizer: Any, characters: list[str]) -> list[str]:
+    parts: list[str] = normalizer.normalize_str(_SEPARATOR.join(characters)).split(_SEPARATOR)
+    if len(parts) == len(characters):
+        return parts
+    return [normalizer.normalize_str(character) for character in characters]  # the chunk holds the separator itself
+
+
+def _kinds(pre_tokenizer: Any) -> list[str]:
+    """The kind of every code point: whether the pre-tokenizer drops it, cuts it out, or leaves it in its word."""
+    kinds = ["word"] * CODE_POINTS
+    for characters in _chunks():
+        text = _SEPARATOR + "".join(character + _SEPARATOR for character in characters)  # |a|b|c|: odd places
+        covered = np.zeros(len(text), bool)
+        starts = np.zeros(len(text), bool)
+        for _, (start, end) in pre_tokenizer.pre_tokenize_str(text):
+            covered[start:end] = True
+            starts[start] = True
+        for i in np.flatnonzero(~covered[1::2]):
+            kinds[ord(characters[i])] = "space"
+        for i in np.flatnonzero(starts[1::2]):
+            kinds[ord(characters[i])] = "isolated"
+    return kinds
+
+
+def _symbols(text: str, kinds: list[str]) -> tuple[Symbol, ...]:
+    if len(text) == 3 and text[0] == text[2] == " " and text[1] != " ":
+        return (Symbol(text[1], "isolated"),)  # an ideograph: the normaliser put spaces around it
+    return tuple(SPACE if kinds[ord(c)] == "space" else Symbol(c, kinds[ord(c)]) for c in text)
+
+
+def check_reordering(symbols: Iterable[Symbol], normalizer: dict[str, Any]) -> None:
+    """Refuse a vocabulary for which the order of combining marks could matter.
+
+    Stripping accents decomposes (NFD), which sorts neighbouring combining marks by class. Nonspacing marks are dropped
+    afterwards, so order can only matter between two spacing marks of different class that the vocabulary both knows.
+
+    Raises:
+        TokenizerNotSupported: naming the two characters.
+    """
+    strips = normalizer.get("strip_accents")
+    if not (normalizer.get("lowercase") if strips is None else strips):
+        return
+    classes: dict[int, str] = {}
+    for symbol in symbols:
+        if symbol.kind == "word" and len(symbol.character) == 1 and unicodedata.combining(symbol.character):
+            classes.setdefault(unicodedata.combining(symbol.character), symbol.character)
+    if len(classes) > 1:
+        names = " and ".join(f"U+{ord(c):04X}" for c in list(classes.values())[:2])
+        raise TokenizerNotSupported(
+            f"the vocabulary holds the combining characters {names}, which strip_accents would put into another order; "
+            "supported: at most one class of them, or strip_accents: false"
+        )
+
+
+def code_point_ranges(characters: Iterable[str]) -> str:
+    r"""Return the inside of an RE2 character class, ``\x{41}-\x{5A}\x{61}``; none of U+D800 to U+DFFF."""
+    ranges: list[list[int]] = []
+    for code in sorted(map(ord, characters)):
+        if ranges and ranges[-1][1] == code - 1:
+            ranges[-1][1] = code
+        else:
+            ranges.append([code, code])
+    return "".join(rf"\x{{{a:X}}}" if a == b else rf"\x{{{a:X}}}-\x{{{b:X}}}" for a, b in ranges)

@@ -1,0 +1,76 @@
+"""Stages meet on disk: a function that fills a folder, run once for the same inputs.
+
+A stage works in ``NAME.partial`` and is renamed to ``NAME`` when it is whole. A killed run leaves the partial folder,
+and the next run of the same inputs hands it to the stage again, to go on from what is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeleaf import progress
+from edgeleaf.bundle import write_json
+
+STAGE = "stage.json"
+
+
+class Stages:
+    """The stages of one run.
+
+    Args:
+        work: the folder that holds a folder a stage.
+        force: run every stage again, whatever is there.
+    """
+
+    def __init__(self, work: Path, *, force: bool = False) -> None:
+        self.work = work
+        self._force = force
+        self._digests: dict[Path, str] = {}
+
+    def run(self, name: str, inputs: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
+        """Return the folder of stage ``name``, made by ``make(folder)`` unless it is there for the same inputs.
+
+        Args:
+            name: the stage's name, and its folder's.
+            inputs: everything that changes the result: numbers, strings, dataclasses, and folders of earlier stages,
+                which stand for the inputs that made them.
+            make: fills the folder; must cope with what its own killed predecessor left in it.
+        """
+        digest = self._digest(name, inputs)
+        folder, partial = self.work / name, self.work / f"{name}.partial"
+        self._digests[folder] = digest
+        if not self._force and _made_from(folder) == digest:
+            progress.say(f"{name}: done before")
+            return folder
+        if self._force or _made_from(partial) != digest:
+            shutil.rmtree(partial, ignore_errors=True)
+        write_json(partial / STAGE, {"stage": name, "inputs": digest})
+        make(partial)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.replace(folder)
+        return folder
+
+    def _digest(self, name: str, inputs: Mapping[str, Any]) -> str:
+        def plain(value: Any) -> Any:
+            if isinstance(value, Path):
+                return self._digests[value]
+            return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+
+        from edgeleaf import __version__
+
+        values = {key: plain(value) for key, value in inputs.items()}
+        text = json.dumps([__version__, name, values], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _made_from(folder: Path) -> str | None:
+    try:
+        return str(json.loads((folder / STAGE).read_text(encoding="utf-8"))["inputs"])
+    except (OSError, ValueError, KeyError):
+        return None

@@ -1,0 +1,460 @@
+"""Streams of text for distilling and checking: files, hub datasets, the machine's own documentation.
+
+A corpus is a sample of its sources by seeded hash: held-out texts have the smallest hashes, training texts the largest.
+So the same inputs give the same corpus, memory is bounded by the sample, and new lines in a source do not move a text
+from one set to the other (as long as the source holds more than the sample takes).
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import heapq
+import json
+import os
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from edgeleaf import progress
+from edgeleaf.errors import MissingExtra, TextsError
+
+Kind = Literal["query", "document"]
+KINDS: tuple[Kind, Kind] = ("query", "document")
+DATASET_ROWS_PER_TEXT = 10
+SUFFIXES = (".txt", ".tsv", ".jsonl")
+
+
+@dataclass(frozen=True)
+class Text:
+    """One text and its side of the search: what a person asks, or what is found."""
+
+    text: str
+    kind: Kind
+
+
+@dataclass(frozen=True)
+class FilesSource:
+    """Local files: .txt (a text a line), .tsv or .jsonl, each optionally .gz, in UTF-8.
+
+    Attributes:
+        files: paths or globs; ``~`` and ``${VARIABLE}`` are expanded, relative ones start at the recipe's folder.
+        kind: "query" or "document".
+        column: .tsv: a header's name (the first line is then the header) or an index from 0, by default the last
+            column; .jsonl: a key, by default "text", with "title" put before it where there is one.
+        weight: share of the corpus beside the other sources' weights.
+    """
+
+    files: tuple[str, ...]
+    kind: Kind
+    column: str | int | None = None
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class DatasetSource:
+    """A column of a hub dataset, streamed: at most ten rows for every text asked for are read.
+
+    Attributes:
+        dataset: hub id such as "sentence-transformers/msmarco-corpus".
+        kind: "query" or "document".
+        column: the column that holds the text.
+        config: the dataset's configuration, where it has several.
+        split: the split to stream.
+        weight: share of the corpus beside the other sources' weights.
+    """
+
+    dataset: str
+    kind: Kind
+    column: str
+    config: str | None = None
+    split: str = "train"
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class MachineSource:
+    """Documentation that this machine holds (docstrings, pydoc topics): half query-like, half passage-like texts."""
+
+    weight: float = 1.0
+
+
+Source = FilesSource | DatasetSource | MachineSource
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Texts to train on and texts to check with; no text is in both, whatever its case and spacing."""
+
+    train: list[Text]
+    held_out: list[Text]
+
+
+def collect(
+    sources: Sequence[Source],
+    *,
+    limit: int,
+    held_out_queries: int,
+    held_out_documents: int,
+    seed: int,
+    base: Path,
+    max_chars: int = 2000,
+) -> Corpus:
+    """Sample a corpus from the sources by their weights.
+
+    Args:
+        sources: a source that runs dry is made up for by the others.
+        limit: number of training texts, at most.
+        held_out_queries: number of texts of kind "query" set aside, exactly.
+        held_out_documents: number of texts of kind "document" set aside, exactly.
+        seed: another seed gives another sample.
+        base: folder at which relative paths start (the recipe's).
+        max_chars: longer texts are cut, at a space where there is one.
+
+    Returns:
+        Distinct texts (case and white space do not count), trimmed, none empty, in random order; the held-out queries
+        come before the held-out documents.
+
+    Raises:
+        TextsError: a source that cannot be read, or too few texts.
+        MissingExtra: a DatasetSource without the datasets package.
+
+    Example:
+        >>> corpus = collect([MachineSource()], limit=100, held_out_queries=10, held_out_documents=10, seed=0,
+        ...                  base=Path())
+        >>> len(corpus.train), len(corpus.held_out)
+        (100, 20)
+    """
+    if not sources or limit < 1 or min(held_out_queries, held_out_documents) < 0:
+        raise TextsError(
+            f"cannot collect {limit} texts from {len(sources)} sources with {held_out_queries} queries and "
+            f"{held_out_documents} documents held out: give a source, a limit of at least 1 and no negative numbers"
+        )
+    held: dict[Kind, int] = {"query": held_out_queries, "document": held_out_documents}
+    pools: list[_Pool] = []
+    with progress.bar("collect texts", len(sources)) as advance:
+        for source in sorted(sources, key=lambda source: isinstance(source, MachineSource)):  # it fills what is missing
+            pools += _sample(source, pools, held, limit, seed, max_chars, base)
+            advance(1)
+    _drop_repeats(pools)
+    chosen = {kind: _take_held_out(pools, kind, held[kind]) for kind in KINDS}
+    train = _take(pools, limit, held_out=False)
+    if not train:
+        raise TextsError(
+            f"all {sum(held.values())} distinct texts are held out and none is left to train on: "
+            "add texts, or lower held_out_queries and held_out_documents"
+        )
+    return Corpus(train=train, held_out=chosen["query"] + chosen["document"])
+
+
+def write_corpus(corpus: Corpus, folder: Path) -> None:
+    """Write ``train.jsonl`` and ``held_out.jsonl`` (``{"text": …, "kind": …}`` a line) into ``folder``.
+
+    Example:
+        >>> write_corpus(corpus, Path("out/texts"))  # doctest: +SKIP
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, texts in (("train.jsonl", corpus.train), ("held_out.jsonl", corpus.held_out)):
+        temporary = folder / f".{name}.{os.getpid()}"
+        with temporary.open("w", encoding="utf-8", newline="\n") as file:
+            for text in texts:
+                file.write(json.dumps({"text": text.text, "kind": text.kind}, ensure_ascii=False) + "\n")
+        temporary.replace(folder / name)
+
+
+def read_texts(path: Path) -> list[Text]:
+    """Read what :func:`write_corpus` wrote, in its order.
+
+    Raises:
+        TextsError: no such file, or a line that is not ``{"text": …, "kind": …}``; it names file and line.
+
+    Example:
+        >>> read_texts(Path("out/texts/held_out.jsonl"))[0].kind  # doctest: +SKIP
+        'query'
+    """
+    texts = []
+    for number, line in _lines(path):
+        row = _json_row(line, path, number)
+        if not isinstance(row.get("text"), str) or row.get("kind") not in KINDS:
+            raise TextsError(f'{path}, line {number}: expected {{"text": …, "kind": "query" or "document"}}')
+        texts.append(Text(row["text"], row["kind"]))
+    return texts
+
+
+# Sampling
+
+
+@dataclass
+class _Pool:
+    """Texts of one source and kind: those with the smallest hashes (held-out) and the largest (training)."""
+
+    kind: Kind
+    weight: float
+    smallest: _Best
+    largest: _Best
+
+    def add(self, priority: int, text: str) -> None:
+        self.smallest.add(-priority, text)
+        self.largest.add(priority, text)
+
+    def ranked(self, held_out: bool) -> list[tuple[int, str]]:
+        """(priority, text), best first."""
+        if held_out:
+            return sorted((-priority, text) for priority, text in self.smallest.kept.items())
+        return sorted(self.largest.kept.items(), reverse=True)
+
+    def remove(self, priority: int) -> None:
+        self.smallest.kept.pop(-priority, None)
+        self.largest.kept.pop(priority, None)
+
+
+@dataclass
+class _Best:
+    """The ``size`` highest of the distinct priorities seen, with the text that came first for each."""
+
+    size: int
+    kept: dict[int, str] = field(default_factory=dict)
+    heap: list[int] = field(default_factory=list)
+
+    def add(self, priority: int, text: str) -> None:
+        if priority in self.kept or not self.size:
+            return
+        if len(self.heap) < self.size:
+            heapq.heappush(self.heap, priority)
+        elif priority > self.heap[0]:
+            del self.kept[heapq.heapreplace(self.heap, priority)]
+        else:
+            return
+        self.kept[priority] = text
+
+
+def _sample(
+    source: Source, others: list[_Pool], held: dict[Kind, int], limit: int, seed: int, max_chars: int, base: Path
+) -> list[_Pool]:
+    """A pool for each kind the source gives."""
+    wanted = limit + sum(held.values())
+    texts: Iterable[Text]
+    kinds: tuple[Kind, ...] = KINDS if isinstance(source, MachineSource) else (source.kind,)
+    if isinstance(source, MachineSource):
+        from edgeleaf.machine_texts import machine_texts
+
+        weights = [*(pool.weight for pool in others), source.weight / 2, source.weight / 2]
+        share = _shares(limit, weights, [*(len(pool.largest.kept) for pool in others), limit, limit])[-2]
+        texts = machine_texts(queries=share + held["query"], documents=share + held["document"])
+    elif isinstance(source, FilesSource):
+        texts = (Text(text, source.kind) for text in _file_texts(source, base))
+    else:
+        texts = (Text(text, source.kind) for text in _dataset_texts(source, DATASET_ROWS_PER_TEXT * wanted))
+    pools = {
+        kind: _Pool(kind, source.weight / len(kinds), _Best(2 * sum(held.values())), _Best(wanted)) for kind in kinds
+    }
+    key = seed.to_bytes(16, "big", signed=True)
+    for text in texts:
+        cleaned = _cleaned(text.text, max_chars)
+        if cleaned:
+            pools[text.kind].add(_priority(cleaned, key), cleaned)
+    return list(pools.values())
+
+
+def _cleaned(text: str, max_chars: int) -> str:
+    text = text.encode("utf-8", "replace").decode("utf-8").strip()  # "replace": lone surrogates out of JSON
+    if len(text) > max_chars:
+        cut = text[: max_chars + 1]
+        text = (cut.rsplit(maxsplit=1)[0] if len(cut.split(maxsplit=1)) > 1 else cut)[:max_chars].strip()
+    return text
+
+
+def _priority(text: str, key: bytes) -> int:
+    same = " ".join(text.casefold().split())
+    return int.from_bytes(hashlib.blake2b(same.encode(), digest_size=12, key=key).digest(), "big")
+
+
+def _drop_repeats(pools: list[_Pool]) -> None:
+    """Leave each text to the first pool that has it."""
+    owned: set[int] = set()
+    for pool in pools:
+        own = set(pool.largest.kept) | {-priority for priority in pool.smallest.kept}
+        for priority in own & owned:
+            pool.remove(priority)
+        owned |= own
+
+
+def _take_held_out(pools: list[_Pool], kind: Kind, count: int) -> list[Text]:
+    if not count:
+        return []
+    of_kind = [pool for pool in pools if pool.kind == kind]
+    name = "queries" if kind == "query" else "documents"
+    if not of_kind:
+        raise TextsError(
+            f"{count} {name} are to be held out, but no source is of kind {kind!r}: "
+            f"add a source of kind {kind!r}, or set held_out_{name} = 0"
+        )
+    taken = _take(of_kind, count, held_out=True)
+    if len(taken) < count:
+        raise TextsError(
+            f"found {len(taken)} distinct texts of kind {kind!r}, needed {count} to hold out and some to train on: "
+            f"add texts of that kind, or lower held_out_{name}"
+        )
+    return taken
+
+
+def _take(pools: list[_Pool], count: int, *, held_out: bool) -> list[Text]:
+    """Take the pools' best by weight out of them; in random order, which is that of the hashes' lower half.
+
+    Not of the hashes themselves: a large pool is left with high ones only, a small one has all kinds.
+    """
+    ranked = [pool.ranked(held_out) for pool in pools]
+    shares = _shares(count, [pool.weight for pool in pools], [len(texts) for texts in ranked])
+    taken = []
+    for pool, texts, share in zip(pools, ranked, shares, strict=True):
+        for priority, text in texts[:share]:
+            pool.remove(priority)
+            taken.append((priority, Text(text, pool.kind)))
+    return [text for _, text in sorted(taken, key=lambda pair: pair[0] % 2**48)]
+
+
+def _shares(count: int, weights: list[float], available: list[int]) -> list[int]:
+    """Split ``count`` by weight; what one cannot give, the others give, by weight again."""
+    shares = [0] * len(weights)
+    left = min(count, sum(available))
+    while left:
+        hungry = [i for i, share in enumerate(shares) if share < available[i]]
+        total = sum(weights[i] for i in hungry)
+        quotas = {i: left * weights[i] / total if total > 0 else left / len(hungry) for i in hungry}
+        given = {i: min(int(quota), available[i] - shares[i]) for i, quota in quotas.items()}
+        if not any(given.values()):  # fewer left than sources: the largest remainders get one each
+            given = dict.fromkeys(sorted(hungry, key=lambda i: (-quotas[i], i))[:left], 1)
+        for i, n in given.items():
+            shares[i] += n
+            left -= n
+    return shares
+
+
+# Files
+
+
+def _file_texts(source: FilesSource, base: Path) -> Iterator[str]:
+    for path in _matching_files(source.files, base):
+        kind = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+        if kind not in SUFFIXES:
+            raise TextsError(
+                f"{path}: cannot read texts from {kind or 'this kind of'} files: use {', '.join(SUFFIXES)}"
+            )
+        if kind == ".txt":
+            if source.column is not None:
+                raise TextsError(f"{path}: a .txt file has no columns: leave out column {source.column!r}")
+            yield from (line for _, line in _lines(path))
+        elif kind == ".tsv":
+            yield from _tsv_texts(path, source.column)
+        else:
+            yield from _jsonl_texts(path, source.column)
+
+
+def _matching_files(patterns: tuple[str, ...], base: Path) -> list[Path]:
+    """Existing files in the order of the patterns, each once."""
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+
+        def variable(match: re.Match[str], pattern: str = pattern) -> str:
+            value = os.environ.get(match[1])
+            if not value:
+                raise TextsError(f"{pattern!r} needs the environment variable {match[1]}, which is not set: set it")
+            return value
+
+        full = base.absolute() / Path(re.sub(r"\$\{(\w+)\}", variable, pattern)).expanduser()
+        root = Path(full.anchor)
+        matches = [full] if full.is_file() else sorted(root.glob(str(full.relative_to(root))))
+        files = [path for path in matches if path.is_file()]
+        if not files:
+            raise TextsError(f"no file matches {pattern!r} (looked for {full}): check the path")
+        found |= dict.fromkeys(files)
+    return list(found)
+
+
+def _tsv_texts(path: Path, column: str | int | None) -> Iterator[str]:
+    index = column if isinstance(column, int) else -1
+    for number, line in _lines(path):
+        cells = line.split("\t")
+        if number == 1 and isinstance(column, str):
+            if column not in cells:
+                raise TextsError(f"{path} has no column {column!r}: its first line names {', '.join(cells)}")
+            index = cells.index(column)
+        elif line.strip():
+            if index >= len(cells):
+                raise TextsError(f"{path}, line {number}: needed column {index} (from 0), found {len(cells)} columns")
+            yield cells[index]
+
+
+def _jsonl_texts(path: Path, column: str | int | None) -> Iterator[str]:
+    if isinstance(column, int):
+        raise TextsError(f"{path}: a .jsonl file's column is a key, not the number {column}")
+    for number, line in _lines(path):
+        if not line.strip():
+            continue
+        row = _json_row(line, path, number)
+        text = row.get(column or "text")
+        if not isinstance(text, str):
+            keys = ", ".join(sorted(row)) or "none"
+            raise TextsError(f"{path}, line {number}: needed a string under {column or 'text'!r}, found keys {keys}")
+        title = row.get("title") if column is None else None
+        yield f"{title.strip()} {text}" if isinstance(title, str) else text
+
+
+def _json_row(line: str, path: Path, number: int) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise TextsError(f"{path}, line {number}: not JSON ({error})") from error
+    if not isinstance(row, dict):
+        raise TextsError(f"{path}, line {number}: needed a JSON object, found {type(row).__name__}")
+    return row
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """(number from 1, line without its end) of a UTF-8 file, gzipped or not."""
+    number = 0
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise TextsError(f"{path}, line {number}: not UTF-8 ({error.reason}): convert the file to UTF-8") from error
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise TextsError(f"{path}, after line {number}: cannot read it: {reason}") from error
+
+
+# Hub datasets
+
+
+def _dataset_texts(source: DatasetSource, rows: int) -> Iterator[str]:
+    try:
+        from datasets import load_dataset
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import RepositoryNotFoundError
+    except ModuleNotFoundError as error:
+        raise MissingExtra("hub datasets need the datasets package: pip install 'edgeleaf[distill]'") from error
+    name = f"dataset {source.dataset!r}"
+    try:
+        HfApi().dataset_info(source.dataset, timeout=10)  # fails at once, where load_dataset tries for half a minute
+        stream = load_dataset(source.dataset, source.config, split=source.split, streaming=True)
+        for row in stream.take(rows):
+            text = row.get(source.column)
+            if not isinstance(text, str):
+                columns = ", ".join(row)
+                raise TextsError(f"{name}: needed strings in column {source.column!r}, its columns are {columns}")
+            yield text
+    except RepositoryNotFoundError as error:
+        raise TextsError(f"the hub has no {name}, or it is private or gated: check the name or set HF_TOKEN") from error
+    except TextsError:
+        raise
+    except ValueError as error:  # unknown configuration or split
+        raise TextsError(f"{name}: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # requests, httpx, aiohttp, fsspec, pyarrow: each its own family
+        raise TextsError(
+            f"{name} cannot be streamed from the hub ({type(error).__name__}): check the network, set HF_ENDPOINT, "
+            "or use files instead"
+        ) from error

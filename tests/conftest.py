@@ -1,0 +1,135 @@
+"""Tiny models made in-process, so that the whole pipeline runs in seconds; real ones through ``edgeleaf.models``."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import random
+from pathlib import Path
+
+import pytest
+
+WORDS = (
+    "parcel lost found where my is the a an of return value file read write open close list sort tree graph search "
+    "query document vector space teacher student window token text string number float array shape error line path "
+    "folder model train step rate small large fast slow phone server browser index match score rank city river stone"
+).split()
+
+
+def tiny_texts(count: int, *, low: int, high: int, seed: int) -> list[str]:
+    """Return ``count`` distinct texts of ``low`` to ``high`` words."""
+    chance = random.Random(seed)
+    found: dict[str, None] = {}
+    while len(found) < count:
+        found[" ".join(chance.choices(WORDS, k=chance.randint(low, high)))] = None
+    return list(found)
+
+
+def make_tiny_model(folder: Path, *, seed: int, hidden: int, pooling: str = "mean", dense: int | None = None) -> Path:
+    """Write a two-layer BERT sentence-transformers model with a vocabulary of its own."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Dense, Normalize, Pooling, Transformer
+    from tokenizers import BertWordPieceTokenizer
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    torch.manual_seed(seed)
+    tokenizer = BertWordPieceTokenizer(lowercase=True)
+    tokenizer.train_from_iterator(tiny_texts(400, low=3, high=12, seed=1), vocab_size=300, show_progress=False)
+    encoder_folder = folder.with_name(f"{folder.name}-encoder")
+    encoder_folder.mkdir(parents=True)
+    BertTokenizerFast(tokenizer_object=tokenizer._tokenizer, model_max_length=64).save_pretrained(encoder_folder)
+    config = BertConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=hidden,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=2 * hidden,
+        max_position_embeddings=64,
+        initializer_range=0.2,
+    )
+    BertModel(config, add_pooling_layer=False).save_pretrained(encoder_folder)
+    modules = [Transformer(str(encoder_folder), max_seq_length=64), Pooling(hidden, pooling)]
+    if dense is not None:
+        modules += [Dense(hidden, dense), Normalize()]
+    SentenceTransformer(modules=modules, device="cpu").save(str(folder), create_model_card=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A start model of width 32."""
+    return make_tiny_model(tmp_path_factory.mktemp("models") / "tiny-student", seed=1, hidden=32)
+
+
+@pytest.fixture(scope="session")
+def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A teacher of width 48 with a Dense and a Normalize."""
+    return make_tiny_model(tmp_path_factory.mktemp("models") / "tiny-teacher", seed=2, hidden=64, dense=48)
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The real all-MiniLM-L6-v2."""
+    from edgeleaf import models
+
+    return models.resolve("sentence-transformers/all-MiniLM-L6-v2")
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of real texts that ``EDGELEAF_DATA`` names."""
+    folder = os.environ.get("EDGELEAF_DATA")
+    if not folder:
+        pytest.skip("EDGELEAF_DATA is not set")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe(tmp_path_factory: pytest.TempPathFactory, tiny_student: Path, tiny_teacher: Path) -> Path:
+    """A recipe that goes the whole way with the tiny models, in seconds."""
+    folder = tmp_path_factory.mktemp("recipe")
+    (folder / "queries.txt").write_text("\n".join(tiny_texts(1500, low=3, high=8, seed=3)) + "\n")
+    (folder / "documents.txt").write_text("\n".join(tiny_texts(1500, low=10, high=30, seed=4)) + "\n")
+    recipe = folder / "tiny.toml"
+    recipe.write_text(f"""
+name = "tiny"
+
+[teacher]
+model = "{tiny_teacher}"
+query_prompt = "query: "
+max_length = 48
+
+[student]
+model = "{tiny_student}"
+max_length = 48
+
+[texts]
+limit = 2500
+held_out_queries = 40
+held_out_documents = 60
+
+[[texts.sources]]
+files = ["queries.txt"]
+kind = "query"
+
+[[texts.sources]]
+files = ["documents.txt"]
+kind = "document"
+
+[objective]
+learning_rate = 1e-3
+checkpoint_steps = 10
+
+[gates]
+cosine_mean = 0.3
+
+[benchmark]
+threads = [1]
+lengths = [8, 16]
+repeats = 4
+""")
+    return recipe

@@ -1,0 +1,111 @@
+"""LEAF: the loss is what the paper says, training brings the student closer, a killed run goes on bit for bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from edgeleaf.distillation import trainer as module
+from edgeleaf.distillation.batches import LengthBatchSampler
+from edgeleaf.distillation.objective import LeafLoss
+from edgeleaf.distillation.trainer import Examples, train, write_student
+from edgeleaf.errors import TrainingError
+from edgeleaf.recipe import ObjectiveSpec
+from edgeleaf.student import build_student, load_sentence_transformer, start_projection
+
+from .conftest import tiny_texts
+
+SPEC = ObjectiveSpec(epochs=2.0, batch_size=16, learning_rate=2e-3, checkpoint_steps=7)
+
+
+class Fixed(torch.nn.Module):
+    def __init__(self, vectors: list[list[float]]) -> None:
+        super().__init__()
+        self.vectors = torch.tensor(vectors)
+
+    def forward(self, features: dict[str, Any]) -> dict[str, torch.Tensor]:
+        return {"sentence_embedding": self.vectors}
+
+
+def test_loss_is_the_mean_squared_distance_of_unit_vectors() -> None:
+    teacher = np.array([[9, 9], [0, 1], [1, 0]], dtype=np.float16)
+    loss = LeafLoss(Fixed([[1.0, 0.0], [1.0, 0.0]]), teacher)
+    assert loss([{}], torch.tensor([1, 2])).item() == pytest.approx((2.0 + 0.0) / 2)
+
+
+def test_nan_stops_with_a_message() -> None:
+    loss = LeafLoss(Fixed([[float("nan"), 0.0]]), np.zeros((1, 2), dtype=np.float16))
+    with pytest.raises(TrainingError, match=r"no longer a number; lower objective\.learning_rate"):
+        loss([{}], torch.tensor([0]))
+
+
+def test_batches_hold_every_text_once_of_like_length() -> None:
+    lengths = np.random.default_rng(0).integers(1, 100, size=1003).tolist()
+    sampler = LengthBatchSampler([0] * 1003, lengths, batch_size=10, drop_last=False, seed=3)
+    batches = list(sampler)
+    assert sorted(row for batch in batches for row in batch) == list(range(1003))
+    assert len(batches) == len(sampler) == 101
+    spread = np.mean([np.ptp([lengths[row] for row in batch]) for batch in batches])
+    assert spread < 15
+    assert batches == list(sampler)
+    sampler.set_epoch(1)
+    assert batches != list(sampler)
+
+
+@pytest.fixture(scope="module")
+def examples(tiny_teacher: Path) -> tuple[Examples, Examples]:
+    teacher = load_sentence_transformer(tiny_teacher)
+
+    def encoded(texts: list[str]) -> Examples:
+        return Examples(texts, teacher.encode(texts, normalize_embeddings=True).astype(np.float16))
+
+    texts = tiny_texts(360, low=3, high=10, seed=11)
+    return encoded(texts[:320]), encoded(texts[320:])
+
+
+def started(tiny_student: Path, train_set: Examples) -> Any:
+    torch.manual_seed(0)
+    model = build_student(tiny_student, dim=48, max_length=32)
+    start_projection(model, train_set.texts, train_set.vectors, ridge=1.0)
+    return model
+
+
+def test_training_brings_the_student_closer(
+    tiny_student: Path, examples: tuple[Examples, Examples], tmp_path: Path
+) -> None:
+    train_set, held_out = examples
+    model = started(tiny_student, train_set)
+    curve = train(model, train_set, held_out, objective=SPEC, seed=0, checkpoints=tmp_path / "checkpoints")
+    cosines = [entry["held_out_cosine"] for entry in curve if "held_out_cosine" in entry]
+    assert [entry["step"] for entry in curve if "held_out_cosine" in entry] == [0, 7, 14, 21, 28, 35, 40]
+    assert cosines[-1] > cosines[0]
+    write_student(model, curve, tmp_path / "student")
+    assert (tmp_path / "student" / "training.svg").read_text().startswith("<?xml")
+
+
+def test_a_killed_training_goes_on_bit_for_bit(
+    tiny_student: Path, examples: tuple[Examples, Examples], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_set, held_out = examples
+    whole = started(tiny_student, train_set)
+    whole_curve = train(whole, train_set, held_out, objective=SPEC, seed=0, checkpoints=tmp_path / "whole")
+
+    def stop(self: Any, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == 25:
+            (Path(args.output_dir) / "checkpoint-25").mkdir()  # as a kill in the middle of a save leaves it
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module._Steps, "on_step_end", stop)
+        with pytest.raises(KeyboardInterrupt):
+            killed = started(tiny_student, train_set)
+            train(killed, train_set, held_out, objective=SPEC, seed=0, checkpoints=tmp_path / "killed")
+    resumed = started(tiny_student, train_set)
+    curve = train(resumed, train_set, held_out, objective=SPEC, seed=0, checkpoints=tmp_path / "killed")
+    assert curve == whole_curve
+    for name, weight in whole.state_dict().items():
+        assert torch.equal(weight, resumed.state_dict()[name]), name

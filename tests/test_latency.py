@@ -1,0 +1,156 @@
+"""edgeleaf.latency: texts by length, percentiles, fresh processes on a tiny fused model. No claims about time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx")
+
+from edgeleaf import latency  # noqa: E402
+from edgeleaf.bundle import VectorSpace  # noqa: E402
+from edgeleaf.errors import BundleError, EdgeleafError, ModelError  # noqa: E402
+
+WORDS = ["[PAD]", "[UNK]", "red", "green", "blue", "one", "two", "three"]
+DIM = 4
+SPACE = VectorSpace("tiny", None, "0" * 64, "mean", True, "", "", DIM)
+
+
+def tiny_fused(table: np.ndarray) -> onnx.ModelProto:
+    """A fused encoder in miniature: words split at spaces, looked up in ``table`` [words, dim], summed, normalised."""
+    from onnx import TensorProto
+
+    from edgeleaf.graph.builder import GraphBuilder
+
+    g = GraphBuilder("tiny")
+    text = g.input("text", TensorProto.STRING, ["batch"])
+    words = g.Tokenizer(text, mark=0, mincharnum=1, pad_value="[PAD]", separators=[" "])
+    ids = g.LabelEncoder(words, keys_strings=WORDS, values_int64s=list(range(len(WORDS))), default_int64=1)
+    ids = g.alias(ids, "input_ids")
+    real = g.Cast(g.Not(g.Equal(ids, np.int64(0))), to=TensorProto.INT64)
+    mask = g.Cast(g.alias(real, "attention_mask"), to=TensorProto.FLOAT)
+    rows = g.Mul(g.Gather(table.astype(np.float32), ids), g.Unsqueeze(mask, np.array([2])))
+    total = g.Add(g.ReduceSum(rows, np.array([1]), keepdims=0), np.float32(1e-3))
+    norm = g.Sqrt(g.ReduceSum(g.Mul(total, total), np.array([1]), keepdims=1))
+    g.output(g.Div(total, norm), "embedding", TensorProto.FLOAT, ["batch", table.shape[1]])
+    model = g.model()
+    onnx.helper.set_model_props(model, {"edgeleaf.space": json.dumps(asdict(SPACE))})
+    return model
+
+
+def write_golden(bundle: Path, lengths: list[int]) -> None:
+    lines = [
+        json.dumps({"text": " ".join(["red"] * n), "input_ids": [2] * n, "embedding": [1.0, 0, 0, 0]}) for n in lengths
+    ]
+    (bundle / "golden.jsonl").write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    table = np.random.default_rng(0).normal(size=(len(WORDS), DIM))
+    onnx.save(tiny_fused(table), str(tmp_path / "query_encoder.onnx"))
+    write_golden(tmp_path, [2, 2, 3, 7])
+    return tmp_path
+
+
+def test_texts_have_exactly_the_asked_lengths_and_a_missing_length_is_said(bundle: Path) -> None:
+    texts, notes = latency.golden_texts(bundle, [2, 3, 5])
+    assert texts == {"2": ["red red", "red red"], "3": ["red red red"]}
+    assert notes == ["golden.jsonl has no text of 5 tokens: left out"]
+
+
+def test_no_text_of_any_length_is_an_error(bundle: Path) -> None:
+    with pytest.raises(BundleError, match="no text of 5, 6 tokens; ask for other lengths"):
+        latency.golden_texts(bundle, [5, 6])
+
+
+def test_damaged_golden_file_is_an_error(bundle: Path) -> None:
+    (bundle / "golden.jsonl").write_text('{"text": "red"}\n')
+    with pytest.raises(BundleError, match=r"golden\.jsonl: damaged"):
+        latency.golden_texts(bundle, [2])
+
+
+def test_percentiles_of_known_times() -> None:
+    assert latency.percentiles([float(n) for n in range(101)]) == {"p50_ms": 50.0, "p95_ms": 95.0, "p99_ms": 99.0}
+
+
+def test_measure_keeps_every_raw_time_of_every_thread_count(bundle: Path, tmp_path: Path) -> None:
+    report = latency.measure(bundle, threads=(1, 2), lengths=(2, 3, 5), repeats=5)
+    assert report["schema_version"] == latency.SCHEMA_VERSION
+    assert report["settings"]["lengths"] == [2, 3]
+    assert report["notes"] == ["golden.jsonl has no text of 5 tokens: left out"]
+    assert [(entry["system"], entry["threads"]) for entry in report["systems"]] == [("fused", 1), ("fused", 2)]
+    for entry in report["systems"]:
+        assert [len(length["times_ms"]) for length in entry["lengths"]] == [5, 5]
+        assert len(entry["load_ms"]) == len(entry["import_ms"]) == latency.ROUNDS
+        for length in entry["lengths"]:
+            assert length["p50_ms"] <= length["p95_ms"] <= length["p99_ms"] <= max(length["times_ms"]) + 1e-3
+    assert report["file_mb"] == (bundle / "query_encoder.onnx").stat().st_size / 1e6
+    assert latency.p50_ms(report, tokens=2) == report["systems"][0]["lengths"][0]["p50_ms"]
+    assert latency.p50_ms(report, system="teacher") is None
+
+    latency.write(report, tmp_path / "out")
+    text = (tmp_path / "out" / "latency.json").read_text()
+    assert json.loads(text) == report
+    assert all(len(line.split(",")) >= 5 for line in text.splitlines() if '"times_ms"' in line)
+
+
+def test_the_fused_worker_imports_neither_torch_nor_tokenizers(bundle: Path) -> None:
+    job = {"system": "fused", "path": str(bundle / "query_encoder.onnx"), "threads": 1, "prompt": ""}
+    job |= {"texts": {"2": ["red red"]}, "repeats": 1, "seed": 0}
+    heavy = ["torch", "transformers", "tokenizers", "sentence_transformers", "onnx", "matplotlib", "jinja2", "rich"]
+    code = (
+        "import json, sys; from edgeleaf import latency; latency._work(json.loads(sys.argv[1])); "
+        f"print([name for name in {heavy!r} if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, json.dumps(job)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_worker_that_fails_says_why_in_one_line(bundle: Path) -> None:
+    (bundle / "query_encoder.onnx").write_bytes(b"not a model")
+    with pytest.raises(EdgeleafError, match=r"timing the fused file with 1 threads failed: .*cannot open it") as caught:
+        latency.measure(bundle, threads=(1,), lengths=(2,), repeats=1)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_teacher_that_is_no_folder_is_an_error(bundle: Path) -> None:
+    with pytest.raises(ModelError, match="no such folder for the teacher"):
+        latency.measure(bundle, lengths=(2,), repeats=1, teacher=bundle / "absent")
+
+
+def test_table_has_the_ratio_to_the_teacher() -> None:
+    from rich.console import Console
+
+    def system(name: str, p50: float) -> dict[str, object]:
+        length = {"tokens": 8, "p50_ms": p50, "p95_ms": 2 * p50, "p99_ms": 3 * p50, "times_ms": [p50]}
+        once = {"import_ms": [10.0], "load_ms": [20.0], "peak_rss_mb": [30.0]}
+        return {"system": name, "threads": 1, **once, "lengths": [length]}
+
+    report = {
+        "machine": {"processor": "a processor"},
+        "settings": {"threads": [1], "lengths": [8]},
+        "notes": ["a note"],
+        "file_mb": 23.4,
+        "systems": [system("fused", 2.0), system("teacher", 25.0)],
+    }
+    console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
+    console.print(latency.table(report))
+    text = console.export_text()
+    assert "12.5×" in text
+    assert "2.00" in text and "50.00" in text and "6.00" in text
+    assert "query_encoder.onnx: 23.4 MB" in text
+    assert "teacher: load 20 ms (import 10 ms before it), peak memory 30 MB" in text
+    assert "a note" in text
+
+
+def test_machine_names_what_a_latency_depends_on() -> None:
+    here = latency.machine()
+    assert here["processor"] and here["cores"] >= 1 and here["onnxruntime"]
+    assert set(here["features"]) <= set(latency.KERNEL_FEATURES)

@@ -1,0 +1,88 @@
+"""Recipes: what is read, and what each mistake says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgeleaf import recipe
+from edgeleaf.errors import RecipeError
+from edgeleaf.texts import FilesSource, MachineSource
+
+RECIPES = sorted((Path(__file__).parent.parent / "export" / "recipes").glob("*.toml"))
+GOOD = """
+name = "x"
+[teacher]
+model = "t"
+[student]
+model = "s"
+[texts]
+[[texts.sources]]
+machine = true
+"""
+
+
+def read(tmp_path: Path, text: str) -> recipe.Recipe:
+    path = tmp_path / "r.toml"
+    path.write_text(text)
+    return recipe.load(path)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipes_that_ship_are_valid(path: Path) -> None:
+    assert recipe.load(path).name == path.stem
+
+
+def test_the_four_recipes_are_there() -> None:
+    assert {path.stem for path in RECIPES} >= {"demo", "mpnet", "leaf-ir", "leaf-mt"}
+
+
+def test_sources_and_defaults(tmp_path: Path) -> None:
+    found = read(tmp_path, GOOD + '[[texts.sources]]\nfiles = ["a.txt"]\nkind = "query"\nweight = 2\n')
+    assert found.texts.sources == (MachineSource(), FilesSource(("a.txt",), "query", weight=2.0))
+    assert found.objective.batch_size == 32
+    assert found.gates.file_mb == 24.0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (('model = "t"', 'model = "t"\nmodle = 1'), "unknown key teacher.modle; known here: model, revision"),
+        (('name = "x"', 'name = "x"\ncolour = 1'), "unknown key colour; known here: name, teacher"),
+        (('name = "x"', "name = 3"), "name is 3; a string is needed"),
+        (('name = "x"', ""), "name is missing"),
+        (("[texts]", "[texts]\nlimit = 1"), "texts.limit is 1; allowed: 64 to 1000000000"),
+        (("[texts]", "[texts]\nlimit = true"), "texts.limit is true; a whole number is needed"),
+        (("[texts]", "[texts]\nlimit = 10.5"), "texts.limit is 10.5; a whole number is needed"),
+        (("machine = true", "machine = false"), "texts.sources[0].machine is false; allowed: true"),
+        (("machine = true", ""), "texts.sources[0] needs exactly one of: files"),
+        (
+            ("machine = true", 'files = ["a"]\nkind = "song"'),
+            'texts.sources[0].kind is "song"; allowed: "query", "document"',
+        ),
+        (("machine = true", 'files = "a"\nkind = "query"'), 'texts.sources[0].files is "a"; a list of str is needed'),
+        (("[student]", '[objective]\nname = "l3"\n[student]'), 'objective.name is "l3"; allowed: "l2"'),
+        (
+            ("[student]", "[objective]\nlearning_rate = 2.0\n[student]"),
+            "objective.learning_rate is 2.0; allowed: 1e-08",
+        ),
+        (("[student]", "[benchmark]\nthreads = [0]\n[student]"), "benchmark.threads[0] is 0; allowed: 1 to"),
+        (("[student]", '[gates]\ncosine_mean = "high"\n[student]'), 'gates.cosine_mean is "high"; a number is needed'),
+    ],
+)
+def test_mistakes_name_file_key_and_what_is_allowed(tmp_path: Path, change: tuple[str, str], message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        read(tmp_path, GOOD.replace(*change))
+    assert f"{tmp_path / 'r.toml'}: {message}" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_toml_errors_name_the_line(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"r\.toml: not valid TOML: .*line 2"):
+        read(tmp_path, 'name = "x"\nteacher = \n')
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="no such recipe"):
+        recipe.load(tmp_path / "none.toml")

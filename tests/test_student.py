@@ -1,0 +1,56 @@
+"""The student: the closed-form start, and a model that sentence-transformers loads and encodes with identically."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeleaf.errors import ModelError
+from edgeleaf.student import build_student, fit_projection, load_sentence_transformer, save_student, start_projection
+
+from .conftest import tiny_texts
+
+
+def test_fit_projection_finds_a_linear_map() -> None:
+    random = np.random.default_rng(0)
+    pooled = random.normal(size=(500, 16)).astype(np.float32)
+    true = random.normal(size=(24, 16))
+    unit = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
+    assert np.allclose(fit_projection(pooled, unit @ true.T, ridge=1e-9), true, atol=1e-4)
+
+
+def test_ridge_keeps_a_direction_without_variance_small() -> None:
+    random = np.random.default_rng(0)
+    pooled = random.normal(size=(500, 16)).astype(np.float32)
+    pooled[:, 3] = pooled[:, 2]
+    target = random.normal(size=(500, 8))
+    assert np.abs(fit_projection(pooled, target, ridge=1.0)).max() < 10
+
+
+def test_student_round_trip(tiny_student: Path, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    texts = tiny_texts(200, low=3, high=9, seed=9)
+    model = build_student(tiny_student, dim=48, max_length=32, query_prompt="query: ")
+    target = np.random.default_rng(0).normal(size=(200, 48)).astype(np.float32)
+    target /= np.linalg.norm(target, axis=1, keepdims=True)
+    before = np.sum(model.encode(texts) * target, axis=1).mean()
+    start_projection(model, texts, target, ridge=0.01)
+    assert np.sum(model.encode(texts) * target, axis=1).mean() > before + 0.1
+
+    save_student(model, tmp_path / "student")
+    loaded = SentenceTransformer(str(tmp_path / "student"), device="cpu")
+    assert [type(part).__name__ for part in loaded] == ["Transformer", "Pooling", "Dense", "Normalize"]
+    assert np.array_equal(loaded.encode(texts), model.eval().encode(texts))
+    assert loaded.prompts["query"] == "query: "
+    assert loaded.max_seq_length == 32
+
+
+def test_what_cannot_be_loaded_says_so(tmp_path: Path, tiny_student: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ModelError, match="cannot load it"):
+        load_sentence_transformer(tmp_path)
+    with pytest.raises(ModelError, match="max_length is 500; tiny-student has positions for 64 tokens"):
+        load_sentence_transformer(tiny_student, max_length=500)

@@ -1,0 +1,97 @@
+"""Teacher vectors: right, in order, cached by text and space, at most one shard lost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeleaf import teacher as module
+from edgeleaf.bundle import VectorSpace
+from edgeleaf.errors import ModelError
+from edgeleaf.recipe import TeacherSpec
+from edgeleaf.teacher import SentenceTransformerTeacher, teacher_vectors
+from edgeleaf.texts import Kind, Text
+
+SPACE = VectorSpace("t", None, "0" * 64, "mean", True, "q: ", "", 4)
+
+
+class Counting:
+    """A teacher whose vector tells text and kind, and that counts what it is asked."""
+
+    def __init__(self, space: VectorSpace = SPACE, stop_after: int = 10**9, scale: float = 1.0) -> None:
+        self.space = space
+        self.asked: list[str] = []
+        self._stop_after = stop_after
+        self._scale = scale
+
+    def encode(self, texts: Sequence[str], *, kind: Kind) -> np.ndarray:
+        if len(self.asked) >= self._stop_after:
+            raise KeyboardInterrupt
+        self.asked += texts
+        rows = [[int(text[1:]) % 97 + 1, int(text[1:]) % 89, kind == "query", 1] for text in texts]
+        vectors = np.array(rows, dtype=np.float32)
+        return self._scale * vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+
+def numbered(count: int) -> list[Text]:
+    return [Text(f"t{i}", "query" if i % 3 else "document") for i in range(count)]
+
+
+def test_order_and_kinds(tmp_path: Path) -> None:
+    texts = numbered(50)
+    found = teacher_vectors(texts, Counting(), tmp_path)
+    assert found.dtype == np.float16
+    for text, vector in zip(texts, found, strict=True):
+        expected = Counting().encode([text.text], kind=text.kind)[0]
+        assert np.allclose(vector, expected, atol=1e-3)
+
+
+def test_cached_by_text_and_kind(tmp_path: Path) -> None:
+    first = Counting()
+    teacher_vectors([Text("t1", "query"), Text("t2", "query"), Text("t1", "query")], first, tmp_path)
+    assert first.asked == ["t1", "t2"]
+    second = Counting()
+    teacher_vectors([Text("t2", "query"), Text("t1", "document"), Text("t3", "query")], second, tmp_path)
+    assert sorted(second.asked) == ["t1", "t3"]
+
+
+def test_another_space_shares_nothing(tmp_path: Path) -> None:
+    teacher_vectors([Text("t1", "query")], Counting(), tmp_path)
+    other = Counting(space=replace(SPACE, weights_sha256="1" * 64))
+    teacher_vectors([Text("t1", "query")], other, tmp_path)
+    assert other.asked == ["t1"]
+
+
+def test_a_killed_run_loses_one_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SHARD", 8)
+    texts = [Text(f"t{i}", "query") for i in range(30)]
+    with pytest.raises(KeyboardInterrupt):
+        teacher_vectors(texts, Counting(stop_after=16), tmp_path)
+    second = Counting()
+    resumed = teacher_vectors(texts, second, tmp_path)
+    assert second.asked == [f"t{i}" for i in range(16, 30)]
+    assert np.array_equal(resumed, teacher_vectors(texts, Counting(), tmp_path / "other"))
+
+
+def test_vectors_that_are_not_unit_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"vector of 't1' has norm 3; unit vectors are needed"):
+        teacher_vectors([Text("t1", "query")], Counting(scale=3.0), tmp_path)
+    with pytest.raises(ModelError, match="has norm nan"):
+        teacher_vectors([Text("t1", "query")], Counting(scale=float("nan")), tmp_path)
+
+
+def test_a_real_teacher_is_what_sentence_transformers_says(tiny_teacher: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    teacher = SentenceTransformerTeacher(TeacherSpec(str(tiny_teacher), query_prompt="query: ", max_length=32))
+    expected = SentenceTransformer(str(tiny_teacher), device="cpu").encode(
+        ["query: where is my parcel", "where is my parcel"], normalize_embeddings=True
+    )
+    found = np.vstack([teacher.encode(["where is my parcel"], kind=kind) for kind in ("query", "document")])
+    assert np.sum(found * expected, axis=1).min() > 0.999
+    assert teacher.space.dim == 48
+    assert teacher.space.pooling == "mean"

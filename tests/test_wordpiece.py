@@ -1,0 +1,450 @@
+"""edgeleaf.graph.tokenizers: ids and masks of the graph equal those of `tokenizers`, on every input."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto
+
+from edgeleaf.errors import ExportError, TokenizerNotSupported
+from edgeleaf.graph.builder import GraphBuilder
+from edgeleaf.graph.tokenizers import append_tokenizer, reference_tokenizer
+from edgeleaf.graph.tokenizers.characters import code_points
+from edgeleaf.graph.tokenizers.spec import parse, read_spec
+
+Json = dict[str, Any]
+MAX_LENGTH = 128
+PROMPTS = (
+    "query: ",
+    "Represent this sentence for searching relevant passages: ",
+    "un",
+    "Hel",
+    "ÉLECTRI",
+    "日",
+    "[SEP]",
+    "a [SEP] un",
+    " \t",
+    "x\u200b\u0301",
+    "\u0301\0",
+    "한",
+    "q" * 98,
+)
+TRAINING = (
+    "Where is my parcel? Unbelievable, unaffordable: 12.50€!",
+    "électricité Ångström naïve café ĳ Œuvre ΑΣ ΌΧΙ ὀδυσσεύς Привет мир подъезд İstanbul ığdır",
+    "東京で寿司を食べたい がぎぐげご ガギグ 한국어 질문 각하 ㄱㄴ 中国人民 豈更",
+    "हिन्दी में पार्सल कहाँ है ภาษาไทย اَلْعَرَبِيَّةُ שָׁלוֹם e\u0301 o\u0323\u0302 👍 🏳️‍🌈 𝔘𝔫𝔦 ①②",
+)
+
+
+class Pair:
+    """A tokenizer as a graph and as it came."""
+
+    def __init__(self, tokenizer: Json, *, max_length: int = MAX_LENGTH, prompt: str = "", opset: int = 17) -> None:
+        graph = GraphBuilder("tokenizer", opset=opset)
+        text = graph.input("text", TensorProto.STRING, ["batch"])
+        for name in append_tokenizer(graph, text, tokenizer, max_length=max_length, prompt=prompt):
+            graph.output(name, name, TensorProto.INT64, ["batch", "sequence"])
+        self.model = graph.model()
+        self.session = ort.InferenceSession(self.model.SerializeToString(), providers=["CPUExecutionProvider"])
+        self.reference = reference_tokenizer(tokenizer, max_length)
+        self.prompt = prompt
+        self.pad = read_spec(parse(tokenizer)).pad_id
+
+    def run(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        ids, mask = self.session.run(["input_ids", "attention_mask"], {"text": np.array(texts, dtype=object)})
+        return ids, mask
+
+    def expected(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+        rows = [encoding.ids for encoding in self.reference.encode_batch([self.prompt + text for text in texts])]
+        ids = np.full((len(rows), max(map(len, rows))), self.pad, np.int64)
+        mask = np.zeros_like(ids)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = row
+            mask[i, : len(row)] = 1
+        return ids, mask
+
+    def mismatches(self, texts: list[str], *, batch: int = 2048) -> list[str]:
+        found = []
+        for start in range(0, len(texts), batch):
+            part = texts[start : start + batch]
+            (ids, mask), (expected_ids, expected_mask) = self.run(part), self.expected(part)
+            assert ids.shape == mask.shape == expected_ids.shape
+            wrong = ((ids != expected_ids) | (mask != expected_mask)).any(axis=1)
+            found += [part[i] for i in np.flatnonzero(wrong)]
+        return found
+
+    def check(self, texts: list[str]) -> None:
+        assert self.mismatches(texts) == []
+
+
+def variant(tokenizer: Json, **normalizer: Any) -> Json:
+    return tokenizer | {"normalizer": tokenizer["normalizer"] | normalizer}
+
+
+def trained(*, prefix: str = "##", limit: int = 100, **normalizer: Any) -> Json:
+    """A tiny tokenizer.json, trained on many scripts: single characters, and entries up to eight symbols."""
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+    tokenizer = Tokenizer(models.WordPiece({"[UNK]": 0}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(**normalizer)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    words = {
+        word
+        for line in TRAINING
+        for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(line))
+    }
+    entries = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    pieces = {word[a:b] for word in words for a in range(len(word)) for b in range(a + 1, min(a + 9, len(word) + 1))}
+    entries += [piece for piece in sorted(pieces) if len(piece) < 3 or sum(map(ord, piece)) % 3]
+    entries += [prefix + piece for piece in sorted(pieces) if sum(map(ord, piece)) % 7 and prefix]
+    vocab = {token: i for i, token in enumerate(dict.fromkeys(entries))}
+    tokenizer.model = models.WordPiece(
+        vocab, unk_token="[UNK]", continuing_subword_prefix=prefix, max_input_chars_per_word=limit
+    )
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", vocab["[SEP]"]), ("[CLS]", vocab["[CLS]"]))
+    tokenizer.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
+    settings: Json = json.loads(tokenizer.to_str())
+    return settings
+
+
+VARIANTS = {
+    "uncased": {},
+    "cased": {"lowercase": False},
+    "cased, accents stripped": {"lowercase": False, "strip_accents": True},
+    "uncased, accents kept": {"lowercase": True, "strip_accents": False},
+    "ideographs in words": {"handle_chinese_chars": False},
+    "nothing cleaned": {"clean_text": False},
+    "nothing at all": {
+        "clean_text": False,
+        "handle_chinese_chars": False,
+        "strip_accents": False,
+        "lowercase": False,
+    },
+}
+
+
+@pytest.fixture(scope="session")
+def real(minilm: Path) -> Json:
+    tokenizer: Json = json.loads((minilm / "tokenizer.json").read_text(encoding="utf-8"))
+    return tokenizer
+
+
+@pytest.fixture(scope="session")
+def pair(real: Json) -> Pair:
+    return Pair(real)
+
+
+@pytest.fixture(scope="session", params=VARIANTS)
+def tiny(request: pytest.FixtureRequest) -> Pair:
+    return Pair(trained(**VARIANTS[request.param]))
+
+
+HARD = [
+    "",
+    " ",
+    "\t\r\n\x0b\x0c",
+    "\0",
+    "\ufffd\u200b\u00ad",
+    "\u0301",
+    "a\0b\ufffdc\u200dd",
+    "How many people live in Berlin?",
+    "C++ vs. C# -- what's the difference?!",
+    "Zürich Ångström naïve café ﬁn ß ẞ ŉ ǰ",
+    "ΑΣ ὈΔΥΣΣΕΎΣ Σ İI ıi",
+    "東京で寿司を食べたい 㐀𠀀豈",
+    "한국어 각각 \u1100\u1161\u11a8",
+    "👩‍👩‍👧‍👦 🏳️‍🌈 e\u0301\u0323 q\u0323\u0307",
+    "[SEP][CLS] [PAD]x[MASK]y [UNK]",
+    "[sep] [SEP [[SEP]] [ SEP ] [S\u200bEP] [SEP\u0301]",
+    "[unused1] ##ing # ##",
+    "\u302e\u1b44a\u1b44\u302e \U0001d165\u302f",
+    "a\x85b\xa0c\u1680d\u2028e\u3000f",
+    *("x" * n for n in (99, 100, 101)),
+    *("é" * n for n in (99, 100, 101)),
+    *("e\u0301" * n for n in (99, 100, 101)),
+    *("한" * n for n in (33, 34, 50, 51)),
+    "a" * 101 + " " + "b" * 100 + "," + "c" * 101 + "d",
+    "x" * 10_000,
+    "[SEP]" * 300,
+    ("word " * 40 + "\u200b" * 50) * 10,
+    " " * 5000 + "end",
+    "中" * 400,
+]
+
+
+def test_hard_texts_alone_and_in_one_batch(pair: Pair) -> None:
+    pair.check(HARD)
+    for text in HARD:
+        pair.check([text])
+
+
+def test_hard_texts_with_every_variant(tiny: Pair) -> None:
+    tiny.check(HARD)
+    tiny.check([*TRAINING, *"".join(TRAINING), *(word for line in TRAINING for word in line.split())])
+
+
+def test_hard_texts_are_not_all_unknown(pair: Pair, tiny: Pair) -> None:
+    """Guards the tests above: they would pass for a tokenizer that finds nothing."""
+    ids, _ = pair.run(["How many people live in Berlin?"])
+    assert ids.tolist() == [[101, 2129, 2116, 2111, 2444, 1999, 4068, 1029, 102]]
+    ids, mask = tiny.run(list(TRAINING))
+    assert (ids[mask == 1] == 1).mean() < 0.5
+
+
+def test_every_code_point_alone(pair: Pair) -> None:
+    pair.check(list(code_points()))
+
+
+def test_every_code_point_inside_a_word(pair: Pair) -> None:
+    pair.check([f"a{character}b" for character in code_points()])
+
+
+def test_every_code_point_with_every_variant(tiny: Pair) -> None:
+    """Forty to a text, alone and in words: a wrong one shifts or changes an id."""
+    characters = list(code_points())
+    texts = [characters[i : i + 40] for i in range(0, len(characters), 40)]
+    tiny.check([" ".join(text) for text in texts])
+    tiny.check([" ".join(f"a{character}b" for character in text) for text in texts])
+
+
+def test_one_text_in_every_position_of_a_batch(pair: Pair) -> None:
+    text = "Zürich's [SEP] unaffordable 東京"
+    alone, _ = pair.run([text])
+    others = [HARD[i] for i in (0, 7, 11, 14, 22, 1, 30)]
+    for position in range(len(others) + 1):
+        batch = [*others[:position], text, *others[position:]]
+        pair.check(batch)
+        ids, mask = pair.run(batch)
+        assert ids[position][mask[position] == 1].tolist() == alone[0].tolist()
+
+
+def test_all_empty_batch(pair: Pair) -> None:
+    for texts in ([""], ["", ""], [" ", "", "\0"]):
+        ids, mask = pair.run(texts)
+        assert ids.tolist() == [[101, 102]] * len(texts)
+        assert mask.tolist() == [[1, 1]] * len(texts)
+
+
+@pytest.mark.parametrize("max_length", [3, 4, 16, 512])
+def test_truncation(real: Json, max_length: int) -> None:
+    short = Pair(real, max_length=max_length)
+    short.check(HARD)
+    words = "unaffordable parcels, everywhere!".split()
+    short.check([" ".join((words * 400)[:n]) for n in (0, 1, 2, 3, 5, 8, 13, 100, 300, 600)])
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_prompt_and_text_are_one_string(real: Json, prompt: str) -> None:
+    prompted = Pair(real, prompt=prompt)
+    texts = ["", " ", "believable", "lo world", "cité", "\u0301e", "xx", "[SEP]", "語", "x" * 99, "a " * 200]
+    prompted.check(texts)
+    for text in texts:
+        prompted.check([text])
+
+
+def test_a_prompt_joins_the_word_that_follows(real: Json) -> None:
+    ids, _ = Pair(real, prompt="un").run(["believable"])
+    assert ids.tolist() == [[101, 23653, 102]]
+
+
+@pytest.mark.parametrize("opset", [16, 17, 18, 20, 22])
+def test_opsets(opset: int) -> None:
+    Pair(trained(), opset=opset).check([*HARD, *TRAINING])
+
+
+@pytest.mark.parametrize("limit", [1, 2, 7, 300])
+def test_other_word_lengths(limit: int) -> None:
+    texts = ["where is my parcel", *("a" * n for n in (*range(10), 299, 300, 301)), *TRAINING]
+    Pair(trained(limit=limit), max_length=512).check(texts)
+
+
+@pytest.mark.parametrize("prefix", ["", "@@", "a", "un"])
+def test_other_prefixes(prefix: str) -> None:
+    Pair(trained(prefix=prefix)).check([*TRAINING, *HARD, "aaaa unun @@a", *" ".join(TRAINING).split()])
+
+
+def test_long_entries() -> None:
+    """Longer entries than are looked up at once."""
+    tokenizer = trained()
+    vocab = tokenizer["model"]["vocab"]
+    for length in (23, 24, 25, 48, 49, 60):
+        vocab["w" * length] = len(vocab)
+        vocab["##" + "w" * length] = len(vocab)
+    vocab["##" + "w" * 7] = len(vocab)
+    long = Pair(tokenizer)
+    texts = ["w" * n for n in range(102)] + ["is" + "w" * n for n in range(99)]
+    long.check(texts)
+    assert (long.run(["w" * 60])[0] != 1).all()
+
+
+def test_added_tokens_are_cut_out_of_the_raw_text() -> None:
+    tokenizer = trained()
+    new = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+    for content, flags in (
+        ("<Ab>", {}),
+        ("Ab", {}),
+        ("bcd", {}),
+        ("Abc d", {}),
+        ("é", {}),
+        ("東", {}),
+        ("\u200b", {}),
+        ("(?:.)*", {}),
+        ("<m>", {"lstrip": True, "rstrip": True}),
+    ):
+        tokenizer["added_tokens"].append(new | flags | {"id": 5000, "content": content})
+    added = Pair(tokenizer)
+    texts = [
+        "<Ab> Abcd Abc d xbcdAbc",
+        "é e É écafé",
+        "東京東",
+        "a\u200bb",
+        "(?:.)* aaa",
+        "where<m>is \t <m> \x85<m>my",
+    ]
+    added.check(texts)
+    for text in texts:
+        added.check([text])
+    assert added.reference.token_to_id("<Ab>") in added.run(["a <Ab> b"])[0]
+    for prompt in ("wher ", "x <Ab>", "é", "zAbcd"):
+        Pair(tokenizer, prompt=prompt).check(texts)
+
+
+def test_templates_and_padding() -> None:
+    tokenizer = trained()
+    special = {name: {"id": name, "ids": ids, "tokens": [name] * len(ids)} for name, ids in (("A", [7, 8]), ("B", [9]))}
+    pieces = [{"SpecialToken": {"id": name, "type_id": 0}} for name in "AB"]
+    text = {"Sequence": {"id": "A", "type_id": 0}}
+    for single in ([text], [text, pieces[0]], [pieces[0], text], [*pieces, text, *pieces]):
+        template = {"type": "TemplateProcessing", "single": single, "pair": [], "special_tokens": special}
+        padding = {
+            "strategy": "BatchLongest",
+            "direction": "Right",
+            "pad_to_multiple_of": 8,
+            "pad_id": 3,
+            "pad_type_id": 0,
+            "pad_token": "[SEP]",
+        }
+        Pair(tokenizer | {"post_processor": template, "padding": padding}, max_length=12).check([*TRAINING, "", "my"])
+    bare = Pair(tokenizer | {"post_processor": None})
+    bare.check(["", *TRAINING])
+    assert bare.run([""])[0].shape == (1, 0)
+
+
+def test_same_bytes_twice(real: Json) -> None:
+    assert Pair(real).model.SerializeToString(deterministic=True) == Pair(real).model.SerializeToString(
+        deterministic=True
+    )
+
+
+def test_it_stays_small(real: Json, pair: Pair) -> None:
+    assert pair.model.ByteSize() < 1_000_000
+    assert len(pair.model.graph.node) < 160
+
+
+PIECES = st.one_of(
+    st.text(max_size=6),
+    st.text(alphabet="abcdefgun ,.#'[]SEP-", max_size=12),
+    st.text(alphabet="aeo\u0300\u0301\u0323\u0327\u0345\u302e\u1b44\u0f71\u0f72\u3099", max_size=8),
+    st.text(alphabet="\0\t\n\r\x0b\x7f\x85\xa0\xad\u061c\u200b\u200d\u2028\u202e\ufeff\ufffd\ue000", max_size=6),
+    st.text(alphabet=st.characters(min_codepoint=0xAC00, max_codepoint=0xD7A3), max_size=4),
+    st.text(alphabet=st.characters(categories=["Mn", "Mc", "Me", "Cf", "Lm", "Lt", "Zs", "Nl", "Sk"]), max_size=6),
+    st.sampled_from(
+        ["[SEP]", "[CLS]", "[PAD]", "[UNK]", "[MASK]", "[SEP", "SEP]", "[sep]", "##ing", "👩‍👩‍👧", "İ", "ΑΣ"]
+    ),
+    st.builds(lambda c, n: c * n, st.sampled_from(["a", "é", "e\u0301", "한", "x\u200b", "ing"]), st.integers(97, 103)),
+    st.sampled_from(["where ", "is", "parcel", "un", "believ", "able", "tele", "communications", "東京", "Σίσυφος"]),
+)
+TEXTS = st.lists(st.lists(PIECES, max_size=8).map("".join), min_size=1, max_size=6)
+PROPERTY = settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@PROPERTY
+@given(texts=TEXTS)
+def test_any_batch_of_any_text(pair: Pair, texts: list[str]) -> None:
+    assert pair.mismatches(texts) == []
+
+
+@settings(PROPERTY, max_examples=150)
+@given(texts=TEXTS)
+def test_any_batch_of_any_text_with_every_variant(tiny: Pair, texts: list[str]) -> None:
+    assert tiny.mismatches(texts) == []
+
+
+def lines_of(path: Path) -> Iterator[str]:
+    if path.suffix == ".json":
+        yield from json.loads(path.read_text(encoding="utf-8"))
+        return
+    with gzip.open(path, "rt", encoding="utf-8", newline="\n") as file:
+        for line in file:
+            yield json.loads(line) if ".jsonl" in path.name else line.rstrip("\n").partition("\t")[2]
+
+
+@pytest.mark.parametrize(
+    "name", ["blns.json", "unicode-test-strings.jsonl.gz", "udhr.tsv.gz", "multilingual-questions.tsv.gz"]
+)
+def test_real_text_of_every_language(pair: Pair, data: Path, name: str) -> None:
+    texts = list(lines_of(data / "unicode" / name))
+    assert len(texts) > 500
+    assert pair.mismatches(texts, batch=64) == []
+
+
+Change = Callable[[Json], Json]
+REFUSED: dict[str, tuple[Change, str]] = {
+    "tokenizer model BPE is not supported: only WordPiece": (lambda t: t | {"model": {"type": "BPE"}}, ""),
+    "normalizer NFKC is not supported": (lambda t: t | {"normalizer": {"type": "NFKC"}}, ""),
+    "normalizer None is not supported": (lambda t: t | {"normalizer": None}, ""),
+    "pre_tokenizer Whitespace is not supported": (lambda t: t | {"pre_tokenizer": {"type": "Whitespace"}}, ""),
+    "post-processor ByteLevel is not supported": (lambda t: t | {"post_processor": {"type": "ByteLevel"}}, ""),
+    "truncation on the left": (lambda t: t | {"truncation": {"direction": "Left", "max_length": 8}}, ""),
+    "padding on the left": (lambda t: t | {"padding": {"direction": "Left"}}, ""),
+    "'<x>' has single_word: true": (lambda t: with_added(t, single_word=True), ""),
+    "'<x>' has normalized: true": (lambda t: with_added(t, normalized=True), ""),
+    "unknown token '[OH]'": (lambda t: t | {"model": t["model"] | {"unk_token": "[OH]"}}, ""),
+    "U+302E and U+1B44": (lambda t: with_entries(t, "a\u302e", "##\u1b44"), ""),
+    "the prompt ends in '[SE'": (lambda t: t, "query [SE"),
+}
+
+
+def with_added(tokenizer: Json, **flags: bool) -> Json:
+    token = {"id": 900, "content": "<x>", "special": True, "normalized": False, "single_word": False} | flags
+    return tokenizer | {"added_tokens": [*tokenizer["added_tokens"], token]}
+
+
+def with_entries(tokenizer: Json, *entries: str) -> Json:
+    vocab = tokenizer["model"]["vocab"] | {entry: 1000 + i for i, entry in enumerate(entries)}
+    return tokenizer | {"model": tokenizer["model"] | {"vocab": vocab}}
+
+
+@pytest.mark.parametrize("named", REFUSED)
+def test_what_cannot_be_reproduced_is_refused_by_name(named: str) -> None:
+    change, prompt = REFUSED[named]
+    graph = GraphBuilder("tokenizer")
+    with pytest.raises(TokenizerNotSupported) as error:
+        append_tokenizer(graph, "text", change(trained()), max_length=16, prompt=prompt)
+    assert named in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "max_length", "prompt", "message"),
+    [
+        ("{", 16, "", "is not JSON"),
+        ({}, 16, "", 'no "model"'),
+        (None, 2, "", "leaves no room for text beside 2 special tokens; pass at least 3"),
+        (None, 6, "where is my parcel ", "the prompt takes 4 of max_length 6 tokens"),
+    ],
+)
+def test_misuse_costs_one_line(tokenizer: Any, max_length: int, prompt: str, message: str) -> None:
+    tokenizer = trained() if tokenizer is None else tokenizer
+    with pytest.raises(ExportError, match=message):
+        append_tokenizer(GraphBuilder("tokenizer"), "text", tokenizer, max_length=max_length, prompt=prompt)
