@@ -133,3 +133,11 @@ lengths = [8, 16]
 repeats = 4
 """)
     return recipe
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Path) -> Path:
+    """The bundle of ``tiny_recipe``, built by the whole pipeline."""
+    from edgeleaf import pipeline
+
+    return pipeline.run(tiny_recipe, output=tmp_path_factory.mktemp("bundle") / "tiny").bundle

@@ -61,6 +61,7 @@ def quantize_columns(weight: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.in
 class _Quantizer:
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
+        _split_gemms(model.graph)
         self.weights = {tensor.name: tensor for tensor in model.graph.initializer}
         self.nodes: list[onnx.NodeProto] = []
         self.rows: dict[str, tuple[str, str]] = {}
@@ -143,3 +144,25 @@ class _Quantizer:
 
 def _axis(node: onnx.NodeProto) -> int:
     return next((int(attribute.i) for attribute in node.attribute if attribute.name == "axis"), 0)
+
+
+def _split_gemms(graph: onnx.GraphProto) -> None:
+    """Write each Gemm with plain factors as MatMul and Add, so that one rule quantises both."""
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    nodes = list(graph.node)
+    del graph.node[:]
+    for node in nodes:
+        given = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+        plain = given.get("alpha", 1.0) == given.get("beta", 1.0) == 1.0 and not given.get("transA", 0)
+        if node.op_type != "Gemm" or not plain or node.input[1] not in weights:
+            graph.node.append(node)
+            continue
+        out, matrix = node.output[0], numpy_helper.to_array(weights[node.input[1]])
+        name = f"{out}/weight"
+        transposed = np.ascontiguousarray(matrix.T if given.get("transB", 0) else matrix)
+        graph.initializer.append(numpy_helper.from_array(transposed, name))
+        bias = [node.input[2]] if len(node.input) > 2 else []
+        product = f"{out}/product" if bias else out
+        graph.node.append(helper.make_node("MatMul", [node.input[0], name], [product], name=f"{out}/MatMul"))
+        if bias:
+            graph.node.append(helper.make_node("Add", [product, *bias], [out], name=f"{out}/Add"))

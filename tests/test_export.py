@@ -1,0 +1,106 @@
+"""The exported graph: the ladder holds, and each rung breaks with its own error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+from edgeleaf.errors import AxesMismatch, ExportError, NamesMismatch, ShapesMismatch, ValuesMismatch
+from edgeleaf.graph.export import export_onnx, features, validate
+from edgeleaf.graph.quantize import quantize_int8
+from edgeleaf.student import load_sentence_transformer
+
+from .conftest import make_tiny_model, tiny_texts
+
+TEXTS = [" ".join(tiny_texts(1, low=n, high=n, seed=n)) for n in (1, 4, 15, 40)]
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_teacher: Path) -> tuple[onnx.ModelProto, Any]:
+    return export_onnx(tiny_teacher), load_sentence_transformer(tiny_teacher)
+
+
+def changed(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
+
+
+def test_ladder_holds(tiny: tuple[onnx.ModelProto, Any]) -> None:
+    model, torch_model = tiny
+    assert validate(model, torch_model, TEXTS) < 1e-4
+    assert [(i.name, [d.dim_param for d in i.type.tensor_type.shape.dim]) for i in model.graph.input] == [
+        ("input_ids", ["batch", "sequence"]),
+        ("attention_mask", ["batch", "sequence"]),
+    ]
+    assert [d.dim_param or d.dim_value for d in model.graph.output[0].type.tensor_type.shape.dim] == ["batch", 48]
+
+
+def test_attention_is_fused_and_leaves_the_weights_to_the_quantiser(tiny: tuple[onnx.ModelProto, Any]) -> None:
+    ops = [node.op_type for node in tiny[0].graph.node]
+    assert ops.count("MultiHeadAttention") == 2
+    assert (ops.count("MatMul"), ops.count("Gemm")) == (2 * 6, 1)
+    assert quantize_int8(tiny[0]).matmuls == 2 * 6 + 1
+
+
+def test_cls_pooling_without_dense_and_normalize(tmp_path: Path) -> None:
+    folder = make_tiny_model(tmp_path / "cls", seed=3, hidden=32, pooling="cls")
+    assert validate(export_onnx(folder), load_sentence_transformer(folder), TEXTS) < 1e-4
+
+
+def test_export_is_deterministic(tiny: tuple[onnx.ModelProto, Any], tiny_teacher: Path) -> None:
+    again = export_onnx(tiny_teacher)
+    assert again.SerializeToString(deterministic=True) == tiny[0].SerializeToString(deterministic=True)
+
+
+def test_rungs_break_with_their_own_error(tiny: tuple[onnx.ModelProto, Any]) -> None:
+    model, torch_model = tiny
+    names = changed(model)
+    names.graph.input[0].name = "ids"
+    with pytest.raises(NamesMismatch, match="'ids'"):
+        validate(names, torch_model, TEXTS)
+
+    axes = changed(model)
+    axes.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    with pytest.raises(AxesMismatch, match="input_ids has free axes"):
+        validate(axes, torch_model, TEXTS)
+
+    shapes = changed(model)
+    shapes.graph.output[0].name = "sentence_embedding"
+    final = next(node for node in shapes.graph.node if "sentence_embedding" in node.output)
+    final.output[0] = "before"
+    ends = [onnx.numpy_helper.from_array(np.array([value]), name) for name, value in (("s", 0), ("e", 8), ("a", 1))]
+    shapes.graph.initializer.extend(ends)
+    shapes.graph.node.append(onnx.helper.make_node("Slice", ["before", "s", "e", "a"], ["sentence_embedding"]))
+    with pytest.raises(ShapesMismatch, match=r"gives? \(1, 8\) in ONNX Runtime, \(1, 48\) in torch"):
+        validate(shapes, torch_model, TEXTS)
+
+    values = changed(model)
+    weight = next(t for t in values.graph.initializer if len(t.dims) == 2 and min(t.dims) > 40)
+    weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) * np.float32(1.5), weight.name))
+    with pytest.raises(ValuesMismatch, match="ONNX Runtime and torch differ by"):
+        validate(values, torch_model, TEXTS)
+
+
+def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="optimum cannot export it"):
+        export_onnx(tmp_path)
+
+
+def test_minilm_int8_stays_close_and_ignores_its_neighbours(minilm: Path) -> None:
+    model, torch_model = export_onnx(minilm), load_sentence_transformer(minilm, max_length=128)
+    assert validate(model, torch_model, TEXTS) < 1e-5
+    quantized = quantize_int8(model)
+    assert (quantized.matmuls, quantized.tables) == (36, 2)
+    assert quantized.model.ByteSize() < 23_100_000
+    texts = ["where is my parcel?", "capital of France", "how do I reset the password of my router", "recipe miso soup"]
+    session = ort.InferenceSession(quantized.model.SerializeToString(), providers=["CPUExecutionProvider"])
+    together = session.run(None, features(torch_model, texts))[0]
+    alone = np.vstack([session.run(None, features(torch_model, [text]))[0] for text in texts])
+    assert np.sum(together * torch_model.encode(texts), axis=1).min() > 0.99
+    assert np.sum(together * alone, axis=1).min() > 0.99999
