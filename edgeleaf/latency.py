@@ -34,9 +34,13 @@ THREADS = (1, 2)
 LENGTHS = (4, 8, 16, 32, 64, 128)
 REPEATS = 100
 TORCH_REPEATS = 30
-TEXTS_A_LENGTH = 8
+TEXTS_A_LENGTH = 6
 WARMUP_VISITS = 3
 ROUNDS = 2
+BUDGET_S = 5.0
+"""Timed seconds that one process may take: a slow teacher gets fewer repeats, and the report says so."""
+LEAST_REPEATS = 3
+BUSY_SHARE = 0.9
 
 KERNEL_FEATURES = (
     *("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni"),
@@ -56,6 +60,7 @@ def measure(
     include_student: bool = False,
     query_prompt: str = "",
     teacher_prompt: str = "",
+    budget_s: float = BUDGET_S,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Measure the latency of one text, batch 1, from the string to the vector.
@@ -70,11 +75,13 @@ def measure(
         include_student: also measure the torch student.
         query_prompt: put before each text for the torch student; the fused file holds it.
         teacher_prompt: put before each text for the teacher.
+        budget_s: timed seconds that one process may take; repeats that do not fit are left out, 3 are always made.
         seed: of the order in which lengths and texts are visited.
 
     Returns:
         A record for ``latency.json``: schema version, machine, settings, notes, and per system and thread count
-        ``import_ms``, ``load_ms`` (load call to first vector), ``peak_rss_mb`` (one per process) and per length the raw
+        ``import_ms`` (process start to load call: interpreter and imports), ``load_ms`` (load call to first vector),
+        ``peak_rss_mb``, ``busy_threads`` (processor time by wall time), one per process, and per length the raw
         ``times_ms`` with p50, p95 and p99.
 
     Raises:
@@ -114,10 +121,12 @@ def measure(
                         "prompt": prompt,
                         "texts": texts,
                         "repeats": max(share, 1),
+                        "budget_s": budget_s,
                         "seed": seed + turn,
                     }
                     runs.setdefault((name, count), []).append(_run(job))
                     advance(1)
+    merged = [_merged(name, count, parts) for (name, count), parts in sorted(runs.items(), key=_rank)]
     return {
         "schema_version": SCHEMA_VERSION,
         "machine": machine(),
@@ -129,30 +138,35 @@ def measure(
             "torch_repeats": min(torch_repeats, repeats),
             "warmup_visits": WARMUP_VISITS,
             "rounds": rounds,
+            "budget_s": budget_s,
             "seed": seed,
         },
-        "notes": notes,
+        "notes": notes + _warnings(merged, {name: calls for name, _, _, calls in systems}),
         "file_mb": round(file.stat().st_size / 1e6, 6),
-        "systems": [_merged(name, count, parts) for (name, count), parts in sorted(runs.items(), key=_rank)],
+        "systems": merged,
     }
 
 
 def golden_texts(bundle: Path, lengths: Sequence[int]) -> tuple[dict[str, list[str]], list[str]]:
     """Return texts of exactly each length from ``golden.jsonl``, by length, and a note per length that has none.
 
+    Of several, the last in the file: they were made to fit, while an earlier one may be a long text that was cut off,
+    more work for a teacher with a wider window.
+
     Raises:
         BundleError: no such file, a damaged line, or no text of any of the lengths.
     """
-    file = bundle / layout.GOLDEN
-    found: dict[str, list[str]] = {str(length): [] for length in lengths}
+    texts: dict[str, list[str]] = {str(length): [] for length in lengths}
     for entry in read_golden(bundle):
-        chosen = found.get(str(len(entry["input_ids"])))
-        if chosen is not None and len(chosen) < TEXTS_A_LENGTH:
-            chosen.append(entry["text"])
-    texts = {length: chosen for length, chosen in found.items() if chosen}
-    notes = [f"{layout.GOLDEN} has no text of {length} tokens: left out" for length in found if length not in texts]
+        if (tokens := str(len(entry["input_ids"]))) in texts:
+            texts[tokens].append(entry["text"])
+    texts = {tokens: found[-TEXTS_A_LENGTH:] for tokens, found in texts.items()}
+    notes = [
+        f"{layout.GOLDEN} has no text of {tokens} tokens: left out" for tokens, found in texts.items() if not found
+    ]
+    texts = {tokens: found for tokens, found in texts.items() if found}
     if not texts:
-        raise BundleError(f"{file}: no text of {', '.join(map(str, lengths))} tokens; ask for other lengths")
+        raise BundleError(f"{bundle / layout.GOLDEN}: no text of {', '.join(map(str, lengths))} tokens; ask for others")
     return texts, notes
 
 
@@ -225,7 +239,9 @@ def _footprint(report: Mapping[str, Any]) -> str:
             peak = [value for value in entry["peak_rss_mb"] if value is not None]
             memory = f"{max(peak):.0f} MB" if peak else "not known"
             title = TITLES[entry["system"]]
-            lines.append(f"{title}: load {load:.0f} ms (import {imports:.0f} ms before it), peak memory {memory}")
+            lines.append(
+                f"{title}: load {load:.0f} ms (start and imports {imports:.0f} ms before it), peak memory {memory}"
+            )
     return "\n".join([*lines, *report["notes"]])
 
 
@@ -282,6 +298,24 @@ def _merged(name: str, threads: int, parts: list[dict[str, Any]]) -> dict[str, A
     return {"system": name, "threads": threads, **per_process, "lengths": lengths}
 
 
+def _warnings(systems: Sequence[Mapping[str, Any]], asked: Mapping[str, int]) -> list[str]:
+    """What makes figures less than they seem, and what to do about it."""
+    warnings = []
+    for entry in systems:
+        title, threads = TITLES[entry["system"]], entry["threads"]
+        repeats = len(entry["lengths"][0]["times_ms"])
+        if repeats < asked[entry["system"]]:
+            warnings.append(
+                f"{title}, threads {threads}: {repeats} of {asked[entry['system']]} repeats fitted the time budget"
+            )
+        share = min(entry["busy_threads"])
+        if threads == 1 and share < BUSY_SHARE:
+            warnings.append(
+                f"{title}, threads 1: got {share:.2f} of a core; close what else is running and measure again"
+            )
+    return warnings
+
+
 def _run(job: Mapping[str, Any]) -> dict[str, Any]:
     """Run one job in a fresh process with its thread budget."""
     count = str(job["threads"])
@@ -289,7 +323,7 @@ def _run(job: Mapping[str, Any]) -> dict[str, Any]:
     quiet = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONIOENCODING": "utf-8"}
     done = subprocess.run(
         [sys.executable, "-m", "edgeleaf.latency"],
-        input=json.dumps(job),
+        input=json.dumps({**job, "spawned": time.time()}),
         capture_output=True,
         encoding="utf-8",
         env={**os.environ, **budget, **quiet},
@@ -303,33 +337,38 @@ def _run(job: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _work(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Measure one system in this process: import, load to first vector, then every length in random order."""
+    """Measure one system in this process: imports, load to first vector, then every length in random order."""
     texts: dict[str, list[str]] = job["texts"]
     first = next(iter(texts.values()))[0]
-    start = time.perf_counter()
     load = _LOADERS[job["system"]]()
-    imported = time.perf_counter()
+    import_s = time.time() - job["spawned"]
+    start = time.perf_counter()
     encode = load(job)
     encode(first)
     loaded = time.perf_counter()
 
     dice = random.Random(job["seed"])
-    for _ in range(WARMUP_VISITS):
+    for visit in range(WARMUP_VISITS):
+        if visit and time.perf_counter() - loaded > job["budget_s"] / 4:
+            break
         for choice in texts.values():
             encode(dice.choice(choice))
     times_ms: dict[str, list[float]] = {tokens: [] for tokens in texts}
-    visits = list(texts) * job["repeats"]
-    dice.shuffle(visits)
+    visits = list(texts)
     processor, wall = time.process_time(), time.perf_counter()
-    for tokens in visits:
-        text = dice.choice(texts[tokens])
-        begin = time.perf_counter()
-        encode(text)
-        times_ms[tokens].append(round(1000 * (time.perf_counter() - begin), 4))
+    for repeat in range(job["repeats"]):
+        if repeat >= LEAST_REPEATS and time.perf_counter() - wall > job["budget_s"]:
+            break
+        dice.shuffle(visits)
+        for tokens in visits:
+            text = dice.choice(texts[tokens])
+            begin = time.perf_counter()
+            encode(text)
+            times_ms[tokens].append(round(1000 * (time.perf_counter() - begin), 4))
     busy = (time.process_time() - processor) / (time.perf_counter() - wall)
     return {
-        "import_ms": round(1000 * (imported - start), 1),
-        "load_ms": round(1000 * (loaded - imported), 1),
+        "import_ms": round(1000 * import_s, 1),
+        "load_ms": round(1000 * (loaded - start), 1),
         "peak_rss_mb": _peak_rss_mb(),
         "busy_threads": round(busy, 2),
         "times_ms": times_ms,
@@ -340,6 +379,8 @@ Load = Callable[[Mapping[str, Any]], Callable[[str], Any]]
 
 
 def _fused() -> Load:
+    import onnxruntime  # noqa: F401  # its import is not the encoder's load
+
     from edgeleaf.encoder import QueryEncoder
 
     def load(job: Mapping[str, Any]) -> Callable[[str], Any]:

@@ -323,8 +323,11 @@ def _measure(
 ) -> dict[str, Any]:
     from edgeleaf import latency
 
+    prompt = Manifest.read(bundle).space.query_prompt
     report = latency.measure(
         bundle,
+        query_prompt=prompt,
+        teacher_prompt=prompt,
         threads=spec.threads,
         lengths=spec.lengths,
         repeats=spec.repeats,

@@ -18,8 +18,8 @@ import numpy.typing as npt
 from edgeleaf import models, progress
 from edgeleaf.bundle import VectorSpace, write_npy
 from edgeleaf.errors import ModelError
-from edgeleaf.student import autocast, load_sentence_transformer
 from edgeleaf.recipe import TeacherSpec
+from edgeleaf.student import autocast, load_sentence_transformer
 from edgeleaf.texts import Kind, Text
 
 SHARD = 1024
@@ -72,7 +72,8 @@ class SentenceTransformerTeacher:
             )
         exact = np.asarray(vectors, dtype=np.float32)
         norms = np.linalg.norm(exact, axis=1, keepdims=True)  # in float32: a norm taken in bfloat16 is off by 0.1%
-        return exact / np.maximum(norms, 1e-12)
+        exact /= np.maximum(norms, 1e-12)
+        return exact
 
 
 def space_of(

@@ -12,11 +12,66 @@ from pathlib import Path
 
 import pytest
 
-WORDS = (
-    "parcel lost found where my is the a an of return value file read write open close list sort tree graph search "
-    "query document vector space teacher student window token text string number float array shape error line path "
-    "folder model train step rate small large fast slow phone server browser index match score rank city river stone"
-).split()
+WORDS = [
+    "parcel",
+    "lost",
+    "found",
+    "where",
+    "my",
+    "is",
+    "the",
+    "a",
+    "an",
+    "of",
+    "return",
+    "value",
+    "file",
+    "read",
+    "write",
+    "open",
+    "close",
+    "list",
+    "sort",
+    "tree",
+    "graph",
+    "search",
+    "query",
+    "document",
+    "vector",
+    "space",
+    "teacher",
+    "student",
+    "window",
+    "token",
+    "text",
+    "string",
+    "number",
+    "float",
+    "array",
+    "shape",
+    "error",
+    "line",
+    "path",
+    "folder",
+    "model",
+    "train",
+    "step",
+    "rate",
+    "small",
+    "large",
+    "fast",
+    "slow",
+    "phone",
+    "server",
+    "browser",
+    "index",
+    "match",
+    "score",
+    "rank",
+    "city",
+    "river",
+    "stone",
+]
 
 
 def tiny_texts(count: int, *, low: int, high: int, seed: int) -> list[str]:
@@ -34,11 +89,14 @@ def make_tiny_model(folder: Path, *, seed: int, hidden: int, pooling: str = "mea
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.models import Dense, Normalize, Pooling, Transformer
     from tokenizers import BertWordPieceTokenizer
+    from tokenizers.processors import BertProcessing
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
     torch.manual_seed(seed)
     tokenizer = BertWordPieceTokenizer(lowercase=True)
     tokenizer.train_from_iterator(tiny_texts(400, low=3, high=12, seed=1), vocab_size=300, show_progress=False)
+    cls, sep = (tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]"))
+    tokenizer._tokenizer.post_processor = BertProcessing(("[SEP]", sep), ("[CLS]", cls))
     encoder_folder = folder.with_name(f"{folder.name}-encoder")
     encoder_folder.mkdir(parents=True)
     BertTokenizerFast(tokenizer_object=tokenizer._tokenizer, model_max_length=64).save_pretrained(encoder_folder)
@@ -130,7 +188,7 @@ cosine_mean = 0.3
 [benchmark]
 threads = [1]
 lengths = [8, 16]
-repeats = 4
+repeats = 1
 """)
     return recipe
 

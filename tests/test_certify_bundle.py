@@ -11,15 +11,15 @@ import pytest
 
 onnx = pytest.importorskip("onnx")
 tokenizers = pytest.importorskip("tokenizers")
-pytest.importorskip("edgeleaf.graph.fuse")
-
-from test_latency import DIM, WORDS, tiny_fused  # noqa: E402
 
 from edgeleaf import certify  # noqa: E402
 from edgeleaf.certify import ladder  # noqa: E402
 from edgeleaf.certify.alignment import unit_rows  # noqa: E402
 from edgeleaf.errors import BundleError, ExportError, TextsError  # noqa: E402
 from edgeleaf.recipe import Gates  # noqa: E402
+
+from .conftest import make_tiny_model  # noqa: E402
+from .test_latency import DIM, WORDS, tiny_fused  # noqa: E402
 
 QUERIES = ["red green", "blue", "one two three", "three red", "green green blue one"]
 DOCUMENTS = [f"{a} {b}" for a in WORDS[2:] for b in WORDS[2:5]]
@@ -173,26 +173,14 @@ def test_inputs_that_do_not_belong_together_are_errors(bundle: Path, changes: di
 
 def test_the_torch_student_gets_the_prompt_and_says_its_window(tmp_path: Path) -> None:
     pytest.importorskip("sentence_transformers")
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Pooling, Transformer
-    from transformers import BertConfig, BertModel, BertTokenizerFast
+    folder = make_tiny_model(tmp_path / "student", seed=0, hidden=16)
+    settings = json.loads((folder / "config_sentence_transformers.json").read_text())
+    settings |= {"prompts": {"other": "stone stone stone "}, "default_prompt_name": "other"}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
 
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "query", "red"]
-    (tmp_path / "start").mkdir()
-    (tmp_path / "start" / "vocab.txt").write_text("\n".join(words))
-    BertTokenizerFast.from_pretrained(str(tmp_path / "start")).save_pretrained(tmp_path / "start")
-    config = BertConfig(
-        vocab_size=len(words), hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
-    )
-    BertModel(config).save_pretrained(tmp_path / "start")
-    transformer = Transformer(str(tmp_path / "start"), max_seq_length=16)
-    pooling = Pooling(8)
-    model = SentenceTransformer(modules=[transformer, pooling], device="cpu")
-    model.prompts, model.default_prompt_name = {"other": "red red red "}, "other"
-    model.save(str(tmp_path / "student"))
-
-    found, window = ladder.student_vectors(tmp_path / "student", ["red"], prompt="query ", threads=1)
-    plain, _ = ladder.student_vectors(tmp_path / "student", ["query red"], prompt="", threads=1)
-    assert window == 16
-    assert found == pytest.approx(plain, abs=1e-6)
-    assert np.abs(found - model.encode(["red"], prompt="")).max() > 1e-3
+    found, window = ladder.student_vectors(folder, ["parcel"], prompt="search ", threads=1)
+    spelt_out, _ = ladder.student_vectors(folder, ["search parcel"], prompt="", threads=1)
+    without, _ = ladder.student_vectors(folder, ["parcel"], prompt="", threads=1)
+    assert window == 64
+    assert found == pytest.approx(spelt_out, abs=1e-6)
+    assert np.abs(found - without).max() > 1e-3

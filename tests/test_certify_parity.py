@@ -12,6 +12,8 @@ from edgeleaf.certify import parity
 from edgeleaf.certify.parity import HARD_TEXTS, Mismatch, reference_token_ids, token_parity
 from edgeleaf.errors import BundleError
 
+from .test_latency import WORDS, tiny_fused
+
 
 def by(cut: Callable[[str], list[int]]) -> parity.TokenIds:
     return lambda texts: [cut(text) for text in texts]
@@ -80,9 +82,6 @@ def test_the_prompt_goes_before_each_text() -> None:
 
 def test_ids_are_tapped_from_inside_the_fused_file(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
-    pytest.importorskip("edgeleaf.graph.fuse")
-    from test_latency import WORDS, tiny_fused
-
     file = tmp_path / "query_encoder.onnx"
     onnx.save(tiny_fused(np.eye(len(WORDS))), str(file))
     token_ids = parity.fused_token_ids(file)
@@ -91,7 +90,6 @@ def test_ids_are_tapped_from_inside_the_fused_file(tmp_path: Path) -> None:
 
 def test_a_file_without_inner_tensors_is_an_error(tmp_path: Path) -> None:
     onnx = pytest.importorskip("onnx")
-    pytest.importorskip("edgeleaf.graph.fuse")
     from edgeleaf.graph.builder import GraphBuilder
 
     g = GraphBuilder("other")

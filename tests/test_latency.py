@@ -45,7 +45,8 @@ def tiny_fused(table: np.ndarray) -> onnx.ModelProto:
 
 
 def write_golden(bundle: Path, lengths: list[int]) -> None:
-    lines = [
+    lines = [json.dumps({"schema_version": 1, "space": "tiny"})]
+    lines += [
         json.dumps({"text": " ".join(["red"] * n), "input_ids": [2] * n, "embedding": [1.0, 0, 0, 0]}) for n in lengths
     ]
     (bundle / "golden.jsonl").write_text("\n".join(lines) + "\n")
@@ -65,8 +66,15 @@ def test_texts_have_exactly_the_asked_lengths_and_a_missing_length_is_said(bundl
     assert notes == ["golden.jsonl has no text of 5 tokens: left out"]
 
 
+def test_of_many_texts_the_last_are_taken_for_the_first_may_have_been_cut_off(bundle: Path) -> None:
+    lines = [json.dumps({"text": f"text {n}", "input_ids": [2] * 4, "embedding": []}) for n in range(20)]
+    (bundle / "golden.jsonl").write_text("\n".join(lines))
+    texts, _ = latency.golden_texts(bundle, [4])
+    assert texts == {"4": [f"text {n}" for n in range(20 - latency.TEXTS_A_LENGTH, 20)]}
+
+
 def test_no_text_of_any_length_is_an_error(bundle: Path) -> None:
-    with pytest.raises(BundleError, match="no text of 5, 6 tokens; ask for other lengths"):
+    with pytest.raises(BundleError, match="no text of 5, 6 tokens; ask for others"):
         latency.golden_texts(bundle, [5, 6])
 
 
@@ -84,7 +92,7 @@ def test_measure_keeps_every_raw_time_of_every_thread_count(bundle: Path, tmp_pa
     report = latency.measure(bundle, threads=(1, 2), lengths=(2, 3, 5), repeats=5)
     assert report["schema_version"] == latency.SCHEMA_VERSION
     assert report["settings"]["lengths"] == [2, 3]
-    assert report["notes"] == ["golden.jsonl has no text of 5 tokens: left out"]
+    assert report["notes"][0] == "golden.jsonl has no text of 5 tokens: left out"
     assert [(entry["system"], entry["threads"]) for entry in report["systems"]] == [("fused", 1), ("fused", 2)]
     for entry in report["systems"]:
         assert [len(length["times_ms"]) for length in entry["lengths"]] == [5, 5]
@@ -103,7 +111,7 @@ def test_measure_keeps_every_raw_time_of_every_thread_count(bundle: Path, tmp_pa
 
 def test_the_fused_worker_imports_neither_torch_nor_tokenizers(bundle: Path) -> None:
     job = {"system": "fused", "path": str(bundle / "query_encoder.onnx"), "threads": 1, "prompt": ""}
-    job |= {"texts": {"2": ["red red"]}, "repeats": 1, "seed": 0}
+    job |= {"texts": {"2": ["red red"]}, "repeats": 1, "budget_s": 1.0, "seed": 0, "spawned": 0.0}
     heavy = ["torch", "transformers", "tokenizers", "sentence_transformers", "onnx", "matplotlib", "jinja2", "rich"]
     code = (
         "import json, sys; from edgeleaf import latency; latency._work(json.loads(sys.argv[1])); "
@@ -118,6 +126,20 @@ def test_a_worker_that_fails_says_why_in_one_line(bundle: Path) -> None:
     with pytest.raises(EdgeleafError, match=r"timing the fused file with 1 threads failed: .*cannot open it") as caught:
         latency.measure(bundle, threads=(1,), lengths=(2,), repeats=1)
     assert "\n" not in str(caught.value)
+
+
+def test_repeats_that_do_not_fit_the_budget_are_left_out_and_said(bundle: Path) -> None:
+    report = latency.measure(bundle, threads=(1,), lengths=(2, 3), repeats=20, budget_s=0.0)
+    counts = {len(length["times_ms"]) for length in report["systems"][0]["lengths"]}
+    assert counts == {latency.LEAST_REPEATS * latency.ROUNDS}
+    assert "fused file, threads 1: 6 of 20 repeats fitted the time budget" in report["notes"]
+
+
+def test_a_core_that_was_shared_is_warned_about() -> None:
+    entry = {"system": "fused", "threads": 1, "busy_threads": [0.99, 0.5], "lengths": [{"times_ms": [1.0]}]}
+    found = latency._warnings([entry], {"fused": 1})
+    assert found == ["fused file, threads 1: got 0.50 of a core; close what else is running and measure again"]
+    assert latency._warnings([entry | {"busy_threads": [0.97]}], {"fused": 1}) == []
 
 
 def test_a_teacher_that_is_no_folder_is_an_error(bundle: Path) -> None:
@@ -146,7 +168,7 @@ def test_table_has_the_ratio_to_the_teacher() -> None:
     assert "12.5×" in text
     assert "2.00" in text and "50.00" in text and "6.00" in text
     assert "query_encoder.onnx: 23.4 MB" in text
-    assert "teacher: load 20 ms (import 10 ms before it), peak memory 30 MB" in text
+    assert "teacher: load 20 ms (start and imports 10 ms before it), peak memory 30 MB" in text
     assert "a note" in text
 
 

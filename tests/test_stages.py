@@ -9,7 +9,7 @@ import pytest
 from edgeleaf.stages import Stages
 
 
-def write(count: list[str], name: str):  # noqa: ANN201
+def write(count: list[str], name: str):
     def make(folder: Path) -> None:
         count.append(name)
         (folder / "out.txt").write_text(name)

@@ -65,7 +65,7 @@ class Pair:
         return ids, mask
 
     def expected(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        rows = [encoding.ids for encoding in self.reference.encode_batch([self.prompt + text for text in texts])]
+        rows = [encoding.ids for encoding in self.reference.encode_batch_fast([self.prompt + text for text in texts])]
         ids = np.full((len(rows), max(map(len, rows))), self.pad, np.int64)
         mask = np.zeros_like(ids)
         for i, row in enumerate(rows):
@@ -201,20 +201,29 @@ def test_hard_texts_are_not_all_unknown(pair: Pair, tiny: Pair) -> None:
     assert (ids[mask == 1] == 1).mean() < 0.5
 
 
+EMPTY_PLANES = range(0x40000, 0xE0000)  # never assigned, so far
+
+
 def test_every_code_point_alone(pair: Pair) -> None:
-    pair.check(list(code_points()))
+    pair.check([character for character in code_points() if ord(character) not in EMPTY_PLANES])
 
 
 def test_every_code_point_inside_a_word(pair: Pair) -> None:
-    pair.check([f"a{character}b" for character in code_points()])
+    pair.check([f"a{character}b" for character in code_points() if ord(character) not in EMPTY_PLANES])
+
+
+def test_every_code_point_of_the_empty_planes(pair: Pair) -> None:
+    """Sixteen to a text, alone and in words: a wrong one shifts or changes an id."""
+    for start in range(EMPTY_PLANES.start, EMPTY_PLANES.stop, 0x10000):
+        texts = [map(chr, range(code, code + 16)) for code in range(start, start + 0x10000, 16)]
+        pair.check([" ".join(f"{character} a{character}b" for character in text) for text in texts])
 
 
 def test_every_code_point_with_every_variant(tiny: Pair) -> None:
-    """Forty to a text, alone and in words: a wrong one shifts or changes an id."""
-    characters = list(code_points())
-    texts = [characters[i : i + 40] for i in range(0, len(characters), 40)]
-    tiny.check([" ".join(text) for text in texts])
-    tiny.check([" ".join(f"a{character}b" for character in text) for text in texts])
+    """Of the empty planes, every 97th."""
+    characters = [character for character in code_points() if ord(character) < 0x40000 or ord(character) % 97 == 0]
+    texts = [characters[i : i + 20] for i in range(0, len(characters), 20)]
+    tiny.check([" ".join(f"{character} a{character}b" for character in text) for text in texts])
 
 
 def test_one_text_in_every_position_of_a_batch(pair: Pair) -> None:
@@ -239,7 +248,7 @@ def test_all_empty_batch(pair: Pair) -> None:
 def test_truncation(real: Json, max_length: int) -> None:
     short = Pair(real, max_length=max_length)
     short.check(HARD)
-    words = "unaffordable parcels, everywhere!".split()
+    words = ["unaffordable", "parcels,", "everywhere!"]
     short.check([" ".join((words * 400)[:n]) for n in (0, 1, 2, 3, 5, 8, 13, 100, 300, 600)])
 
 
@@ -277,7 +286,7 @@ def test_long_entries() -> None:
     """Longer entries than are looked up at once."""
     tokenizer = trained()
     vocab = tokenizer["model"]["vocab"]
-    for length in (23, 24, 25, 48, 49, 60):
+    for length in (9, 10, 18, 19, 27, 28, 60):
         vocab["w" * length] = len(vocab)
         vocab["##" + "w" * length] = len(vocab)
     vocab["##" + "w" * 7] = len(vocab)
@@ -341,9 +350,7 @@ def test_templates_and_padding() -> None:
 
 
 def test_same_bytes_twice(real: Json) -> None:
-    assert Pair(real).model.SerializeToString(deterministic=True) == Pair(real).model.SerializeToString(
-        deterministic=True
-    )
+    assert Pair(real).model.SerializeToString() == Pair(real).model.SerializeToString()
 
 
 def test_it_stays_small(real: Json, pair: Pair) -> None:
@@ -395,7 +402,7 @@ def lines_of(path: Path) -> Iterator[str]:
 def test_real_text_of_every_language(pair: Pair, data: Path, name: str) -> None:
     texts = list(lines_of(data / "unicode" / name))
     assert len(texts) > 500
-    assert pair.mismatches(texts, batch=64) == []
+    assert pair.mismatches(texts, batch=256) == []
 
 
 Change = Callable[[Json], Json]
@@ -410,7 +417,7 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "'<x>' has single_word: true": (lambda t: with_added(t, single_word=True), ""),
     "'<x>' has normalized: true": (lambda t: with_added(t, normalized=True), ""),
     "unknown token '[OH]'": (lambda t: t | {"model": t["model"] | {"unk_token": "[OH]"}}, ""),
-    "U+302E and U+1B44": (lambda t: with_entries(t, "a\u302e", "##\u1b44"), ""),
+    "U+1B44 and U+302E": (lambda t: with_entries(t, "a\u302e", "##\u1b44"), ""),
     "the prompt ends in '[SE'": (lambda t: t, "query [SE"),
 }
 

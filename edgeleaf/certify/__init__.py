@@ -64,7 +64,7 @@ def certify(
         query_prompt: what the fused file puts before a query, and what the other rungs are given.
         space: the teacher's vector space, shown as it comes.
         threads: processor threads; does not appear in the certificate.
-        code_points: also compare the token ids of every Unicode code point (minutes).
+        code_points: also compare the token ids of every Unicode code point (half a minute).
 
     Returns:
         The certificate, figures rounded to 6 digits (batch invariance to 8); verdicts are about rounded figures.

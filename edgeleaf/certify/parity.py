@@ -99,7 +99,7 @@ def token_parity(
         fused: the file's own ids, see :func:`fused_token_ids`.
         expected: the reference tokenizer's, see :func:`reference_token_ids`.
         texts: further texts, compared in batches of 32 in the given order.
-        code_points: also try each of the 1,112,064 code points, inside a word and alone (minutes).
+        code_points: also try each of the 1,112,064 code points, inside a word and alone.
     """
     tried = mismatches = 0
     examples: list[Mismatch] = []

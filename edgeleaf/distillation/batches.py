@@ -27,7 +27,8 @@ class LengthBatchSampler(DefaultBatchSampler):  # type: ignore[misc]
 
     def __len__(self) -> int:
         count = len(self._lengths)
-        return count // self.batch_size if self.drop_last else -(-count // self.batch_size)
+        whole, rest = divmod(count, self.batch_size)
+        return int(whole) if self.drop_last or not rest else int(whole) + 1
 
     def __iter__(self) -> Iterator[list[int]]:
         random = np.random.default_rng((self.seed, self.epoch))

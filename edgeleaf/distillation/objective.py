@@ -16,7 +16,7 @@ import torch
 from edgeleaf.errors import TrainingError
 
 
-class LeafLoss(torch.nn.Module):
+class LeafLoss(torch.nn.Module):  # type: ignore[misc]
     """Mean over a batch of ‖student(text) - teacher(text)‖², both of unit norm; 2 - 2 cos.
 
     Args:

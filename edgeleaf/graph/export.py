@@ -172,7 +172,7 @@ def _width(model: onnx.ModelProto) -> int:
 
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     two = np.ones((1, 2), dtype=np.int64)
-    return int(session.run([OUTPUT], {name: two for name in INPUTS})[0].shape[1])
+    return int(session.run([OUTPUT], dict.fromkeys(INPUTS, two))[0].shape[1])
 
 
 def _name_axes(value: onnx.ValueInfoProto, axes: Sequence[str | int]) -> None:

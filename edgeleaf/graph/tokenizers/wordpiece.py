@@ -23,20 +23,22 @@ from edgeleaf.graph.tokenizers.characters import Census, Symbol, census, check_r
 from edgeleaf.graph.tokenizers.spec import UNLIMITED, Json, TokenizerSpec, reference_tokenizer
 from edgeleaf.graph.tokenizers.vocabulary import LENGTH_UNIT, NOTHING, ROW_START, SPACE_SYMBOL, Symbols
 
-_BLOCK = 24  # window lengths looked up at once: bounds memory to _BLOCK int64 a character
+_BLOCK = 9  # window lengths looked up at once: bounds memory to a few times _BLOCK numbers a symbol
 _PAD = "\ue000pad"  # fills short rows of characters; longer than any character, so that it is none
 _OPENING = "\ue000row{}"  # stands for what opens every row
 
 
 @dataclass(frozen=True)
 class _Classes:
-    """Characters by what they become. The table's row 0 is nothing, row 1 any other character of a word."""
+    """Characters by what they become.
 
-    of: dict[str, int]  # a character, or what stands for one, to its class; others are of class 1
+    Class 0 is nothing; 1 any character of a word that the vocabulary doesn't know; 2 any such isolated one.
+    """
+
+    of: dict[str, int]  # a character, or what stands for one, to its class; the rest is of class 1
     table: np.ndarray  # int16 or int32 [classes, K]: the symbols of every class, filled up with 0
     kept: str  # what the first pass cuts the text into, RE2
-    told_apart: str  # what the second pass keeps, RE2; what it does not is some isolated character
-    other_isolated: int  # the class of those
+    told_apart: str  # what the second pass keeps, RE2; what it leaves out is of class 2
     openings: list[str]
 
 
@@ -108,6 +110,7 @@ def _split_prompt(prompt: str, spec: TokenizerSpec, characters: Census, max_leng
 
 
 def _read_classes(characters: Census, symbols: Symbols, spec: TokenizerSpec, opening: list[int]) -> _Classes:
+    """Sort characters, added tokens and the row's opening into classes of equal symbols."""
     other_isolated, other_word = (symbols.other_isolated,), (symbols.first_word,)
     rows: dict[tuple[int, ...], int] = {(): 0, other_word: 1, other_isolated: 2}
     of: dict[str, int] = {"": 2, _PAD: 0}
@@ -141,7 +144,6 @@ def _read_classes(characters: Census, symbols: Symbols, spec: TokenizerSpec, ope
         table=table,
         kept="|".join([*map(_literal, spec.added), _any_but(dropped)]),
         told_apart=f"(?s:..+)|{_any_but(merged)}",
-        other_isolated=2,
         openings=openings,
     )
 
@@ -199,6 +201,8 @@ def _longest_entries(
             hashes = graph.Add(hashes, carried)
         carried = graph.Gather(hashes, np.array([-1]), axis=0)  # [1, N]
         block = {key: value for offset in offsets[:, 0] for key, value in entries.get(int(offset) + 1, {}).items()}
+        if not block:
+            continue
         hits = graph.LabelEncoder(
             hashes, keys_int64s=list(block), values_int64s=list(block.values()), default_int64=0
         )  # [W, N]

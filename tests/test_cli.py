@@ -1,0 +1,98 @@
+"""The command line: results on standard output, one line for an error, exit codes 0, 1 and 2."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeleaf import QueryEncoder
+
+
+def edgeleaf(*arguments: object, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "edgeleaf.cli", *map(str, arguments)]
+    done = subprocess.run(command, input=stdin, capture_output=True, check=False)
+    return subprocess.CompletedProcess(command, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def test_encode_prints_a_line_for_each_text(tiny_bundle: Path) -> None:
+    done = edgeleaf("encode", tiny_bundle, "lost parcel", "Grüße")
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [line["text"] for line in lines] == ["lost parcel", "Grüße"]
+    expected = QueryEncoder.load(tiny_bundle).encode(["lost parcel", "Grüße"])
+    assert np.allclose([line["embedding"] for line in lines], expected, atol=1e-6)
+    assert done.stderr == ""
+
+
+def test_encode_standard_input_to_a_file(tiny_bundle: Path, tmp_path: Path) -> None:
+    done = edgeleaf("encode", tiny_bundle, "-o", tmp_path / "v.npy", "--dims", 16, stdin=b"one\ntwo\nthree\n")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert np.load(tmp_path / "v.npy").shape == (3, 16)
+
+
+def test_info(tiny_bundle: Path) -> None:
+    assert json.loads(edgeleaf("info", tiny_bundle, "--json").stdout)["space"]["dim"] == 48
+    table = edgeleaf("info", tiny_bundle).stdout
+    assert "query_encoder.onnx" in table
+    assert "PASSED" in table
+
+
+def test_bench_alone(tiny_bundle: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = shutil.copytree(tiny_bundle, tmp_path / "b")
+    report = json.loads(edgeleaf("bench", copy, "--alone", "--repeats", 3, "--json").stdout)
+    assert {entry["system"] for entry in report["systems"]} == {"fused"}
+    assert json.loads((copy / "latency.json").read_text()) == report
+    assert edgeleaf("info", copy).returncode == 0
+
+
+def test_version_and_help() -> None:
+    assert edgeleaf("--version").stdout.startswith("edgeleaf 0.")
+    assert "run" in edgeleaf("--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["encode", "none", "text"],
+            "edgeleaf: none: no such file or folder; give a bundle folder or a fused .onnx file",
+        ),
+        (["info", "none"], "edgeleaf: none: no such bundle folder; make one with: edgeleaf run RECIPE -o none"),
+        (["run", "none.toml", "-o", "out"], "edgeleaf: none.toml: no such recipe"),
+        (["export", "./none", "-o", "out"], "edgeleaf: ./none"),
+        (["check", "none"], "edgeleaf: none: no such bundle folder"),
+        (["bench", "none"], "edgeleaf: none: no such bundle folder"),
+    ],
+)
+def test_bad_input_costs_one_line_and_exit_2(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = edgeleaf(*arguments)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith(message)
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_output_name_and_bad_input(tiny_bundle: Path, tmp_path: Path) -> None:
+    done = edgeleaf("encode", tiny_bundle, "x", "-o", tmp_path / "v.txt")
+    assert (done.returncode, "give a name that ends in it" in done.stderr) == (2, True)
+    done = edgeleaf("encode", tiny_bundle, stdin=b"\xff\xfe")
+    assert (done.returncode, done.stderr) == (2, "edgeleaf: standard input is not UTF-8 at byte 0\n")
+
+
+def test_a_failed_gate_exits_1_and_names_it(tiny_bundle: Path, tiny_recipe: Path) -> None:
+    strict = tiny_recipe.with_name("strict-cli.toml")
+    strict.write_text(tiny_recipe.read_text().replace("cosine_mean = 0.3", "overlap_at_10 = 0.99"))
+    done = edgeleaf("run", strict, "-o", tiny_bundle)
+    assert done.returncode == 1
+    assert "edgeleaf: not shipped: gate overlap_at_10: 0." in done.stderr
+    assert (tiny_bundle / "query_encoder.onnx").is_file()

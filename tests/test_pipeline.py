@@ -1,0 +1,154 @@
+"""The whole way with tiny models: the bundle's contract, resuming after a kill, gates, exporting, checking again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+import edgeleaf
+from edgeleaf import QueryEncoder, pipeline
+from edgeleaf.bundle import Manifest, sha256
+from edgeleaf.errors import BundleError, GateFailed, ModelError
+from edgeleaf.golden import read_golden
+
+from .conftest import make_tiny_model, tiny_texts
+
+
+def hashes(bundle: Path) -> dict[str, str]:
+    files = [path for path in bundle.rglob("*") if path.is_file() and path.name != "latency.json"]
+    return {path.relative_to(bundle).as_posix(): sha256(path) for path in files}
+
+
+def test_bundle_holds_what_the_design_says(tiny_bundle: Path) -> None:
+    for name in [
+        "edgeleaf.json",
+        "query_encoder.onnx",
+        "onnx/model.onnx",
+        "onnx/model_qint8.onnx",
+        "student/modules.json",
+        "golden.jsonl",
+        "certificate.json",
+        "certificate.html",
+        "latency.json",
+        "README.md",
+    ]:
+        assert (tiny_bundle / name).is_file(), name
+    manifest = Manifest.read(tiny_bundle)
+    manifest.verify(tiny_bundle)
+    assert set(manifest.files) == {*hashes(tiny_bundle)} - {"edgeleaf.json"}
+    assert not [path for path in tiny_bundle.parent.iterdir() if path.name.startswith(".")]
+
+
+def test_space_is_the_same_in_manifest_file_golden_and_certificate(tiny_bundle: Path) -> None:
+    space = Manifest.read(tiny_bundle).space
+    assert QueryEncoder.load(tiny_bundle).space == space
+    assert json.loads((tiny_bundle / "certificate.json").read_text())["space"]["id"] == space.id
+    header = json.loads((tiny_bundle / "golden.jsonl").read_text().split("\n")[0])
+    assert header["space"] == space.id
+    assert (space.query_prompt, space.dim) == ("query: ", 48)
+
+
+def test_fused_file_needs_stock_operators_only(tiny_bundle: Path) -> None:
+    model = onnx.load(tiny_bundle / "query_encoder.onnx")
+    assert {node.domain for node in model.graph.node} <= {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
+    outputs = {name for node in model.graph.node for name in node.output}
+    assert {"input_ids", "attention_mask"} <= outputs
+
+
+def test_golden_pack_is_reproduced(tiny_bundle: Path) -> None:
+    from edgeleaf.graph.tokenizers import reference_tokenizer
+
+    entries = read_golden(tiny_bundle)
+    tokenizer = reference_tokenizer((tiny_bundle / "student" / "tokenizer.json").read_text(), 48)
+    assert [entry["input_ids"] for entry in entries] == [tokenizer.encode("query: " + e["text"]).ids for e in entries]
+    vectors = QueryEncoder.load(tiny_bundle).encode([entry["text"] for entry in entries])
+    assert np.sum(vectors * np.array([entry["embedding"] for entry in entries]), axis=1).min() > 0.9999
+    lengths = [len(entry["input_ids"]) for entry in entries]
+    assert all(lengths.count(length) >= 4 for length in (8, 16, 32))
+
+
+def test_student_is_closer_to_its_teacher_than_chance(tiny_bundle: Path) -> None:
+    certificate = json.loads((tiny_bundle / "certificate.json").read_text())
+    fused = next(rung for rung in certificate["rungs"] if rung["name"] == "fused")
+    assert fused["teacher_cosine"]["mean"] > 0.85
+    assert certificate["parity"]["mismatches"] == 0
+
+
+@pytest.mark.parametrize(
+    "until", ["vector-cache/*/00000.keys.npy", "student.partial/checkpoints/*/complete", "graph.partial"]
+)
+def test_a_killed_run_ends_in_the_same_bundle(tiny_recipe: Path, tiny_bundle: Path, tmp_path: Path, until: str) -> None:
+    output = tmp_path / "tiny"
+    command = [sys.executable, "-m", "edgeleaf.cli", "run", str(tiny_recipe), "-o", str(output)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True) as run:
+        while not list(pipeline.work_folder(output).glob(until)):
+            assert run.poll() is None, "the run ended before it could be killed"
+            time.sleep(0.005)
+        os.killpg(run.pid, signal.SIGKILL)
+    assert not output.exists()
+    pipeline.run(tiny_recipe, output=output)
+    assert hashes(output) == hashes(tiny_bundle)
+
+
+def test_a_gate_that_fails_ships_nothing(tiny_recipe: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    output = tmp_path / "tiny"
+    shutil.copytree(pipeline.work_folder(tiny_bundle), pipeline.work_folder(output))
+    strict = tiny_recipe.with_name("strict.toml")
+    strict.write_text(tiny_recipe.read_text().replace("cosine_mean = 0.3", "cosine_mean = 0.9999"))
+    with pytest.raises(GateFailed, match=r"not shipped: gate cosine_mean: 0\.9\d+ is below 0\.9999.*certificate\.html"):
+        pipeline.run(strict, output=output)
+    assert not output.exists()
+
+
+def test_output_that_is_something_else_is_left_alone(tiny_recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(BundleError, match="is there and is no bundle"):
+        pipeline.run(tiny_recipe, output=tmp_path)
+    with pytest.raises(BundleError, match="is there and is no bundle"):
+        pipeline.run(tiny_recipe, output=tmp_path / "mine.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize(("pooling", "dense"), [("mean", None), ("cls", None), ("mean", 40)])
+def test_export_of_an_existing_model(tmp_path: Path, pooling: str, dense: int | None) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    folder = make_tiny_model(tmp_path / "model", seed=5, hidden=32, pooling=pooling, dense=dense)
+    queries = tmp_path / "queries.txt"
+    texts = tiny_texts(300, low=2, high=10, seed=8)
+    queries.write_text("\n".join(texts))
+    result = edgeleaf.export(str(folder), output=tmp_path / "out", texts=[str(queries)])
+    assert result.certificate.passed
+    assert result.certificate.queries == 300
+    expected = SentenceTransformer(str(folder), device="cpu").encode(texts, normalize_embeddings=True)
+    assert np.sum(expected * QueryEncoder.load(result.bundle).encode(texts), axis=1).min() > 0.99
+
+
+def test_check_measures_the_same_again(tiny_bundle: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "tiny"
+    shutil.copytree(tiny_bundle, copy)
+    shutil.copytree(pipeline.work_folder(tiny_bundle), pipeline.work_folder(copy))
+    before = hashes(copy)
+    assert edgeleaf.check(copy).passed
+    assert hashes(copy) == before
+
+
+def test_check_refuses_another_teacher(tiny_bundle: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "tiny"
+    shutil.copytree(tiny_bundle, copy)
+    other = make_tiny_model(tmp_path / "other", seed=6, hidden=64, dense=48)
+    manifest = json.loads((copy / "edgeleaf.json").read_text())
+    manifest["space"]["teacher"] = str(other)
+    (copy / "edgeleaf.json").write_text(json.dumps(manifest))
+    with pytest.raises(ModelError, match="the bundle's space has"):
+        edgeleaf.check(copy)
