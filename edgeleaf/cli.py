@@ -1,4 +1,7 @@
-"""The command line. Standard output is the result, standard error the progress; exit 0 done, 1 a gate failed, 2 bad input."""
+"""The command line. Standard output is the result, standard error the progress.
+
+Exit codes: 0 done, 1 a gate failed, 2 bad input.
+"""
 
 from __future__ import annotations
 

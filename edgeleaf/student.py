@@ -143,8 +143,8 @@ def autocast(device: str) -> AbstractContextManager[Any]:
 def has_bfloat16(device: str) -> bool:
     """Whether matrix products in bfloat16 pay on ``device`` (``cpu``, ``cuda``, ...).
 
-    A processor is asked, not believed: with AVX-512 BF16 but without AMX, bfloat16 ran at 0.56 times the speed of float32
-    on one Xeon, and at twice its speed on an EPYC (docs/log.md).
+    A processor is asked, not believed: with AVX-512 BF16 but without AMX, bfloat16 ran at 0.6 times the speed of
+    float32 on one Xeon, and at more than its speed on an EPYC (docs/log.md).
     """
     import torch
 

@@ -138,7 +138,8 @@ def _encode(teacher: Teacher, texts: list[Text]) -> npt.NDArray[np.float32]:
         encoded = teacher.encode([texts[row].text for row in rows], kind=kind)
         if encoded.shape != (len(rows), teacher.space.dim):
             raise ModelError(
-                f"the teacher returned {encoded.shape} for {len(rows)} texts; {teacher.space.dim} numbers each are needed"
+                f"the teacher returned {encoded.shape} for {len(rows)} texts; "
+                f"{teacher.space.dim} numbers each are needed"
             )
         vectors[rows] = encoded
     norms = np.linalg.norm(vectors, axis=1)
