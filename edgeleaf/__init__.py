@@ -16,12 +16,12 @@ from edgeleaf.bundle import VectorSpace
 from edgeleaf.encoder import QueryEncoder
 
 if TYPE_CHECKING:
-    from edgeleaf.pipeline import bench, check, distill, export, run
+    from edgeleaf.pipeline import bench, check, distill, export, index, run
 
 __version__ = "0.1.0"
-__all__ = ["QueryEncoder", "VectorSpace", "bench", "check", "distill", "export", "run"]
+__all__ = ["QueryEncoder", "VectorSpace", "bench", "check", "distill", "export", "index", "run"]
 
-_PIPELINE = frozenset({"bench", "check", "distill", "export", "run"})
+_PIPELINE = frozenset({"bench", "check", "distill", "export", "index", "run"})
 
 
 def __getattr__(name: str) -> Callable[..., Any]:

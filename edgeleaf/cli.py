@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgeleaf import __version__, progress
-from edgeleaf.errors import EdgeleafError, GateFailed, TextsError
+from edgeleaf.errors import EdgeleafError, GateFailed, Stopped, TextsError
 
 if TYPE_CHECKING:
     from edgeleaf.certify import Certificate
@@ -150,6 +151,41 @@ def encode(
 
 
 @app.command()
+def index(
+    bundle: Bundle,
+    documents: Annotated[Path, typer.Argument(help="BEIR's corpus.jsonl, or .txt with a document a line; or gzipped.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the index.")],
+) -> None:
+    """Encode documents with the bundle's teacher, for the bundle's queries to search."""
+    from edgeleaf import pipeline
+
+    made = pipeline.index(bundle, documents, output=output)
+    typer.echo(f"{output}: {len(made.documents)} documents, space {made.space.id}")
+
+
+@app.command()
+def search(
+    bundle: Annotated[Path, typer.Argument(help="A bundle folder or a fused .onnx file.")],
+    index: Annotated[Path, typer.Argument(help="A folder that edgeleaf index wrote.")],
+    queries: Annotated[list[str] | None, typer.Argument(help="Queries; none: one a line from standard input.")] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="Documents for each query.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Find the documents nearest to each query, without the teacher."""
+    from edgeleaf import pipeline
+
+    asked = list(queries) if queries else _standard_input()
+    for query, hits in zip(asked, pipeline.search(bundle, index, asked, k=k), strict=True):
+        if as_json:
+            typer.echo(json.dumps({"query": query, "hits": [asdict(hit) for hit in hits]}, ensure_ascii=False))
+            continue
+        typer.echo(query)
+        for hit in hits:
+            text = " ".join(hit.text.split())
+            typer.echo(f"  {hit.score:.3f}  {hit.id}  {text[:96]}{'…' if len(text) > 96 else ''}")
+
+
+@app.command()
 def info(bundle: Bundle, as_json: Json = False) -> None:
     """Say what a bundle is: its vector space, files, tokenizer, quantisation, alignment; checks every hash."""
     from rich.table import Table
@@ -189,17 +225,22 @@ def _options(version: Annotated[bool, typer.Option("--version", help="Print the 
 def main() -> None:
     """Run the command line; every error a user can cause is one line on standard error."""
     progress.show()
+    signal.signal(signal.SIGINT, _stop)
     try:
         app()
     except EdgeleafError as error:
         sys.stderr.write(f"edgeleaf: {error}\n")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.stderr.write("edgeleaf: stopped; the same command goes on from here\n")
-        sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        sys.stderr.write(f"edgeleaf: {error}\n")
+        sys.exit(2)
+
+
+def _stop(*_: object) -> None:
+    raise Stopped("stopped; the same command goes on from here")
 
 
 def _standard_input() -> list[str]:

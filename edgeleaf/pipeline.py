@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING, Any
 from edgeleaf import bundle as layout
 from edgeleaf import progress, steps
 from edgeleaf.bundle import Manifest, VectorSpace
+from edgeleaf.encoder import QueryEncoder
 from edgeleaf.errors import BundleError, GateFailed
 from edgeleaf.recipe import BenchmarkSpec, Gates, Recipe, TeacherSpec
 from edgeleaf.recipe import load as load_recipe
 from edgeleaf.stages import STAGE, Stages
+from edgeleaf.texts import Text
 
 if TYPE_CHECKING:
     from edgeleaf.certify import Certificate
+    from edgeleaf.search import Hit, Index
 
 EXPORT_GATES = Gates(cosine_mean=0.99, cosine_p01=0.98, overlap_at_10=0.9)
 """What the fused file of a model that is exported as it is must reach against the model itself."""
@@ -52,6 +55,12 @@ def run(recipe: str | Path, *, output: str | Path, force: bool = False) -> Resul
     spec, base = load_recipe(recipe), Path(recipe).resolve().parent
     output = _output(output)
     stages = Stages(work_folder(output), force=force)
+    steps.check_tokenizer(
+        spec.student.model,
+        revision=spec.student.revision,
+        max_length=spec.student.max_length,
+        prompt=spec.teacher.query_prompt,
+    )
     teacher = steps.load_teacher(spec.teacher)
     texts, vectors, student = _distilled(spec, base, teacher, stages)
     made_by = {
@@ -100,6 +109,7 @@ def export(
     output = _output(output)
     stages = Stages(work_folder(output), force=force)
     source, length, prompt = steps.load_for_export(model, max_length, prompt)
+    steps.check_tokenizer(model, max_length=length, prompt=prompt)
     teacher = steps.load_teacher(TeacherSpec(model=model, query_prompt=prompt, max_length=length))
     files = tuple(str(Path(name).absolute()) for name in texts)
     held_out = stages.run("texts", {"files": files}, lambda folder: steps.check_texts(folder, files))
@@ -170,6 +180,45 @@ def bench(bundle: str | Path, *, repeats: int | None = None, alone: bool = False
     return steps.benchmark(
         folder, replace(spec, repeats=repeats or spec.repeats), teacher=teacher, torch_student=not alone
     )
+
+
+def index(bundle: str | Path, documents: str | Path, *, output: str | Path) -> Index:
+    """Encode documents with a bundle's teacher and write an index that the bundle's queries can search.
+
+    Args:
+        bundle: a bundle folder; its teacher must be within reach.
+        documents: BEIR's corpus.jsonl, or .txt with a document a line, gzipped or not.
+        output: folder of the index.
+
+    Raises:
+        BundleError, ModelError, TextsError: the bundle is damaged, its teacher or the documents cannot be had.
+    """
+    from edgeleaf.search import Index
+    from edgeleaf.search.documents import read_documents
+    from edgeleaf.teacher import teacher_vectors
+
+    folder, target = Path(bundle), Path(output).absolute()
+    manifest = Manifest.read(folder)
+    pairs = read_documents(Path(documents))
+    texts = [Text(text, "document") for _, text in pairs]
+    vectors = teacher_vectors(texts, steps.teacher_of(manifest), work_folder(target) / "vector-cache")
+    made = Index(space=manifest.space, documents=pairs, vectors=vectors)
+    made.save(target)
+    shutil.rmtree(work_folder(target), ignore_errors=True)
+    return made
+
+
+def search(bundle: str | Path, index: str | Path, queries: Sequence[str], *, k: int = 10) -> list[list[Hit]]:
+    """Find the documents nearest to each query; needs numpy and onnxruntime only.
+
+    Raises:
+        BundleError: the bundle or the index cannot be used, or they are of different vector spaces.
+        InputError: what is given is no list of strings.
+    """
+    from edgeleaf.search import Index
+
+    encoder, opened = QueryEncoder.load(bundle), Index.load(index)
+    return opened.search(encoder.encode(queries), space=encoder.space, k=k)
 
 
 def work_folder(output: Path) -> Path:

@@ -15,7 +15,7 @@ import numpy as np
 from edgeleaf import bundle as layout
 from edgeleaf import models, progress
 from edgeleaf.bundle import Manifest, VectorSpace
-from edgeleaf.errors import ModelError
+from edgeleaf.errors import ModelError, TokenizerNotSupported
 from edgeleaf.recipe import BenchmarkSpec, Gates, Recipe, TeacherSpec, TextsSpec
 from edgeleaf.texts import Corpus, FilesSource, MachineSource, Text, collect, read_texts, write_corpus
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from edgeleaf.certify import Certificate
     from edgeleaf.teacher import SentenceTransformerTeacher, Teacher
 
-CHECK_QUERIES = 500
+CHECK_QUERIES = 1000
 CHECK_DOCUMENTS = 1000
 START_TEXTS = 4096
 """Training texts that the projection's closed-form start is fitted on."""
@@ -62,6 +62,33 @@ def teacher_of(manifest: Manifest) -> SentenceTransformerTeacher:
             f"{space.weights_sha256[:12]}…; put that teacher's folder in its place"
         )
     return teacher
+
+
+def check_tokenizer(model: str, *, max_length: int, prompt: str, revision: str | None = None) -> None:
+    """Find out before the long work whether a model's tokenizer can be fused at all.
+
+    Raises:
+        TokenizerNotSupported, ExportError: it cannot; the message names what stands in the way.
+    """
+    from transformers import AutoTokenizer
+
+    from edgeleaf.graph.builder import GraphBuilder, TensorProto
+    from edgeleaf.graph.tokenizers import append_tokenizer, reference_tokenizer
+
+    folder = models.resolve(model, revision=revision)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{model}: its tokenizer cannot be loaded: {' '.join(str(error).split())[:200]}") from None
+    if not tokenizer.is_fast:
+        raise TokenizerNotSupported(f"{model} has no tokenizer.json; give a model with a fast tokenizer")
+    settings = tokenizer.backend_tokenizer.to_str()
+    if not reference_tokenizer(settings, max_length).encode("").ids:
+        raise TokenizerNotSupported(f"{model}: its tokenizer makes no token of an empty text; one with [CLS] is needed")
+    builder = GraphBuilder("check")
+    text = builder.input("text", TensorProto.STRING, ["batch"])
+    append_tokenizer(builder, text, settings, max_length=max_length, prompt=prompt)
+    progress.say(f"tokenizer of {model}: can be fused")
 
 
 def texts(folder: Path, spec: TextsSpec, seed: int, base: Path) -> None:

@@ -176,8 +176,8 @@ def read_texts(path: Path) -> list[Text]:
         'query'
     """
     texts = []
-    for number, line in _lines(path):
-        row = _json_row(line, path, number)
+    for number, line in numbered_lines(path):
+        row = json_row(line, path, number)
         if not isinstance(row.get("text"), str) or row.get("kind") not in KINDS:
             raise TextsError(f'{path}, line {number}: expected {{"text": …, "kind": "query" or "document"}}')
         texts.append(Text(row["text"], row["kind"]))
@@ -346,7 +346,7 @@ def _file_texts(source: FilesSource, base: Path) -> Iterator[str]:
         if kind == ".txt":
             if source.column is not None:
                 raise TextsError(f"{path}: a .txt file has no columns: leave out column {source.column!r}")
-            yield from (line for _, line in _lines(path))
+            yield from (line for _, line in numbered_lines(path))
         elif kind == ".tsv":
             yield from _tsv_texts(path, source.column)
         else:
@@ -376,7 +376,7 @@ def _matching_files(patterns: tuple[str, ...], base: Path) -> list[Path]:
 
 def _tsv_texts(path: Path, column: str | int | None) -> Iterator[str]:
     index = column if isinstance(column, int) else -1
-    for number, line in _lines(path):
+    for number, line in numbered_lines(path):
         cells = line.split("\t")
         if number == 1 and isinstance(column, str):
             if column not in cells:
@@ -391,10 +391,10 @@ def _tsv_texts(path: Path, column: str | int | None) -> Iterator[str]:
 def _jsonl_texts(path: Path, column: str | int | None) -> Iterator[str]:
     if isinstance(column, int):
         raise TextsError(f"{path}: a .jsonl file's column is a key, not the number {column}")
-    for number, line in _lines(path):
+    for number, line in numbered_lines(path):
         if not line.strip():
             continue
-        row = _json_row(line, path, number)
+        row = json_row(line, path, number)
         text = row.get(column or "text")
         if not isinstance(text, str):
             keys = ", ".join(sorted(row)) or "none"
@@ -403,7 +403,7 @@ def _jsonl_texts(path: Path, column: str | int | None) -> Iterator[str]:
         yield f"{title.strip()} {text}" if isinstance(title, str) else text
 
 
-def _json_row(line: str, path: Path, number: int) -> dict[str, Any]:
+def json_row(line: str, path: Path, number: int) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -413,7 +413,7 @@ def _json_row(line: str, path: Path, number: int) -> dict[str, Any]:
     return row
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
+def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     """(number from 1, line without its end) of a UTF-8 file, gzipped or not."""
     number = 0
     try:

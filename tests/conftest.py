@@ -12,66 +12,12 @@ from pathlib import Path
 
 import pytest
 
-WORDS = [
-    "parcel",
-    "lost",
-    "found",
-    "where",
-    "my",
-    "is",
-    "the",
-    "a",
-    "an",
-    "of",
-    "return",
-    "value",
-    "file",
-    "read",
-    "write",
-    "open",
-    "close",
-    "list",
-    "sort",
-    "tree",
-    "graph",
-    "search",
-    "query",
-    "document",
-    "vector",
-    "space",
-    "teacher",
-    "student",
-    "window",
-    "token",
-    "text",
-    "string",
-    "number",
-    "float",
-    "array",
-    "shape",
-    "error",
-    "line",
-    "path",
-    "folder",
-    "model",
-    "train",
-    "step",
-    "rate",
-    "small",
-    "large",
-    "fast",
-    "slow",
-    "phone",
-    "server",
-    "browser",
-    "index",
-    "match",
-    "score",
-    "rank",
-    "city",
-    "river",
-    "stone",
-]
+WORDS = (
+    "parcel lost found where my is the a an of return value file read write open close list sort tree graph "
+    "search query document vector space teacher student window token text string number float array shape error "
+    "line path folder model train step rate small large fast slow phone server browser index match score rank "
+    "city river stone"
+).split()
 
 
 def tiny_texts(count: int, *, low: int, high: int, seed: int) -> list[str]:

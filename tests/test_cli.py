@@ -12,6 +12,8 @@ import pytest
 
 from edgeleaf import QueryEncoder
 
+from .conftest import tiny_texts
+
 
 def edgeleaf(*arguments: object, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "edgeleaf.cli", *map(str, arguments)]
@@ -61,7 +63,7 @@ def test_version_and_help() -> None:
     [
         (
             ["encode", "none", "text"],
-            "edgeleaf: none: no such file or folder; give a bundle folder or a fused .onnx file",
+            "edgeleaf: none: no such file or folder; give a bundle folder",
         ),
         (["info", "none"], "edgeleaf: none: no such bundle folder; make one with: edgeleaf run RECIPE -o none"),
         (["run", "none.toml", "-o", "out"], "edgeleaf: none.toml: no such recipe"),
@@ -96,3 +98,16 @@ def test_a_failed_gate_exits_1_and_names_it(tiny_bundle: Path, tiny_recipe: Path
     assert done.returncode == 1
     assert "edgeleaf: not shipped: gate overlap_at_10: 0." in done.stderr
     assert (tiny_bundle / "query_encoder.onnx").is_file()
+
+
+def test_index_and_search(tiny_bundle: Path, tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.jsonl"
+    texts = tiny_texts(40, low=8, high=14, seed=21)
+    corpus.write_text("".join(json.dumps({"_id": f"d{i}", "title": "", "text": t}) + "\n" for i, t in enumerate(texts)))
+    done = edgeleaf("index", tiny_bundle, corpus, "-o", tmp_path / "index")
+    assert (done.returncode, "40 documents" in done.stdout) == (0, True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus.jsonl", "index"]
+    lines = edgeleaf("search", tiny_bundle, tmp_path / "index", *texts[:10], "-k", 5, "--json").stdout.splitlines()
+    hits = [json.loads(line)["hits"] for line in lines]
+    assert [len(found) for found in hits] == [5] * 10
+    assert sum(f"d{i}" in [hit["id"] for hit in found] for i, found in enumerate(hits)) >= 8

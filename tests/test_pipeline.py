@@ -30,18 +30,8 @@ def hashes(bundle: Path) -> dict[str, str]:
 
 
 def test_bundle_holds_what_the_design_says(tiny_bundle: Path) -> None:
-    for name in [
-        "edgeleaf.json",
-        "query_encoder.onnx",
-        "onnx/model.onnx",
-        "onnx/model_qint8.onnx",
-        "student/modules.json",
-        "golden.jsonl",
-        "certificate.json",
-        "certificate.html",
-        "latency.json",
-        "README.md",
-    ]:
+    names = "edgeleaf.json query_encoder.onnx onnx/model.onnx onnx/model_qint8.onnx student/modules.json "
+    for name in (names + "golden.jsonl certificate.json certificate.html latency.json README.md").split():
         assert (tiny_bundle / name).is_file(), name
     manifest = Manifest.read(tiny_bundle)
     manifest.verify(tiny_bundle)
@@ -84,9 +74,10 @@ def test_student_is_closer_to_its_teacher_than_chance(tiny_bundle: Path) -> None
     assert certificate["parity"]["mismatches"] == 0
 
 
-@pytest.mark.parametrize(
-    "until", ["vector-cache/*/00000.keys.npy", "student.partial/checkpoints/*/complete", "graph.partial"]
-)
+KILLED_AT = ("vector-cache/*/00000.keys.npy", "student.partial/checkpoints/*/complete", "graph.partial")
+
+
+@pytest.mark.parametrize("until", KILLED_AT)
 def test_a_killed_run_ends_in_the_same_bundle(tiny_recipe: Path, tiny_bundle: Path, tmp_path: Path, until: str) -> None:
     output = tmp_path / "tiny"
     command = [sys.executable, "-m", "edgeleaf.cli", "run", str(tiny_recipe), "-o", str(output)]
