@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ CERTIFICATE = "certificate.json"
 CERTIFICATE_PAGE = "certificate.html"
 LATENCY = "latency.json"
 MODEL_CARD = "README.md"
+HELD_OUT = "held_out.jsonl"
 
 _UNHASHED = frozenset({MANIFEST, LATENCY})
 """The manifest cannot hold its own hash; timings differ from run to run and a new benchmark may replace them."""
@@ -77,20 +78,26 @@ class Manifest:
     Args:
         space: the vector space of its outputs.
         recipe: the recipe's name, or the model's for a plain export.
-        student: how the student was made (start model, weights hash, texts, steps, seed).
+        description: what it is, in a sentence.
+        teacher_max_length: window of the teacher in tokens, which cut the documents off.
+        student: how the student was made: start model, hash of its own weights, texts, objective, seed.
         tokenizer: type, vocabulary size, maximum length, hash of tokenizer.json.
         quantization: preset and what it did.
         gates: what the certificate is judged by.
+        held_out: where the texts of ``held_out.jsonl``, which it was certified on, come from, and how many they are.
         dims: output widths that were asked for; the first is the file's own.
         files: sha256 of each file, by its path in the bundle.
     """
 
     space: VectorSpace
     recipe: str
+    description: str
+    teacher_max_length: int
     student: Mapping[str, Any]
     tokenizer: Mapping[str, Any]
     quantization: Mapping[str, Any]
     gates: Mapping[str, Any]
+    held_out: Mapping[str, Any]
     dims: tuple[int, ...]
     files: Mapping[str, str]
     edgeleaf_version: str
@@ -130,13 +137,13 @@ class Manifest:
         except (KeyError, TypeError) as error:
             raise BundleError(f"{path}: damaged manifest ({error}); build or copy the bundle again") from None
 
-    def verify(self, folder: Path, *names: str) -> None:
-        """Check that ``names`` (all files when none is given) have the hashes of the manifest.
+    def verify(self, folder: Path, *names: str, leave: Collection[str] = ()) -> None:
+        """Check that ``names`` (all files but ``leave`` when none is given) have the hashes of the manifest.
 
         Raises:
             BundleError: a file that is missing, or whose hash differs.
         """
-        for name in names or tuple(self.files):
+        for name in names or tuple(name for name in self.files if name not in leave):
             path = folder / name
             if name not in self.files:
                 raise BundleError(f"{folder / MANIFEST}: lists no {name}; build or copy the bundle again")

@@ -36,7 +36,7 @@ tokens are cut off.
 
 ## Certified
 
-{verdict}, {queries} held-out queries against {documents} teacher-encoded documents; see `certificate.html`.
+{verdict}, on {queries} queries against {documents} teacher-encoded documents ({origin}); see `certificate.html`.
 
 | | cosine to the teacher: mean | p05 | p01 | min | overlap@10 |
 |---|---|---|---|---|---|
@@ -52,7 +52,7 @@ another space.
 """
 
 
-def model_card(manifest: Manifest, description: str, certificate: Certificate) -> str:
+def model_card(manifest: Manifest, certificate: Certificate) -> str:
     """Return the bundle's README.md."""
     space = manifest.space
     rows = []
@@ -63,7 +63,7 @@ def model_card(manifest: Manifest, description: str, certificate: Certificate) -
     return _TEMPLATE.format(
         name=manifest.recipe,
         start=manifest.student["start"],
-        description=description or f"Built by the recipe `{manifest.recipe}`.",
+        description=manifest.description or f"Built by the recipe `{manifest.recipe}`.",
         teacher=space.teacher,
         dim=space.dim,
         query_prompt=f", query prompt (`{space.query_prompt}`)" if space.query_prompt else "",
@@ -71,6 +71,7 @@ def model_card(manifest: Manifest, description: str, certificate: Certificate) -
         max_length=manifest.tokenizer["max_length"],
         verdict="Every gate passed" if certificate.passed else "NOT every gate passed",
         queries=certificate.queries,
+        origin=certificate.texts,
         documents=certificate.documents,
         rungs="\n".join(rows),
         mismatches=certificate.parity.mismatches,

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgeleaf import __version__, progress
-from edgeleaf.errors import EdgeleafError, GateFailed, Stopped, TextsError
+from edgeleaf.errors import EdgeleafError, GateFailed, TextsError
 
 if TYPE_CHECKING:
     from edgeleaf.certify import Certificate
-    from edgeleaf.pipeline import Result
+    from edgeleaf.shipping import Result
 
 app = typer.Typer(
     name="edgeleaf",
@@ -62,7 +62,7 @@ def distill(
     """Run a recipe as far as the student, a sentence-transformers model, and print its folder."""
     from edgeleaf import pipeline
 
-    typer.echo(pipeline.distill(recipe, output=output, force=force))
+    _echo(str(pipeline.distill(recipe, output=output, force=force)))
 
 
 @app.command()
@@ -85,7 +85,7 @@ def export(
         output=output,
         prompt=prompt,
         max_length=max_length,
-        texts=[str(path) for path in texts or ()],
+        texts=texts or (),
         force=force,
     )
     _print_result(result, as_json)
@@ -96,12 +96,12 @@ def check(bundle: Bundle, texts: TextFiles = None, as_json: Json = False) -> Non
     """Measure a bundle against its teacher again; exit 1 names the gates it fails."""
     from edgeleaf import pipeline
 
-    certificate = pipeline.check(bundle, texts=[str(path) for path in texts or ()])
+    certificate = pipeline.check(bundle, texts=texts or ())
     if as_json:
-        typer.echo(certificate.to_json(), nl=False)
+        _echo(certificate.to_json().rstrip("\n"))
     else:
         _print(_certificate_table(certificate))
-        typer.echo(f"{bundle / 'certificate.html'}")
+        _echo(f"{bundle / 'certificate.html'}")
     if not certificate.passed:
         raise GateFailed("; ".join(certificate.failures))
 
@@ -147,7 +147,7 @@ def encode(
         return
     for text, vector in zip(inputs, vectors, strict=True):
         numbers = [float(np.format_float_positional(value, precision=7)) for value in vector]
-        typer.echo(json.dumps({"text": text, "embedding": numbers}, ensure_ascii=False))
+        _echo(json.dumps({"text": text, "embedding": numbers}, ensure_ascii=False))
 
 
 @app.command()
@@ -160,7 +160,7 @@ def index(
     from edgeleaf import pipeline
 
     made = pipeline.index(bundle, documents, output=output)
-    typer.echo(f"{output}: {len(made.documents)} documents, space {made.space.id}")
+    _echo(f"{output}: {len(made.documents)} documents, space {made.space.id}")
 
 
 @app.command()
@@ -177,12 +177,12 @@ def search(
     asked = list(queries) if queries else _standard_input()
     for query, hits in zip(asked, pipeline.search(bundle, index, asked, k=k), strict=True):
         if as_json:
-            typer.echo(json.dumps({"query": query, "hits": [asdict(hit) for hit in hits]}, ensure_ascii=False))
+            _echo(json.dumps({"query": query, "hits": [asdict(hit) for hit in hits]}, ensure_ascii=False))
             continue
-        typer.echo(query)
+        _echo(query)
         for hit in hits:
             text = " ".join(hit.text.split())
-            typer.echo(f"  {hit.score:.3f}  {hit.id}  {text[:96]}{'…' if len(text) > 96 else ''}")
+            _echo(f"  {hit.score:.3f}  {hit.id}  {text[:96]}{'…' if len(text) > 96 else ''}")
 
 
 @app.command()
@@ -209,7 +209,7 @@ def info(bundle: Bundle, as_json: Json = False) -> None:
     ):
         table.add_row(name, json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value))
     _print(table)
-    if (bundle / CERTIFICATE).is_file() and not _missing("jinja2"):
+    if (bundle / CERTIFICATE).is_file():
         from edgeleaf.certify import Certificate
 
         _print(_certificate_table(Certificate.read(bundle / CERTIFICATE)))
@@ -218,7 +218,7 @@ def info(bundle: Bundle, as_json: Json = False) -> None:
 @app.callback(invoke_without_command=True)
 def _options(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:
-        typer.echo(f"edgeleaf {__version__}")
+        _echo(f"edgeleaf {__version__}")
         raise typer.Exit
 
 
@@ -231,16 +231,20 @@ def main() -> None:
     except EdgeleafError as error:
         sys.stderr.write(f"edgeleaf: {error}\n")
         sys.exit(error.exit_code)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    except _Stopped:
+        sys.stderr.write("edgeleaf: stopped; run, distill and export go on from here when they are given again\n")
+        sys.exit(130)
     except OSError as error:
         sys.stderr.write(f"edgeleaf: {error}\n")
         sys.exit(2)
 
 
+class _Stopped(BaseException):
+    """Ctrl-C, under a name that neither click nor a library takes for its own."""
+
+
 def _stop(*_: object) -> None:
-    raise Stopped("stopped; the same command goes on from here")
+    raise _Stopped
 
 
 def _standard_input() -> list[str]:
@@ -272,7 +276,10 @@ def _print_result(result: Result, as_json: bool) -> None:
         ),
         ("overlap@10", f"{before['overlap_at_10']:.3f} student, {after['overlap_at_10']:.3f} quantised and fused"),
         ("token mismatches", f"{summary['token_mismatches']} of {summary['token_texts']} texts"),
-        ("p50, 16 tokens, 1 thread", f"{fused:.2f} ms from the string{beside}" if fused else "not measured"),
+        (
+            f"p50, {summary['tokens']} tokens, {summary['threads']} thread",
+            f"{fused:.2f} ms from the string{beside}",
+        ),
         ("verdict", f"{'PASSED' if result.certificate.passed else 'FAILED'}, {len(result.certificate.verdicts)} gates"),
         ("encoder", str(result.bundle / "query_encoder.onnx")),
         ("certificate", str(result.bundle / "certificate.html")),
@@ -285,6 +292,8 @@ def _summary(result: Result) -> dict[str, Any]:
     from edgeleaf import latency
 
     certificate = result.certificate
+    threads = min(result.latency["settings"]["threads"])
+    tokens = min(result.latency["settings"]["lengths"], key=lambda length: abs(length - 16))
     rungs = {name: certificate.rung(name) for name in ("student", "onnx_fp32", "onnx_int8", "fused")}
     return {
         "bundle": str(result.bundle),
@@ -297,7 +306,12 @@ def _summary(result: Result) -> dict[str, Any]:
         },
         "token_texts": certificate.parity.tried,
         "token_mismatches": certificate.parity.mismatches,
-        "p50_ms": {name: latency.p50_ms(result.latency, system=name) for name in ("fused", "student", "teacher")},
+        "tokens": tokens,
+        "threads": threads,
+        "p50_ms": {
+            name: latency.p50_ms(result.latency, system=name, tokens=tokens, threads=threads)
+            for name in ("fused", "student", "teacher")
+        },
         "passed": certificate.passed,
     }
 
@@ -324,13 +338,16 @@ def _print(renderable: Any) -> None:
 
 
 def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    _echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def _missing(package: str) -> bool:
-    from importlib.util import find_spec
-
-    return find_spec(package) is None
+def _echo(text: str) -> None:
+    """Print a line; a reader that has gone away, such as ``head``, is no error."""
+    try:
+        typer.echo(text)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeleaf.bundle import MANIFEST, QUERY_ENCODER, Manifest, VectorSpace
+from edgeleaf.bundle import MANIFEST, QUERY_ENCODER, SCHEMA_VERSION, Manifest, VectorSpace
 from edgeleaf.errors import BundleError, InputError
 
 BATCH_SIZE = 32
@@ -158,6 +158,11 @@ def _space(session: Any, path: Path) -> VectorSpace:
         raise BundleError(
             f"{path} is not a fused query encoder: it takes {found}; one that takes text: tensor(string) is needed, "
             "as edgeleaf run or edgeleaf export writes it"
+        )
+    if metadata.get(METADATA_SCHEMA) != str(SCHEMA_VERSION):
+        raise BundleError(
+            f"{path}: schema version {metadata.get(METADATA_SCHEMA)}, this edgeleaf reads {SCHEMA_VERSION}; "
+            "install the edgeleaf that wrote it or build it again"
         )
     try:
         return VectorSpace(**json.loads(metadata[METADATA_SPACE]))

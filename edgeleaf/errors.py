@@ -54,12 +54,6 @@ class GateFailed(EdgeleafError):
     exit_code = 1
 
 
-class Stopped(EdgeleafError):
-    """The user pressed Ctrl-C."""
-
-    exit_code = 130
-
-
 class NamesMismatch(ExportError):
     """Validation ladder, first rung: inputs or outputs are not called as they must be."""
 

@@ -1,23 +1,23 @@
-"""The whole way: recipe to bundle. Only this module chains stages; each of them meets the next on disk."""
+"""The whole way: recipe to bundle, and what can be done with a bundle. Only this module chains stages."""
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeleaf import bundle as layout
-from edgeleaf import progress, steps
-from edgeleaf.bundle import Manifest, VectorSpace
+from edgeleaf import models, steps
+from edgeleaf.bundle import Manifest
 from edgeleaf.encoder import QueryEncoder
-from edgeleaf.errors import BundleError, GateFailed
-from edgeleaf.recipe import BenchmarkSpec, Gates, Recipe, TeacherSpec
+from edgeleaf.errors import BundleError
+from edgeleaf.recipe import BenchmarkSpec, Gates, Recipe
 from edgeleaf.recipe import load as load_recipe
-from edgeleaf.stages import STAGE, Stages
-from edgeleaf.texts import Text
+from edgeleaf.shipping import Job, Result, ship, write_card
+from edgeleaf.stages import Stages
+from edgeleaf.texts import Text, fingerprint
 
 if TYPE_CHECKING:
     from edgeleaf.certify import Certificate
@@ -25,16 +25,6 @@ if TYPE_CHECKING:
 
 EXPORT_GATES = Gates(cosine_mean=0.99, cosine_p01=0.98, overlap_at_10=0.9)
 """What the fused file of a model that is exported as it is must reach against the model itself."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a run leaves: the bundle, its certificate and its latencies."""
-
-    bundle: Path
-    manifest: Manifest
-    certificate: Certificate
-    latency: dict[str, Any]
 
 
 def run(recipe: str | Path, *, output: str | Path, force: bool = False) -> Result:
@@ -52,32 +42,39 @@ def run(recipe: str | Path, *, output: str | Path, force: bool = False) -> Resul
         GateFailed: the certificate is below a gate; the message names each and the page.
         EdgeleafError: bad input, each kind its own class.
     """
-    spec, base = load_recipe(recipe), Path(recipe).resolve().parent
-    output = _output(output)
-    stages = Stages(work_folder(output), force=force)
-    steps.check_tokenizer(
-        spec.student.model,
-        revision=spec.student.revision,
-        max_length=spec.student.max_length,
-        prompt=spec.teacher.query_prompt,
-    )
-    teacher = steps.load_teacher(spec.teacher)
-    texts, vectors, student = _distilled(spec, base, teacher, stages)
-    made_by = {
-        "start": spec.student.model,
-        "objective": asdict(spec.objective),
-        "texts": len(steps.read(texts, "train")),
-        "seed": spec.seed,
-    }
-    job = _Job(spec.name, spec.description, teacher.space, spec.student.max_length, made_by, spec.gates, spec.benchmark)
-    return _ship(job, stages, student, vectors, output, teacher_folder=teacher.folder, torch_student=True)
+    spec, target = load_recipe(recipe), _output(output)
+    steps.require_distill()
+    steps.check_tokenizer(spec.student, prompt=spec.teacher.query_prompt)
+    with Stages(work_folder(target), force=force) as stages:
+        teacher = steps.load_teacher(spec.teacher)
+        texts, vectors, student = _distilled(spec, Path(recipe).resolve().parent, teacher, stages)
+        job = Job(
+            name=spec.name,
+            description=spec.description,
+            space=teacher.space,
+            teacher=teacher.folder,
+            teacher_max_length=spec.teacher.max_length,
+            max_length=spec.student.max_length,
+            made_by={
+                "start": spec.student.model,
+                "start_revision": spec.student.revision,
+                "objective": asdict(spec.objective),
+                "texts": len(steps.read(texts, "train")),
+                "seed": spec.seed,
+            },
+            origin=f"held out by the recipe {spec.name}",
+            gates=spec.gates,
+            benchmark=spec.benchmark,
+        )
+        return ship(job, stages, texts, vectors, student, target)
 
 
 def distill(recipe: str | Path, *, output: str | Path, force: bool = False) -> Path:
     """Run a recipe as far as the student, and return its folder in ``OUTPUT.work``: a sentence-transformers model."""
-    spec, base = load_recipe(recipe), Path(recipe).resolve().parent
-    stages = Stages(work_folder(_output(output)), force=force)
-    *_, student = _distilled(spec, base, steps.load_teacher(spec.teacher), stages)
+    spec, target = load_recipe(recipe), _output(output)
+    steps.require_distill()
+    with Stages(work_folder(target), force=force) as stages:
+        *_, student = _distilled(spec, Path(recipe).resolve().parent, steps.load_teacher(spec.teacher), stages)
     return student / layout.STUDENT
 
 
@@ -87,7 +84,7 @@ def export(
     output: str | Path,
     prompt: str | None = None,
     max_length: int | None = None,
-    texts: Sequence[str] = (),
+    texts: Sequence[str | Path] = (),
     force: bool = False,
 ) -> Result:
     """Make the fused, quantised, checked bundle of an existing sentence-transformers model, without distilling.
@@ -106,60 +103,69 @@ def export(
     Raises:
         GateFailed, EdgeleafError: as :func:`run`.
     """
-    output = _output(output)
-    stages = Stages(work_folder(output), force=force)
-    source, length, prompt = steps.load_for_export(model, max_length, prompt)
-    steps.check_tokenizer(model, max_length=length, prompt=prompt)
-    teacher = steps.load_teacher(TeacherSpec(model=model, query_prompt=prompt, max_length=length))
-    files = tuple(str(Path(name).absolute()) for name in texts)
-    held_out = stages.run("texts", {"files": files}, lambda folder: steps.check_texts(folder, files))
-    vectors = stages.run(
-        "vectors",
-        {"texts": held_out, "space": teacher.space},
-        lambda folder: steps.vectors(folder, held_out, teacher, stages.work / "vector-cache", names=("held_out",)),
-    )
-    student = stages.run(
-        "student",
-        {"model": teacher.space, "max_length": length},
-        lambda folder: steps.normalized_copy(folder, source, length, prompt),
-    )
-    job = _Job(
-        name=model.rstrip("/").rsplit("/", 1)[-1],
-        description=f"{model}, exported as it is.",
-        space=teacher.space,
-        max_length=length,
-        made_by={"start": model},
-        gates=EXPORT_GATES,
-        benchmark=BenchmarkSpec(),
-    )
-    return _ship(job, stages, student, vectors, output, teacher_folder=source, torch_student=False)
+    target = _output(output)
+    steps.require_distill()
+    spec = steps.export_spec(model, max_length=max_length, query_prompt=prompt)
+    steps.check_tokenizer(spec, prompt=spec.query_prompt)
+    with Stages(work_folder(target), force=force) as stages:
+        teacher = steps.load_teacher(spec)
+        inputs = {"files": fingerprint(steps.query_files(texts), Path())}
+        held_out = stages.run("texts", inputs, lambda folder: steps.check_texts(folder, texts))
+        cache = stages.work / steps.VECTOR_CACHE
+        vectors = stages.run(
+            "vectors",
+            {"texts": held_out, "space": teacher.space, "max_length": spec.max_length},
+            lambda folder: steps.vectors(folder, held_out, teacher, cache, names=("held_out",)),
+        )
+        student = stages.run(
+            "student",
+            {"model": teacher.space, "max_length": spec.max_length},
+            lambda folder: steps.normalized_copy(folder, teacher.folder, spec),
+        )
+        job = Job(
+            name=model.rstrip("/").rsplit("/", 1)[-1],
+            description=f"{model}, exported as it is.",
+            space=teacher.space,
+            teacher=teacher.folder,
+            teacher_max_length=spec.max_length,
+            max_length=spec.max_length,
+            made_by={"start": model},
+            origin=steps.check_origin(texts),
+            gates=EXPORT_GATES,
+            benchmark=BenchmarkSpec(),
+            torch_student=False,
+        )
+        return ship(job, stages, held_out, vectors, student, target)
 
 
-def check(bundle: str | Path, *, texts: Sequence[str] = ()) -> Certificate:
-    """Measure a bundle again, write its certificate, and return it.
+def check(bundle: str | Path, *, texts: Sequence[str | Path] = ()) -> Certificate:
+    """Measure a bundle again, and write its certificate and model card anew.
 
     Args:
         bundle: a bundle folder; its teacher must be within reach.
-        texts: files with queries, one a line; otherwise the held-out texts of the run that made the bundle, when they
-            are still in ``BUNDLE.work``, otherwise documentation found on this machine.
+        texts: files with queries, one a line, ranked against documentation found on this machine; where it is empty,
+            the held-out texts that the bundle was certified on.
 
     Raises:
         BundleError, ModelError, TextsError: the bundle is damaged, its teacher or the texts cannot be had.
     """
-    folder = Path(bundle)
+    folder = Path(bundle).resolve()
     manifest = Manifest.read(folder)
-    manifest.verify(folder)
+    written_here = (layout.CERTIFICATE, layout.CERTIFICATE_PAGE, layout.MODEL_CARD)
+    manifest.verify(folder, leave=written_here)
+    steps.require_distill()
     teacher = steps.teacher_of(manifest)
-    work = work_folder(folder)
-    held_out = work / "texts"
-    if texts or not (held_out / "held_out.jsonl").is_file():
-        held_out = work / "check-texts"
-        shutil.rmtree(held_out, ignore_errors=True)
-        steps.check_texts(held_out, texts)
-    vectors = work / "check-vectors"
-    steps.vectors(vectors, held_out, teacher, work / "vector-cache", names=("held_out",))
-    certificate = steps.certify_bundle(folder, held_out, vectors, manifest.space, Gates(**manifest.gates))
+    with Stages(work_folder(folder)) as stages:
+        held_out, origin = folder, str(manifest.held_out["origin"])
+        if texts:
+            held_out, origin = stages.work / "check-texts", steps.check_origin(texts)
+            shutil.rmtree(held_out, ignore_errors=True)
+            steps.check_texts(held_out, texts)
+        vectors = stages.work / "check-vectors"
+        steps.vectors(vectors, held_out, teacher, stages.work / steps.VECTOR_CACHE, names=("held_out",))
+        certificate = steps.certify_bundle(folder, held_out, vectors, manifest.space, Gates(**manifest.gates), origin)
     steps.write_certificate(certificate, folder)
+    write_card(manifest, certificate, folder)
     replace(manifest, files=layout.hash_files(folder)).write(folder)
     return certificate
 
@@ -169,16 +175,19 @@ def bench(bundle: str | Path, *, repeats: int | None = None, alone: bool = False
 
     Args:
         bundle: a bundle folder.
-        repeats: timed calls for each length; the default is the recipe's.
+        repeats: timed calls for each length; 100 where it is None.
         alone: measure the fused file only: no teacher, no torch.
     """
-    folder = Path(bundle)
+    folder = Path(bundle).resolve()
     manifest = Manifest.read(folder)
     manifest.verify(folder, layout.QUERY_ENCODER, layout.GOLDEN)
     spec = BenchmarkSpec()
-    teacher = None if alone else steps.find_teacher(manifest)
     return steps.benchmark(
-        folder, replace(spec, repeats=repeats or spec.repeats), teacher=teacher, torch_student=not alone
+        folder,
+        into=folder,
+        spec=replace(spec, repeats=repeats or spec.repeats),
+        teacher=None if alone else steps.find_teacher(manifest),
+        torch_student=not alone,
     )
 
 
@@ -197,12 +206,15 @@ def index(bundle: str | Path, documents: str | Path, *, output: str | Path) -> I
     from edgeleaf.search.documents import read_documents
     from edgeleaf.teacher import teacher_vectors
 
-    folder, target = Path(bundle), Path(output).absolute()
-    manifest = Manifest.read(folder)
+    manifest, target = Manifest.read(Path(bundle)), Path(output).resolve()
     pairs = read_documents(Path(documents))
+    Index.check_target(target)
+    steps.require_distill()
     texts = [Text(text, "document") for _, text in pairs]
-    vectors = teacher_vectors(texts, steps.teacher_of(manifest), work_folder(target) / "vector-cache")
-    made = Index(space=manifest.space, documents=pairs, vectors=vectors)
+    cache = work_folder(target) / steps.VECTOR_CACHE
+    made = Index(
+        space=manifest.space, documents=pairs, vectors=teacher_vectors(texts, steps.teacher_of(manifest), cache)
+    )
     made.save(target)
     shutil.rmtree(work_folder(target), ignore_errors=True)
     return made
@@ -226,110 +238,38 @@ def work_folder(output: Path) -> Path:
     return output.with_name(output.name + ".work")
 
 
-@dataclass(frozen=True)
-class _Job:
-    name: str
-    description: str
-    space: VectorSpace
-    max_length: int
-    made_by: dict[str, Any]
-    gates: Gates
-    benchmark: BenchmarkSpec
-
-
 def _distilled(spec: Recipe, base: Path, teacher: Any, stages: Stages) -> tuple[Path, Path, Path]:
     texts = stages.run(
         "texts",
-        {"texts": spec.texts, "seed": spec.seed, "base": str(base)},
+        {"texts": spec.texts, "files": fingerprint(spec.texts.sources, base), "seed": spec.seed},
         lambda folder: steps.texts(folder, spec.texts, spec.seed, base),
     )
     vectors = stages.run(
         "vectors",
         {"texts": texts, "space": teacher.space, "max_length": spec.teacher.max_length},
-        lambda folder: steps.vectors(folder, texts, teacher, stages.work / "vector-cache"),
+        lambda folder: steps.vectors(folder, texts, teacher, stages.work / steps.VECTOR_CACHE),
     )
+    start = models.resolve(spec.student.model, revision=spec.student.revision)
     student = stages.run(
         "student",
-        {"texts": texts, "vectors": vectors, "student": spec.student, "objective": spec.objective, "seed": spec.seed},
+        {
+            "texts": texts,
+            "vectors": vectors,
+            "student": spec.student,
+            "start": models.weights_sha256(start),
+            "objective": spec.objective,
+            "seed": spec.seed,
+        },
         lambda folder: steps.student(folder, texts, vectors, spec, teacher.space),
     )
     return texts, vectors, student
 
 
-def _ship(
-    job: _Job, stages: Stages, student: Path, vectors: Path, output: Path, *, teacher_folder: Path, torch_student: bool
-) -> Result:
-    """Student folder to shipped bundle: graph, quantised, fused, assembled, checked, benchmarked."""
-    held_out = stages.work / "texts"
-    graph = stages.run("graph", {"student": student}, lambda folder: steps.graph(folder, student, held_out))
-    quantized = stages.run("quantized", {"graph": graph}, lambda folder: steps.quantized(folder, graph))
-    fused = stages.run(
-        "fused",
-        {"quantized": quantized, "space": job.space, "max_length": job.max_length},
-        lambda folder: steps.fused(folder, quantized, student, job.space, job.max_length),
-    )
-    manifest = Manifest(
-        space=job.space,
-        recipe=job.name,
-        student=job.made_by,
-        tokenizer=steps.tokenizer_facts(student, job.max_length),
-        quantization=json.loads((quantized / "quantization.json").read_text(encoding="utf-8")),
-        gates=asdict(job.gates),
-        dims=(job.space.dim,),
-        files={},
-        edgeleaf_version=steps.version(),
-    )
-    assembled = stages.run(
-        "assembled",
-        {"student": student, "graph": graph, "fused": fused, "manifest": asdict(manifest)},
-        lambda folder: steps.assembled(folder, student, graph, quantized, fused, held_out, manifest),
-    )
-    checked = stages.run(
-        "checked",
-        {"assembled": assembled, "vectors": vectors, "gates": job.gates},
-        lambda folder: steps.write_certificate(
-            steps.certify_bundle(assembled, held_out, vectors, job.space, job.gates), folder
-        ),
-    )
-    certificate = steps.read_certificate(checked)
-    if not certificate.passed:
-        failures = "; ".join(certificate.failures)
-        raise GateFailed(f"not shipped: {failures} (see {checked / layout.CERTIFICATE_PAGE})")
-    timed = stages.run(
-        "benchmarked",
-        {"assembled": assembled, "benchmark": job.benchmark},
-        lambda folder: steps.benchmark_into(folder, assembled, job.benchmark, teacher_folder, torch_student),
-    )
-    latency = json.loads((timed / layout.LATENCY).read_text(encoding="utf-8"))
-    manifest = _assemble(job, assembled, checked, timed, certificate, output)
-    return Result(output, manifest, certificate, latency)
-
-
-def _assemble(
-    job: _Job, assembled: Path, checked: Path, timed: Path, certificate: Certificate, output: Path
-) -> Manifest:
-    """Put the bundle together beside its place, then move it there in one step."""
-    from edgeleaf.card import model_card
-
-    progress.say(f"ship: {output}")
-    new, old = output.with_name(f".{output.name}.new"), output.with_name(f".{output.name}.old")
-    for leftover in (new, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    for stage in (assembled, checked, timed):
-        steps.copy_tree(stage, new, leave=STAGE)
-    manifest = Manifest.read(new)
-    layout.write_text(new / layout.MODEL_CARD, model_card(manifest, job.description, certificate))
-    manifest = replace(manifest, files=layout.hash_files(new))
-    manifest.write(new)
-    if output.exists():
-        output.replace(old)
-    new.replace(output)
-    shutil.rmtree(old, ignore_errors=True)
-    return manifest
-
-
 def _output(path: str | Path) -> Path:
-    output = Path(path).absolute()
+    output = Path(path).resolve()
     if output.exists() and not (output / layout.MANIFEST).is_file() and (not output.is_dir() or any(output.iterdir())):
         raise BundleError(f"{path} is there and is no bundle; give a new folder, or one that edgeleaf wrote")
     return output
+
+
+__all__ = ["Result", "bench", "check", "distill", "export", "index", "run", "search", "work_folder"]

@@ -190,13 +190,13 @@ def _value(hint: Any, value: Any, key: str, limits: Any) -> Any:
     if origin is tuple:
         if not isinstance(value, list) or not value:
             raise RecipeError(f"{key} is {_show(value)}; a list of {arguments[0].__name__} is needed")
-        return tuple(_value(arguments[0], entry, f"{key}[{i}]", {}) for i, entry in enumerate(value))
+        return tuple(_value(arguments[0], entry, f"{key}[{i}]", {"low": 1}) for i, entry in enumerate(value))
     if hint is float and type(value) is int:
         value = float(value)
     if type(value) is not hint:
         raise RecipeError(f"{key} is {_show(value)}; {_KINDS[hint]} is needed")
     if hint in (int, float):
-        low, high = limits.get("low", 1), limits.get("high", 2**31)
+        low, high = limits.get("low", 0), limits.get("high", 2**31)
         if not low <= value <= high:
             raise RecipeError(f"{key} is {value}; allowed: {low} to {high}")
     if hint is str and not value and key.endswith(("name", "model")):

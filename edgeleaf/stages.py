@@ -16,6 +16,7 @@ from typing import Any
 
 from edgeleaf import progress
 from edgeleaf.bundle import write_json
+from edgeleaf.errors import BundleError
 
 STAGE = "stage.json"
 
@@ -26,14 +27,37 @@ class Stages:
     Args:
         work: the folder that holds a folder a stage.
         force: run every stage again, whatever is there.
+
+    Use it in a ``with`` statement: one run at a time works in a folder.
+
+    Raises:
+        BundleError: from ``with``, when another run is at work there.
     """
 
     def __init__(self, work: Path, *, force: bool = False) -> None:
         self.work = work
         self._force = force
         self._digests: dict[Path, str] = {}
+        self._lock: Any = None
 
-    def run(self, name: str, inputs: Mapping[str, Any], make: Callable[[Path], None]) -> Path:
+    def __enter__(self) -> Stages:
+        from filelock import FileLock, Timeout
+
+        self.work.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(self.work / ".lock")
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise BundleError(f"{self.work}: another run is at work there; wait for it to end") from None
+        if self._force:
+            for folder in self.work.iterdir():
+                shutil.rmtree(folder, ignore_errors=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def run(self, name: str, inputs: Mapping[str, Any], make: Callable[[Path], object]) -> Path:
         """Return the folder of stage ``name``, made by ``make(folder)`` unless it is there for the same inputs.
 
         Args:
@@ -45,10 +69,10 @@ class Stages:
         digest = self._digest(name, inputs)
         folder, partial = self.work / name, self.work / f"{name}.partial"
         self._digests[folder] = digest
-        if not self._force and _made_from(folder) == digest:
+        if _made_from(folder) == digest:
             progress.say(f"{name}: done before")
             return folder
-        if self._force or _made_from(partial) != digest:
+        if _made_from(partial) != digest:
             shutil.rmtree(partial, ignore_errors=True)
         write_json(partial / STAGE, {"stage": name, "inputs": digest})
         make(partial)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -15,14 +16,16 @@ import numpy as np
 from edgeleaf import bundle as layout
 from edgeleaf import models, progress
 from edgeleaf.bundle import Manifest, VectorSpace
-from edgeleaf.errors import ModelError, TokenizerNotSupported
-from edgeleaf.recipe import BenchmarkSpec, Gates, Recipe, TeacherSpec, TextsSpec
+from edgeleaf.errors import MissingExtra, ModelError, TokenizerNotSupported
+from edgeleaf.recipe import BenchmarkSpec, Gates, Recipe, StudentSpec, TeacherSpec, TextsSpec
 from edgeleaf.texts import Corpus, FilesSource, MachineSource, Text, collect, read_texts, write_corpus
 
 if TYPE_CHECKING:
     from edgeleaf.certify import Certificate
     from edgeleaf.teacher import SentenceTransformerTeacher, Teacher
 
+VECTOR_CACHE = "vector-cache"
+QUANTIZATION = "quantization.json"
 CHECK_QUERIES = 1000
 CHECK_DOCUMENTS = 1000
 START_TEXTS = 4096
@@ -31,6 +34,14 @@ EVALUATED = 256
 """Held-out queries by which training is watched."""
 LADDER_LENGTHS = (1, 5, 20, 60, 200)
 """Words of the texts that the exported graph is compared with torch on."""
+
+
+def require_distill() -> None:
+    """Raise MissingExtra where the packages that build and check bundles are not installed."""
+    needed = ("torch", "sentence_transformers", "optimum", "onnx", "datasets", "accelerate", "matplotlib", "jinja2")
+    missing = [name for name in (*needed, "filelock") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingExtra(f"{', '.join(missing)} not installed; to build and check: pip install 'edgeleaf[distill]'")
 
 
 def load_teacher(spec: TeacherSpec) -> SentenceTransformerTeacher:
@@ -53,7 +64,7 @@ def teacher_of(manifest: Manifest) -> SentenceTransformerTeacher:
         revision=space.revision,
         query_prompt=space.query_prompt,
         document_prompt=space.document_prompt,
-        max_length=int(manifest.tokenizer["max_length"]),
+        max_length=manifest.teacher_max_length,
     )
     teacher = load_teacher(spec)
     if teacher.space.weights_sha256 != space.weights_sha256:
@@ -64,18 +75,20 @@ def teacher_of(manifest: Manifest) -> SentenceTransformerTeacher:
     return teacher
 
 
-def check_tokenizer(model: str, *, max_length: int, prompt: str, revision: str | None = None) -> None:
+def check_tokenizer(spec: StudentSpec | TeacherSpec, *, prompt: str) -> None:
     """Find out before the long work whether a model's tokenizer can be fused at all.
 
     Raises:
         TokenizerNotSupported, ExportError: it cannot; the message names what stands in the way.
+        ModelError: the model, or its tokenizer, cannot be had.
     """
     from transformers import AutoTokenizer
 
     from edgeleaf.graph.builder import GraphBuilder, TensorProto
     from edgeleaf.graph.tokenizers import append_tokenizer, reference_tokenizer
 
-    folder = models.resolve(model, revision=revision)
+    model, max_length = spec.model, spec.max_length
+    folder = models.resolve(model, revision=spec.revision)
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
@@ -105,13 +118,18 @@ def texts(folder: Path, spec: TextsSpec, seed: int, base: Path) -> None:
     write_corpus(corpus, folder)
 
 
-def check_texts(folder: Path, files: Sequence[str]) -> None:
+def query_files(files: Sequence[str | Path]) -> list[FilesSource]:
+    """Return files of queries as a source of texts."""
+    return [FilesSource(tuple(str(Path(name).absolute()) for name in files), "query")] if files else []
+
+
+def check_texts(folder: Path, files: Sequence[str | Path]) -> None:
     """Collect texts to check with: queries from ``files`` where there are some, the rest from this machine."""
     own: list[Text] = []
     if files:
-        absolute = tuple(str(Path(name).absolute()) for name in files)
-        sources = [FilesSource(absolute, "query")]
-        own = collect(sources, limit=CHECK_QUERIES, held_out_queries=0, held_out_documents=0, seed=0, base=Path()).train
+        own = collect(
+            query_files(files), limit=CHECK_QUERIES, held_out_queries=0, held_out_documents=0, seed=0, base=Path()
+        ).train
     machine = collect(
         [MachineSource()],
         limit=1,
@@ -122,6 +140,12 @@ def check_texts(folder: Path, files: Sequence[str]) -> None:
         base=Path(),
     )
     write_corpus(Corpus(train=[], held_out=own + machine.held_out), folder)
+
+
+def check_origin(files: Sequence[str | Path]) -> str:
+    """Say where the texts of :func:`check_texts` come from."""
+    machine = "documentation found on the machine"
+    return f"queries of {', '.join(Path(name).name for name in files)}, documents from {machine}" if files else machine
 
 
 def read(folder: Path, name: str) -> list[Text]:
@@ -146,9 +170,13 @@ def vectors(
 
 def student(folder: Path, texts: Path, vectors: Path, recipe: Recipe, space: VectorSpace) -> None:
     """Distil a student into ``student/``; resumes from the checkpoints of a killed run."""
-    from edgeleaf.distillation.trainer import Examples, train, write_student
+    from edgeleaf.distillation.trainer import Examples, last_checkpoint, train, write_student
     from edgeleaf.student import build_student, start_projection
 
+    checkpoints = folder / "checkpoints"
+    if (folder / layout.STUDENT).is_dir():
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        return
     prompts = {"query": space.query_prompt, "document": space.document_prompt}
 
     def examples(name: str, kinds: tuple[str, ...], most: int | None = None) -> Examples:
@@ -169,8 +197,7 @@ def student(folder: Path, texts: Path, vectors: Path, recipe: Recipe, space: Vec
         document_prompt=space.document_prompt,
     )
     train_set = examples("train", ("query", "document"))
-    checkpoints = folder / "checkpoints"
-    if not checkpoints.exists():
+    if last_checkpoint(checkpoints) is None:
         start_projection(model, train_set.texts[:START_TEXTS], train_set.vectors[:START_TEXTS], ridge=spec.ridge)
     held_out = examples("held_out", ("query",), EVALUATED)
     curve = train(model, train_set, held_out, objective=recipe.objective, seed=recipe.seed, checkpoints=checkpoints)
@@ -178,31 +205,44 @@ def student(folder: Path, texts: Path, vectors: Path, recipe: Recipe, space: Vec
     shutil.rmtree(checkpoints, ignore_errors=True)
 
 
-def load_for_export(name: str, max_length: int | None, prompt: str | None) -> tuple[Path, int, str]:
-    """Find a model to export as it is; returns its folder, its window and its query prompt."""
+def export_spec(name: str, *, max_length: int | None, query_prompt: str | None) -> TeacherSpec:
+    """Describe a model that is exported as it is: its window and prompts, where none are given."""
     from edgeleaf.student import load_sentence_transformer
 
-    source = models.resolve(name)
-    model = load_sentence_transformer(source, max_length=max_length)
-    return source, int(model.max_seq_length), prompt if prompt is not None else model.prompts.get("query") or ""
+    model = load_sentence_transformer(models.resolve(name), max_length=max_length)
+    document_prompts = (model.prompts.get(key) for key in ("document", "passage"))
+    return TeacherSpec(
+        model=name,
+        max_length=int(model.max_seq_length),
+        query_prompt=query_prompt if query_prompt is not None else model.prompts.get("query") or "",
+        document_prompt=next((prompt for prompt in document_prompts if prompt), ""),
+    )
 
 
-def normalized_copy(folder: Path, source: Path, max_length: int, prompt: str) -> None:
-    """Write the model into ``student/`` with a final Normalize, its window and its query prompt."""
+def normalized_copy(folder: Path, source: Path, spec: TeacherSpec) -> None:
+    """Write the model into ``student/`` with a final Normalize, its window and its prompts.
+
+    Raises:
+        ModelError: it is made of other modules than can be exported, or pools without its prompt.
+    """
     from sentence_transformers.models import Normalize
 
     from edgeleaf.student import load_sentence_transformer, save_student
 
-    model = load_sentence_transformer(source, max_length=max_length)
+    model = load_sentence_transformer(source, max_length=spec.max_length)
     kinds = [type(part).__name__ for part in model]
-    unknown = [kind for kind in kinds if kind not in {"Transformer", "Pooling", "Dense", "Normalize"}]
-    if unknown or kinds[:2] != ["Transformer", "Pooling"]:
+    if kinds[:2] != ["Transformer", "Pooling"] or not {*kinds[2:]} <= {"Dense", "Normalize"}:
         raise ModelError(
-            f"{source} is made of {', '.join(kinds)}; Transformer, Pooling, Dense, Normalize can be exported"
+            f"{spec.model} is made of {', '.join(kinds)}; Transformer, Pooling, Dense, Normalize can be exported"
+        )
+    if spec.query_prompt and not getattr(model[1], "include_prompt", True):
+        raise ModelError(
+            f"{spec.model} leaves its prompt out of the pooling; only a pooling over all tokens is exported"
         )
     if kinds[-1] != "Normalize":
         model.append(Normalize())
-    model.prompts = {"query": prompt, "document": ""}
+    model.prompts = {"query": spec.query_prompt, "document": spec.document_prompt}
+    model.default_prompt_name = None
     save_student(model, folder / layout.STUDENT)
 
 
@@ -237,7 +277,7 @@ def quantized(folder: Path, graph: Path) -> None:
         "matmuls": result.matmuls,
         "embedding_tables": result.tables,
     }
-    layout.write_json(folder / "quantization.json", facts)
+    layout.write_json(folder / QUANTIZATION, facts)
     progress.say(f"quantise: {result.matmuls} matrices and {result.tables} tables, {len(data) / 1e6:.1f} MB")
 
 
@@ -262,24 +302,6 @@ def fused(folder: Path, quantized: Path, student: Path, space: VectorSpace, max_
     layout.write_bytes(folder / layout.QUERY_ENCODER, serialize(model))
 
 
-def assembled(
-    folder: Path, student: Path, graph: Path, quantized: Path, fused: Path, texts: Path, manifest: Manifest
-) -> None:
-    """Put student, graphs, fused file and golden pack together, with a first manifest."""
-    from dataclasses import replace
-
-    from edgeleaf.golden import write_golden
-
-    copy_tree(student / layout.STUDENT, folder / layout.STUDENT)
-    copy_tree(graph / "onnx", folder / "onnx")
-    copy_tree(quantized / "onnx", folder / "onnx")
-    copy_tree(fused, folder, leave="stage.json")
-    queries = [text.text for text in read(texts, "held_out") if text.kind == "query"]
-    write_golden(folder, queries, max_length=int(manifest.tokenizer["max_length"]), prompt=manifest.space.query_prompt)
-    files = {name: digest for name, digest in layout.hash_files(folder).items() if name != "stage.json"}
-    replace(manifest, files=files).write(folder)
-
-
 def tokenizer_facts(student: Path, max_length: int) -> dict[str, Any]:
     """Return what the manifest says of the tokenizer."""
     path = student / layout.STUDENT / "tokenizer.json"
@@ -292,8 +314,10 @@ def tokenizer_facts(student: Path, max_length: int) -> dict[str, Any]:
     }
 
 
-def certify_bundle(bundle: Path, texts: Path, vectors: Path, space: VectorSpace, gates: Gates) -> Certificate:
-    """Measure a bundle against the teacher on held-out texts."""
+def certify_bundle(
+    bundle: Path, texts: Path, vectors: Path, space: VectorSpace, gates: Gates, origin: str
+) -> Certificate:
+    """Measure a bundle against the teacher on held-out texts, every code point's token ids included."""
     from edgeleaf.certify import certify
 
     held_out = read(texts, "held_out")
@@ -309,6 +333,8 @@ def certify_bundle(bundle: Path, texts: Path, vectors: Path, space: VectorSpace,
         gates=gates,
         query_prompt=space.query_prompt,
         space={"id": space.id, **asdict(space)},
+        texts=origin,
+        code_points=True,
     )
 
 
@@ -335,19 +361,10 @@ def find_teacher(manifest: Manifest) -> Path | None:
         return None
 
 
-def benchmark(bundle: Path, spec: BenchmarkSpec, *, teacher: Path | None, torch_student: bool) -> dict[str, Any]:
-    """Measure latency from the string and write ``latency.json`` into the bundle."""
-    return _measure(bundle, bundle, spec, teacher, torch_student)
-
-
-def benchmark_into(folder: Path, bundle: Path, spec: BenchmarkSpec, teacher: Path | None, torch_student: bool) -> None:
-    """Measure the bundle, and write ``latency.json`` into ``folder``."""
-    _measure(folder, bundle, spec, teacher, torch_student)
-
-
-def _measure(
-    folder: Path, bundle: Path, spec: BenchmarkSpec, teacher: Path | None, torch_student: bool
+def benchmark(
+    bundle: Path, *, into: Path, spec: BenchmarkSpec, teacher: Path | None, torch_student: bool
 ) -> dict[str, Any]:
+    """Measure a bundle's latency from the string, and write ``latency.json`` into a folder."""
     from edgeleaf import latency
 
     prompt = Manifest.read(bundle).space.query_prompt
@@ -361,7 +378,7 @@ def _measure(
         teacher=str(teacher) if teacher else None,
         include_student=torch_student,
     )
-    latency.write(report, folder)
+    latency.write(report, into)
     return report
 
 
@@ -371,21 +388,14 @@ def serialize(model: Any) -> bytes:
     return data
 
 
-def copy_tree(source: Path, target: Path, *, leave: str = "") -> None:
-    """Copy files into ``target``, as hard links where the disk allows; nothing here is ever written in place."""
+def link_tree(source: Path, target: Path, *, leave: Sequence[str] = ()) -> None:
+    """Put the files of one stage into another's folder: hard links, or copies where the disk has none."""
     for path in sorted(source.rglob("*")):
-        if path.is_file() and path.name != leave:
-            copy = target / path.relative_to(source)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.unlink(missing_ok=True)
+        if path.is_file() and path.name not in leave:
+            link = target / path.relative_to(source)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.unlink(missing_ok=True)
             try:
-                os.link(path, copy)
+                os.link(path, link)
             except OSError:
-                shutil.copyfile(path, copy)
-
-
-def version() -> str:
-    """Return edgeleaf's version."""
-    from edgeleaf import __version__
-
-    return __version__
+                shutil.copyfile(path, link)

@@ -1,8 +1,8 @@
 """Texts to teacher vectors. A teacher is a black box behind one protocol; its vectors are cached in shards.
 
-A cache folder belongs to one vector space. A shard is a pair of files, ``00012.npy`` (float16 [n, dim], memory-mapped)
-and ``00012.keys.npy`` (16 bytes a text, hash of prompt and text); the second is written last, so a killed run loses the
-shard it was in and no more.
+A cache folder belongs to one vector space and window. A shard is a pair of files, ``00012.npy`` (float16 [n, dim],
+memory-mapped) and ``00012.keys.npy`` (16 bytes a text, hash of prompt and text); the second is written last, so a
+killed run loses the shard it was in and no more.
 """
 
 from __future__ import annotations
@@ -27,9 +27,10 @@ BATCH_SIZE = 32
 
 
 class Teacher(Protocol):
-    """Anything that turns texts into vectors of one space."""
+    """Anything that turns texts into vectors of one space, cutting them off at ``max_length`` tokens."""
 
     space: VectorSpace
+    max_length: int
 
     def encode(self, texts: Sequence[str], *, kind: Kind) -> npt.NDArray[np.float32]:
         """Return float32 [len(texts), dim], unit L2 norm, the prompt of ``kind`` applied, order kept."""
@@ -50,6 +51,7 @@ class SentenceTransformerTeacher:
     def __init__(self, spec: TeacherSpec) -> None:
         self.folder = models.resolve(spec.model, revision=spec.revision)
         self._model = load_sentence_transformer(self.folder, max_length=spec.max_length)
+        self.max_length = spec.max_length
         self._prompts = {"query": spec.query_prompt, "document": spec.document_prompt}
         self.space = space_of(
             self._model,
@@ -113,7 +115,7 @@ def teacher_vectors(texts: Sequence[Text], teacher: Teacher, cache: Path) -> npt
     Raises:
         ModelError: the teacher returned a vector that is not finite, or not of the width and norm it promises.
     """
-    folder = cache / teacher.space.id.replace("/", "-")
+    folder = cache / f"{teacher.space.id.replace('/', '-')}-{teacher.max_length}"
     folder.mkdir(parents=True, exist_ok=True)
     keys = [_key(text, teacher.space) for text in texts]
     known = _known(folder)

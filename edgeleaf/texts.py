@@ -150,6 +150,17 @@ def collect(
     return Corpus(train=train, held_out=chosen["query"] + chosen["document"])
 
 
+def fingerprint(sources: Sequence[Source], base: Path) -> list[str]:
+    """Return what tells whether sources changed: the sha256 of every file they read; nothing for the other kinds.
+
+    Raises:
+        TextsError: no file matches a pattern.
+    """
+    patterns = [source.files for source in sources if isinstance(source, FilesSource)]
+    files = [path for names in patterns for path in _matching_files(names, base)]
+    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+
+
 def write_corpus(corpus: Corpus, folder: Path) -> None:
     """Write ``train.jsonl`` and ``held_out.jsonl`` (``{"text": …, "kind": …}`` a line) into ``folder``.
 
@@ -404,6 +415,7 @@ def _jsonl_texts(path: Path, column: str | int | None) -> Iterator[str]:
 
 
 def json_row(line: str, path: Path, number: int) -> dict[str, Any]:
+    """Return one line of a .jsonl file as a dict, or raise TextsError naming file and line."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:

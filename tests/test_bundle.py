@@ -15,7 +15,7 @@ SPACE = VectorSpace("org/teacher", "main", "a" * 64, "mean", True, "q: ", "", 76
 
 
 def manifest(folder: Path) -> Manifest:
-    return Manifest(SPACE, "r", {}, {}, {}, {}, (768,), hash_files(folder), "0.1.0")
+    return Manifest(SPACE, "r", "", 128, {}, {}, {}, {}, {}, (768,), hash_files(folder), "0.1.0")
 
 
 def test_round_trip_and_hashes(tmp_path: Path) -> None:

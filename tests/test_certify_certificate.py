@@ -57,6 +57,7 @@ def make(gates: object = None, *, query: str = "where is my parcel?") -> Certifi
         query_prompt="",
         max_length=128,
         file_sha256="ab" * 32,
+        texts="held out by the recipe",
         measured_on={"architecture": "x86_64", "processor_features": "avx2", "onnxruntime": "1.32.0"},
         queries=200,
         documents=1000,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -44,8 +45,6 @@ def test_info(tiny_bundle: Path) -> None:
 
 
 def test_bench_alone(tiny_bundle: Path, tmp_path: Path) -> None:
-    import shutil
-
     copy = shutil.copytree(tiny_bundle, tmp_path / "b")
     report = json.loads(edgeleaf("bench", copy, "--alone", "--repeats", 3, "--json").stdout)
     assert {entry["system"] for entry in report["systems"]} == {"fused"}
@@ -91,13 +90,20 @@ def test_bad_output_name_and_bad_input(tiny_bundle: Path, tmp_path: Path) -> Non
     assert (done.returncode, done.stderr) == (2, "edgeleaf: standard input is not UTF-8 at byte 0\n")
 
 
-def test_a_failed_gate_exits_1_and_names_it(tiny_bundle: Path, tiny_recipe: Path) -> None:
-    strict = tiny_recipe.with_name("strict-cli.toml")
-    strict.write_text(tiny_recipe.read_text().replace("cosine_mean = 0.3", "overlap_at_10 = 0.99"))
-    done = edgeleaf("run", strict, "-o", tiny_bundle)
+def test_a_failed_gate_exits_1_and_names_it(tiny_bundle: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(tiny_bundle, tmp_path / "b")
+    manifest = json.loads((copy / "edgeleaf.json").read_text())
+    manifest["gates"]["overlap_at_10"] = 0.99
+    (copy / "edgeleaf.json").write_text(json.dumps(manifest))
+    done = edgeleaf("check", copy)
     assert done.returncode == 1
-    assert "edgeleaf: not shipped: gate overlap_at_10: 0." in done.stderr
-    assert (tiny_bundle / "query_encoder.onnx").is_file()
+    assert done.stderr.splitlines()[-1].startswith("edgeleaf: gate overlap_at_10: 0.")
+
+
+def test_a_reader_that_goes_away_is_no_error(tiny_bundle: Path) -> None:
+    command = f"{sys.executable} -m edgeleaf.cli encode {tiny_bundle} | true; echo ${{PIPESTATUS[2]}}"
+    done = subprocess.run(["bash", "-c", f"yes | head -n 400 | {command}"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0"
 
 
 def test_index_and_search(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -16,10 +16,11 @@ import onnx
 import pytest
 
 import edgeleaf
-from edgeleaf import QueryEncoder, pipeline
+from edgeleaf import QueryEncoder, pipeline, steps
 from edgeleaf.bundle import Manifest, sha256
 from edgeleaf.errors import BundleError, GateFailed, ModelError
 from edgeleaf.golden import read_golden
+from edgeleaf.student import load_sentence_transformer
 
 from .conftest import make_tiny_model, tiny_texts
 
@@ -31,7 +32,9 @@ def hashes(bundle: Path) -> dict[str, str]:
 
 def test_bundle_holds_what_the_design_says(tiny_bundle: Path) -> None:
     names = "edgeleaf.json query_encoder.onnx onnx/model.onnx onnx/model_qint8.onnx student/modules.json "
-    for name in (names + "golden.jsonl certificate.json certificate.html latency.json README.md").split():
+    for name in (
+        names + "held_out.jsonl golden.jsonl certificate.json certificate.html latency.json README.md"
+    ).split():
         assert (tiny_bundle / name).is_file(), name
     manifest = Manifest.read(tiny_bundle)
     manifest.verify(tiny_bundle)
@@ -74,7 +77,12 @@ def test_student_is_closer_to_its_teacher_than_chance(tiny_bundle: Path) -> None
     assert certificate["parity"]["mismatches"] == 0
 
 
-KILLED_AT = ("vector-cache/*/00000.keys.npy", "student.partial/checkpoints/*/complete", "graph.partial")
+KILLED_AT = (
+    "vector-cache/*/00000.keys.npy",
+    "student.partial/checkpoints",
+    "student.partial/checkpoints/*/complete",
+    "graph.partial",
+)
 
 
 @pytest.mark.parametrize("until", KILLED_AT)
@@ -125,18 +133,75 @@ def test_export_of_an_existing_model(tmp_path: Path, pooling: str, dense: int | 
     assert np.sum(expected * QueryEncoder.load(result.bundle).encode(texts), axis=1).min() > 0.99
 
 
-def test_check_measures_the_same_again(tiny_bundle: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "tiny"
-    shutil.copytree(tiny_bundle, copy)
-    shutil.copytree(pipeline.work_folder(tiny_bundle), pipeline.work_folder(copy))
+def copied(bundle: Path, target: Path) -> Path:
+    shutil.copytree(bundle, target)
+    return target
+
+
+def test_check_measures_the_same_again_without_the_work_folder(tiny_bundle: Path, tmp_path: Path) -> None:
+    copy = copied(tiny_bundle, tmp_path / "tiny")
     before = hashes(copy)
     assert edgeleaf.check(copy).passed
     assert hashes(copy) == before
 
 
+def test_check_with_texts_of_ones_own(tiny_bundle: Path, tmp_path: Path) -> None:
+    copy = copied(tiny_bundle, tmp_path / "tiny")
+    (tmp_path / "mine.txt").write_text("\n".join(tiny_texts(30, low=2, high=9, seed=31)))
+    certificate = edgeleaf.check(copy, texts=[tmp_path / "mine.txt"])
+    assert certificate.queries == 30
+    assert certificate.texts == "queries of mine.txt, documents from documentation found on the machine"
+    Manifest.read(copy).verify(copy)
+    assert "mine.txt" in (copy / "README.md").read_text()
+
+
+def test_check_repairs_what_a_killed_check_left(tiny_bundle: Path, tmp_path: Path) -> None:
+    copy = copied(tiny_bundle, tmp_path / "tiny")
+    before = hashes(copy)
+    (copy / "certificate.json").write_text("half")
+    assert edgeleaf.check(copy).passed
+    assert hashes(copy) == before
+
+
+def test_check_below_a_gate_says_so_on_the_card_too(tiny_bundle: Path, tmp_path: Path) -> None:
+    copy = copied(tiny_bundle, tmp_path / "tiny")
+    manifest = json.loads((copy / "edgeleaf.json").read_text())
+    manifest["gates"]["cosine_mean"] = 0.999
+    (copy / "edgeleaf.json").write_text(json.dumps(manifest))
+    certificate = edgeleaf.check(copy)
+    assert certificate.failures[0].startswith("gate cosine_mean: 0.9")
+    assert "NOT every gate passed" in (copy / "README.md").read_text()
+    Manifest.read(copy).verify(copy)
+
+
+def test_changed_texts_are_collected_again(tiny_recipe: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "recipe"
+    shutil.copytree(tiny_recipe.parent, folder)
+    with (folder / "queries.txt").open("a") as queries:
+        queries.write("\n".join(tiny_texts(200, low=9, high=9, seed=77)))
+    student = edgeleaf.distill(folder / "tiny.toml", output=tmp_path / "tiny")
+    held_out = (student.parent.parent / "texts" / "held_out.jsonl").read_text()
+    assert held_out != (tiny_bundle / "held_out.jsonl").read_text()
+    texts = (student.parent.parent / "texts" / "train.jsonl").stat().st_mtime_ns
+    edgeleaf.distill(folder / "tiny.toml", output=tmp_path / "tiny")
+    assert (student.parent.parent / "texts" / "train.jsonl").stat().st_mtime_ns == texts
+
+
+def test_prompts_of_an_exported_model_are_kept(tmp_path: Path) -> None:
+    folder = make_tiny_model(tmp_path / "model", seed=7, hidden=32)
+    path = folder / "config_sentence_transformers.json"
+    prompts = {"query": "search: ", "passage": "text: "}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"prompts": prompts, "default_prompt_name": "query"}))
+    spec = steps.export_spec(str(folder), max_length=None, query_prompt=None)
+    assert (spec.query_prompt, spec.document_prompt, spec.max_length) == ("search: ", "text: ", 64)
+    steps.normalized_copy(tmp_path / "copy", folder, spec)
+    student = load_sentence_transformer(tmp_path / "copy" / "student")
+    assert student.default_prompt_name is None
+    assert student.prompts == {"query": "search: ", "document": "text: "}
+
+
 def test_check_refuses_another_teacher(tiny_bundle: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "tiny"
-    shutil.copytree(tiny_bundle, copy)
+    copy = copied(tiny_bundle, tmp_path / "tiny")
     other = make_tiny_model(tmp_path / "other", seed=6, hidden=64, dense=48)
     manifest = json.loads((copy / "edgeleaf.json").read_text())
     manifest["space"]["teacher"] = str(other)

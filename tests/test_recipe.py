@@ -39,8 +39,8 @@ def test_the_four_recipes_are_there() -> None:
 
 
 def test_sources_and_defaults(tmp_path: Path) -> None:
-    found = read(tmp_path, GOOD + '[[texts.sources]]\nfiles = ["a.txt"]\nkind = "query"\nweight = 2\n')
-    assert found.texts.sources == (MachineSource(), FilesSource(("a.txt",), "query", weight=2.0))
+    found = read(tmp_path, GOOD + '[[texts.sources]]\nfiles = ["a.txt"]\nkind = "query"\nweight = 0.5\ncolumn = 0\n')
+    assert found.texts.sources == (MachineSource(), FilesSource(("a.txt",), "query", column=0, weight=0.5))
     assert found.objective.batch_size == 32
     assert found.gates.file_mb == 24.0
 
@@ -55,6 +55,7 @@ def test_sources_and_defaults(tmp_path: Path) -> None:
         (("[texts]", "[texts]\nlimit = 1"), "texts.limit is 1; allowed: 64 to 1000000000"),
         (("[texts]", "[texts]\nlimit = true"), "texts.limit is true; a whole number is needed"),
         (("[texts]", "[texts]\nlimit = 10.5"), "texts.limit is 10.5; a whole number is needed"),
+        (("machine = true", "machine = true\nweight = -1"), "texts.sources[0].weight is -1.0; allowed: 0 to"),
         (("machine = true", "machine = false"), "texts.sources[0].machine is false; allowed: true"),
         (("machine = true", ""), "texts.sources[0] needs exactly one of: files"),
         (

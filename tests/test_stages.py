@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeleaf.errors import BundleError
 from edgeleaf.stages import Stages
 
 
@@ -28,8 +29,16 @@ def test_a_finished_stage_is_not_run_again(tmp_path: Path) -> None:
 def test_force_runs_it_again(tmp_path: Path) -> None:
     ran: list[str] = []
     Stages(tmp_path).run("a", {"x": 1}, write(ran, "a"))
-    Stages(tmp_path, force=True).run("a", {"x": 1}, write(ran, "a"))
+    with Stages(tmp_path, force=True) as stages:
+        stages.run("a", {"x": 1}, write(ran, "a"))
     assert ran == ["a", "a"]
+
+
+def test_one_run_at_a_time(tmp_path: Path) -> None:
+    with Stages(tmp_path), pytest.raises(BundleError, match="another run is at work there"), Stages(tmp_path):
+        pass
+    with Stages(tmp_path):
+        pass
 
 
 def test_a_changed_input_runs_it_and_what_follows(tmp_path: Path) -> None:

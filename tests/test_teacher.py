@@ -22,8 +22,11 @@ SPACE = VectorSpace("t", None, "0" * 64, "mean", True, "q: ", "", 4)
 class Counting:
     """A teacher whose vector tells text and kind, and that counts what it is asked."""
 
-    def __init__(self, space: VectorSpace = SPACE, stop_after: int = 10**9, scale: float = 1.0) -> None:
+    def __init__(
+        self, space: VectorSpace = SPACE, stop_after: int = 10**9, scale: float = 1.0, max_length: int = 32
+    ) -> None:
         self.space = space
+        self.max_length = max_length
         self.asked: list[str] = []
         self._stop_after = stop_after
         self._scale = scale
@@ -62,6 +65,13 @@ def test_cached_by_text_and_kind(tmp_path: Path) -> None:
 def test_another_space_shares_nothing(tmp_path: Path) -> None:
     teacher_vectors([Text("t1", "query")], Counting(), tmp_path)
     other = Counting(space=replace(SPACE, weights_sha256="1" * 64))
+    teacher_vectors([Text("t1", "query")], other, tmp_path)
+    assert other.asked == ["t1"]
+
+
+def test_another_window_shares_nothing(tmp_path: Path) -> None:
+    teacher_vectors([Text("t1", "query")], Counting(), tmp_path)
+    other = Counting(max_length=64)
     teacher_vectors([Text("t1", "query")], other, tmp_path)
     assert other.asked == ["t1"]
 

@@ -49,6 +49,7 @@ def certify(
     gates: object,
     query_prompt: str,
     space: Mapping[str, str | int | bool | None],
+    texts: str = "held-out texts",
     threads: int = 2,
     code_points: bool = False,
 ) -> Certificate:
@@ -63,6 +64,7 @@ def certify(
         gates: limits by name, see ``edgeleaf.recipe.Gates``; ``None`` is not asked.
         query_prompt: what the fused file puts before a query, and what the other rungs are given.
         space: the teacher's vector space, shown as it comes.
+        texts: where queries and documents come from, shown as it is.
         threads: processor threads; does not appear in the certificate.
         code_points: also compare the token ids of every Unicode code point (half a minute).
 
@@ -149,6 +151,7 @@ def certify(
         max_length=ladder.max_length,
         file_sha256=layout.sha256(file),
         measured_on=_measured_on(),
+        texts=texts,
         queries=len(queries),
         documents=len(documents),
         sizes_mb=sizes_mb,
@@ -187,7 +190,7 @@ def _check_inputs(
     teacher_documents: npt.NDArray[Any],
 ) -> None:
     if not queries:
-        raise TextsError("no held-out queries to check with; give some with --queries")
+        raise TextsError("no held-out queries to check with; give some with --texts")
     if len(documents) <= K:
         raise TextsError(f"{len(documents)} documents; overlap@{K} means something from {K + 1} on: give more")
     for name, texts, vectors in (("queries", queries, teacher_queries), ("documents", documents, teacher_documents)):

@@ -100,6 +100,7 @@ class Certificate:
         max_length: its window in tokens.
         file_sha256: of the query_encoder.onnx that was measured.
         measured_on: architecture, processor features that choose kernels, onnxruntime version.
+        texts: where the queries and documents come from.
         queries, documents: how many held-out queries and teacher-encoded documents.
         sizes_mb: 10^6 bytes of each rung, by its place in the bundle.
         rungs: the ladder, torch student first, fused file last.
@@ -115,6 +116,7 @@ class Certificate:
     max_length: int
     file_sha256: str
     measured_on: Mapping[str, str]
+    texts: str
     queries: int
     documents: int
     sizes_mb: Mapping[str, float]

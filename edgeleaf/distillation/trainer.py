@@ -70,7 +70,7 @@ def train(
     disable_progress_bar()
     steps = max(1, math.ceil(objective.epochs * math.ceil(len(train_set.texts) / objective.batch_size)))
     device = model.device.type
-    resume = _last_complete(checkpoints)
+    resume = last_checkpoint(checkpoints)
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(checkpoints),
         max_steps=steps,
@@ -114,10 +114,13 @@ def train(
 
 
 def write_student(model: Any, curve: list[dict[str, float]], folder: Path) -> None:
-    """Save a student with its training curve, as JSON and as a plot."""
-    save_student(model, folder)
-    write_json(folder / CURVE, curve)
-    _plot(curve, folder / CURVE_PLOT)
+    """Save a student with its training curve, as JSON and as a plot; the folder is whole or absent."""
+    new = folder.with_name(f"{folder.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    save_student(model, new)
+    write_json(new / CURVE, curve)
+    _plot(curve, new / CURVE_PLOT)
+    new.replace(folder)
 
 
 class LeafTrainer(SentenceTransformerTrainer):  # type: ignore[misc]
@@ -152,7 +155,9 @@ class HeldOutEvaluator(SentenceEvaluator):  # type: ignore[misc]
             vectors = model.encode(list(self._held_out.texts), batch_size=BATCH_SIZE, show_progress_bar=False)
         teacher = self._held_out.vectors.astype(np.float32)
         teacher /= np.linalg.norm(teacher, axis=1, keepdims=True)
-        cosine = float(np.mean(np.sum(np.asarray(vectors, dtype=np.float32) * teacher, axis=1)))
+        student = np.asarray(vectors, dtype=np.float32)
+        student /= np.linalg.norm(student, axis=1, keepdims=True)  # autocast's own norm is off by 0.1%
+        cosine = float(np.mean(np.sum(student * teacher, axis=1)))
         progress.say(f"held-out cosine to the teacher: {cosine:.4f}")
         return {"held_out_loss": round(2 - 2 * cosine, 6), "held_out_cosine": round(cosine, 6)}
 
@@ -179,8 +184,8 @@ class _Checkpoints(TrainerCallback):  # type: ignore[misc]
         (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
 
 
-def _last_complete(checkpoints: Path) -> Path | None:
-    """Return the newest checkpoint that is whole, and remove those that a kill left in pieces."""
+def last_checkpoint(checkpoints: Path) -> Path | None:
+    """Return the newest checkpoint that is whole, if there is one; remove those that a kill left in pieces."""
     whole = []
     for folder in checkpoints.glob("checkpoint-*"):
         if (folder / COMPLETE).is_file():

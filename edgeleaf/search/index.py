@@ -64,8 +64,7 @@ class Index:
         Raises:
             BundleError: ``folder`` is there and is no index.
         """
-        if folder.exists() and not (folder / HEADER).is_file():
-            raise BundleError(f"{folder} is there and is no index; give a new folder, or one that edgeleaf wrote")
+        self.check_target(folder)
         new = folder.with_name(f".{folder.name}.new")
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(parents=True)
@@ -76,6 +75,12 @@ class Index:
         write_json(new / HEADER, header)
         shutil.rmtree(folder, ignore_errors=True)
         new.replace(folder)
+
+    @staticmethod
+    def check_target(folder: Path) -> None:
+        """Raise BundleError where ``folder`` is there and is no index."""
+        if folder.exists() and not (folder / HEADER).is_file():
+            raise BundleError(f"{folder} is there and is no index; give a new folder, or one that edgeleaf wrote")
 
     @staticmethod
     def load(folder: str | Path) -> Index:

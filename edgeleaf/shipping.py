@@ -1,0 +1,158 @@
+"""A student folder to a shipped bundle: graph, quantised, fused, assembled, checked, benchmarked, put in place."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeleaf import __version__, models, progress, steps
+from edgeleaf import bundle as layout
+from edgeleaf.bundle import Manifest, VectorSpace
+from edgeleaf.card import model_card
+from edgeleaf.errors import GateFailed
+from edgeleaf.recipe import BenchmarkSpec, Gates
+from edgeleaf.stages import STAGE, Stages
+
+if TYPE_CHECKING:
+    from edgeleaf.certify import Certificate
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run leaves: the bundle, its certificate and its latencies."""
+
+    bundle: Path
+    manifest: Manifest
+    certificate: Certificate
+    latency: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is shipped, and what it must reach.
+
+    Args:
+        name, description: of the recipe, or of the model that is exported.
+        space: the vector space of the outputs.
+        teacher: the teacher's folder.
+        teacher_max_length, max_length: windows of teacher and student in tokens.
+        made_by: how the student was made, for the manifest.
+        origin: where the texts it is checked with come from.
+        gates, benchmark: of the recipe.
+        torch_student: whether the student is timed beside its teacher; an exported model is its own teacher.
+    """
+
+    name: str
+    description: str
+    space: VectorSpace
+    teacher: Path
+    teacher_max_length: int
+    max_length: int
+    made_by: Mapping[str, Any]
+    origin: str
+    gates: Gates
+    benchmark: BenchmarkSpec
+    torch_student: bool = True
+
+
+def ship(job: Job, stages: Stages, texts: Path, vectors: Path, student: Path, output: Path) -> Result:
+    """Make the bundle of a student, and put it at ``output`` if every gate passes.
+
+    Args:
+        job: what is shipped.
+        stages: where the work is done.
+        texts: folder with ``held_out.jsonl``.
+        vectors: folder with ``held_out.npy``, the teacher's vectors of them.
+        student: folder with ``student/``, a sentence-transformers model.
+        output: the bundle's place.
+
+    Raises:
+        GateFailed: the certificate is below a gate; nothing is put at ``output``.
+    """
+    graph = stages.run("graph", {"student": student}, lambda folder: steps.graph(folder, student, texts))
+    quantized = stages.run("quantized", {"graph": graph}, lambda folder: steps.quantized(folder, graph))
+    fused = stages.run(
+        "fused",
+        {"quantized": quantized, "space": job.space, "max_length": job.max_length},
+        lambda folder: steps.fused(folder, quantized, student, job.space, job.max_length),
+    )
+    assembled = stages.run(
+        "assembled",
+        {"texts": texts, "graph": graph, "fused": fused, "job": [job.name, job.description, job.made_by, job.origin]},
+        lambda folder: _assemble(folder, job, texts, student, graph, quantized, fused),
+    )
+    checked = stages.run(
+        "checked",
+        {"assembled": assembled, "vectors": vectors, "gates": job.gates},
+        lambda folder: steps.write_certificate(
+            steps.certify_bundle(assembled, texts, vectors, job.space, job.gates, job.origin), folder
+        ),
+    )
+    certificate = steps.read_certificate(checked)
+    if not certificate.passed:
+        failures = "; ".join(certificate.failures)
+        raise GateFailed(f"not shipped: {failures} (see {checked / layout.CERTIFICATE_PAGE})")
+    timed = stages.run(
+        "benchmarked",
+        {"assembled": assembled, "benchmark": job.benchmark},
+        lambda folder: steps.benchmark(
+            assembled, into=folder, spec=job.benchmark, teacher=job.teacher, torch_student=job.torch_student
+        ),
+    )
+    latency = json.loads((timed / layout.LATENCY).read_text(encoding="utf-8"))
+    manifest = _place(job, (assembled, checked, timed), certificate, output)
+    return Result(output, manifest, certificate, latency)
+
+
+def write_card(manifest: Manifest, certificate: Certificate, folder: Path) -> None:
+    """Write the model card of a bundle."""
+    layout.write_text(folder / layout.MODEL_CARD, model_card(manifest, certificate))
+
+
+def _assemble(folder: Path, job: Job, texts: Path, student: Path, graph: Path, quantized: Path, fused: Path) -> None:
+    """Put student, graphs, fused file, held-out texts and golden pack together, with a first manifest."""
+    from edgeleaf.golden import write_golden
+
+    for source in (student, graph, quantized, fused):
+        steps.link_tree(source, folder, leave=(STAGE, steps.QUANTIZATION))
+    shutil.copyfile(texts / layout.HELD_OUT, folder / layout.HELD_OUT)
+    queries = [text.text for text in steps.read(folder, "held_out") if text.kind == "query"]
+    write_golden(folder, queries, max_length=job.max_length, prompt=job.space.query_prompt)
+    manifest = Manifest(
+        space=job.space,
+        recipe=job.name,
+        description=job.description,
+        teacher_max_length=job.teacher_max_length,
+        student={**job.made_by, "weights_sha256": models.weights_sha256(folder / layout.STUDENT)},
+        tokenizer=steps.tokenizer_facts(folder, job.max_length),
+        quantization=json.loads((quantized / steps.QUANTIZATION).read_text(encoding="utf-8")),
+        gates={},
+        held_out={"origin": job.origin, "texts": len(steps.read(folder, "held_out"))},
+        dims=(job.space.dim,),
+        files={name: digest for name, digest in layout.hash_files(folder).items() if name != STAGE},
+        edgeleaf_version=__version__,
+    )
+    manifest.write(folder)
+
+
+def _place(job: Job, stages: tuple[Path, ...], certificate: Certificate, output: Path) -> Manifest:
+    """Put the bundle together beside its place, then move it there in one step."""
+    progress.say(f"ship: {output}")
+    new, old = output.with_name(f".{output.name}.new"), output.with_name(f".{output.name}.old")
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    for stage in stages:
+        shutil.copytree(stage, new, dirs_exist_ok=True, ignore=shutil.ignore_patterns(STAGE))
+    manifest = Manifest.read(new)
+    write_card(manifest, certificate, new)
+    manifest = replace(manifest, gates=asdict(job.gates), files=layout.hash_files(new))
+    manifest.write(new)
+    if output.exists():
+        output.replace(old)
+    new.replace(output)
+    shutil.rmtree(old, ignore_errors=True)
+    return manifest
