@@ -275,7 +275,7 @@ def _print_result(result: Result, as_json: bool) -> None:
             f"{before['cosine_mean']:.4f} student, {after['cosine_mean']:.4f} quantised and fused",
         ),
         ("overlap@10", f"{before['overlap_at_10']:.3f} student, {after['overlap_at_10']:.3f} quantised and fused"),
-        ("token mismatches", f"{summary['token_mismatches']} of {summary['token_texts']} texts"),
+        ("token mismatches", f"{summary['token_mismatches']} of {summary['token_texts']:,} texts"),
         (
             f"p50, {summary['tokens']} tokens, {summary['threads']} thread",
             f"{fused:.2f} ms from the string{beside}",

@@ -149,8 +149,7 @@ def check(bundle: str | Path, *, texts: Sequence[str | Path] = ()) -> Certificat
     Raises:
         BundleError, ModelError, TextsError: the bundle is damaged, its teacher or the texts cannot be had.
     """
-    folder = Path(bundle).resolve()
-    manifest = Manifest.read(folder)
+    manifest, folder = Manifest.read(Path(bundle)), Path(bundle).resolve()
     written_here = (layout.CERTIFICATE, layout.CERTIFICATE_PAGE, layout.MODEL_CARD)
     manifest.verify(folder, leave=written_here)
     steps.require_distill()
@@ -178,8 +177,7 @@ def bench(bundle: str | Path, *, repeats: int | None = None, alone: bool = False
         repeats: timed calls for each length; 100 where it is None.
         alone: measure the fused file only: no teacher, no torch.
     """
-    folder = Path(bundle).resolve()
-    manifest = Manifest.read(folder)
+    manifest, folder = Manifest.read(Path(bundle)), Path(bundle).resolve()
     manifest.verify(folder, layout.QUERY_ENCODER, layout.GOLDEN)
     spec = BenchmarkSpec()
     return steps.benchmark(

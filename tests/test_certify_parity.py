@@ -14,6 +14,8 @@ from edgeleaf.errors import BundleError
 
 from .test_latency import WORDS, tiny_fused
 
+EVERY = parity._code_point_texts  # before conftest makes pipelines try fewer
+
 
 def by(cut: Callable[[str], list[int]]) -> parity.TokenIds:
     return lambda texts: [cut(text) for text in texts]
@@ -61,15 +63,18 @@ def test_a_mistake_that_needs_neighbours_is_caught() -> None:
 
 
 def test_the_sweep_tries_every_code_point_once() -> None:
-    seen: list[str] = []
+    alone = [text[i + 1] for text in EVERY() for i in range(0, len(text), 6)]
+    inside = [text[i + 4] for text in EVERY() for i in range(0, len(text), 6)]
+    assert alone == inside
+    assert len(alone) == len(set(alone)) == 0x110000 - 0x800
+    assert sum(1 for _ in EVERY()) == parity.CODE_POINT_TEXTS
 
-    def watch(texts: Sequence[str]) -> list[list[int]]:
-        seen.extend(text[1] for text in texts if len(text) == 5 and text[2:4] == "b ")
-        return [[] for _ in texts]
 
-    found = token_parity(watch, by(lambda text: []), code_points=True)
-    assert found.code_points
-    assert len(seen) == len(set(seen)) == 0x110000 - 0x800
+def test_a_code_point_that_is_cut_differently_is_found() -> None:
+    found = token_parity(
+        by(lambda text: [1]), by(lambda text: [1 + (chr(64) in text and len(text) == 5)]), code_points=True
+    )
+    assert (found.code_points, found.mismatches) == (True, 1)
 
 
 def test_the_prompt_goes_before_each_text() -> None:

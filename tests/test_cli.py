@@ -6,12 +6,14 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edgeleaf import QueryEncoder
+from edgeleaf.search import Index
 
 from .conftest import tiny_texts
 
@@ -66,7 +68,7 @@ def test_version_and_help() -> None:
         ),
         (["info", "none"], "edgeleaf: none: no such bundle folder; make one with: edgeleaf run RECIPE -o none"),
         (["run", "none.toml", "-o", "out"], "edgeleaf: none.toml: no such recipe"),
-        (["export", "./none", "-o", "out"], "edgeleaf: ./none"),
+        (["export", "./none", "-o", "out"], "edgeleaf: no folder './none'"),
         (["check", "none"], "edgeleaf: none: no such bundle folder"),
         (["bench", "none"], "edgeleaf: none: no such bundle folder"),
     ],
@@ -114,6 +116,16 @@ def test_index_and_search(tiny_bundle: Path, tmp_path: Path) -> None:
     assert (done.returncode, "40 documents" in done.stdout) == (0, True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus.jsonl", "index"]
     lines = edgeleaf("search", tiny_bundle, tmp_path / "index", *texts[:10], "-k", 5, "--json").stdout.splitlines()
-    hits = [json.loads(line)["hits"] for line in lines]
-    assert [len(found) for found in hits] == [5] * 10
-    assert sum(f"d{i}" in [hit["id"] for hit in found] for i, found in enumerate(hits)) >= 8
+    found = [[hit["id"] for hit in json.loads(line)["hits"]] for line in lines]
+    index = Index.load(tmp_path / "index")
+    scores = QueryEncoder.load(tiny_bundle).encode(texts[:10]) @ np.asarray(index.vectors, dtype=np.float32).T
+    assert found == [[f"d{row}" for row in rows[:5]] for rows in np.argsort(-scores, axis=1, kind="stable")]
+    assert "d" in edgeleaf("search", tiny_bundle, tmp_path / "index", "lost parcel").stdout
+
+
+def test_searching_with_another_space_exits_2(tiny_bundle: Path, tmp_path: Path) -> None:
+    encoder = QueryEncoder.load(tiny_bundle)
+    other = replace(encoder.space, weights_sha256="0" * 64)
+    Index(space=other, documents=[("a", "b")], vectors=encoder.encode(["b"])).save(tmp_path / "index")
+    done = edgeleaf("search", tiny_bundle, tmp_path / "index", "lost parcel")
+    assert (done.returncode, "cannot search an index of the space" in done.stderr) == (2, True)

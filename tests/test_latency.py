@@ -40,7 +40,7 @@ def tiny_fused(table: np.ndarray) -> onnx.ModelProto:
     norm = g.Sqrt(g.ReduceSum(g.Mul(total, total), np.array([1]), keepdims=1))
     g.output(g.Div(total, norm), "embedding", TensorProto.FLOAT, ["batch", table.shape[1]])
     model = g.model()
-    onnx.helper.set_model_props(model, {"edgeleaf.space": json.dumps(asdict(SPACE))})
+    onnx.helper.set_model_props(model, {"edgeleaf.space": json.dumps(asdict(SPACE)), "edgeleaf.schema_version": "1"})
     return model
 
 

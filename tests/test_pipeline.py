@@ -10,13 +10,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 
 import edgeleaf
-from edgeleaf import QueryEncoder, pipeline, steps
+from edgeleaf import QueryEncoder, latency, pipeline, steps
 from edgeleaf.bundle import Manifest, sha256
 from edgeleaf.errors import BundleError, GateFailed, ModelError
 from edgeleaf.golden import read_golden
@@ -32,9 +33,8 @@ def hashes(bundle: Path) -> dict[str, str]:
 
 def test_bundle_holds_what_the_design_says(tiny_bundle: Path) -> None:
     names = "edgeleaf.json query_encoder.onnx onnx/model.onnx onnx/model_qint8.onnx student/modules.json "
-    for name in (
-        names + "held_out.jsonl golden.jsonl certificate.json certificate.html latency.json README.md"
-    ).split():
+    names += "held_out.jsonl golden.jsonl certificate.json certificate.html latency.json README.md"
+    for name in names.split():
         assert (tiny_bundle / name).is_file(), name
     manifest = Manifest.read(tiny_bundle)
     manifest.verify(tiny_bundle)
@@ -77,6 +77,16 @@ def test_student_is_closer_to_its_teacher_than_chance(tiny_bundle: Path) -> None
     assert certificate["parity"]["mismatches"] == 0
 
 
+def only_fused_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spare a test the seconds that torch takes to load in every timing process."""
+    measure = latency.measure
+
+    def fused_only(bundle: Path, **options: Any) -> dict[str, Any]:
+        return measure(bundle, **(options | {"teacher": None, "include_student": False}))
+
+    monkeypatch.setattr(latency, "measure", fused_only)
+
+
 KILLED_AT = (
     "vector-cache/*/00000.keys.npy",
     "student.partial/checkpoints",
@@ -86,7 +96,9 @@ KILLED_AT = (
 
 
 @pytest.mark.parametrize("until", KILLED_AT)
-def test_a_killed_run_ends_in_the_same_bundle(tiny_recipe: Path, tiny_bundle: Path, tmp_path: Path, until: str) -> None:
+def test_a_killed_run_ends_in_the_same_bundle(
+    tiny_recipe: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, until: str
+) -> None:
     output = tmp_path / "tiny"
     command = [sys.executable, "-m", "edgeleaf.cli", "run", str(tiny_recipe), "-o", str(output)]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True) as run:
@@ -95,6 +107,7 @@ def test_a_killed_run_ends_in_the_same_bundle(tiny_recipe: Path, tiny_bundle: Pa
             time.sleep(0.005)
         os.killpg(run.pid, signal.SIGKILL)
     assert not output.exists()
+    only_fused_is_timed(monkeypatch)
     pipeline.run(tiny_recipe, output=output)
     assert hashes(output) == hashes(tiny_bundle)
 
@@ -119,9 +132,12 @@ def test_output_that_is_something_else_is_left_alone(tiny_recipe: Path, tmp_path
 
 
 @pytest.mark.parametrize(("pooling", "dense"), [("mean", None), ("cls", None), ("mean", 40)])
-def test_export_of_an_existing_model(tmp_path: Path, pooling: str, dense: int | None) -> None:
+def test_export_of_an_existing_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pooling: str, dense: int | None
+) -> None:
     from sentence_transformers import SentenceTransformer
 
+    only_fused_is_timed(monkeypatch)
     folder = make_tiny_model(tmp_path / "model", seed=5, hidden=32, pooling=pooling, dense=dense)
     queries = tmp_path / "queries.txt"
     texts = tiny_texts(300, low=2, high=10, seed=8)

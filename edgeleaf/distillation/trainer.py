@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import shutil
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +98,8 @@ def train(
         disable_tqdm=True,
         dataloader_pin_memory=device != "cpu",
     )
-    with progress.bar("distil (LEAF)", steps) as advance:
+    with progress.bar("distil (LEAF)", steps) as advance, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="mtime may not be reliable")
         trainer = LeafTrainer(
             model=model,
             args=arguments,
