@@ -78,11 +78,13 @@ def test_training_brings_the_student_closer(
     tiny_student: Path, examples: tuple[Examples, Examples], tmp_path: Path
 ) -> None:
     train_set, held_out = examples
-    model = started(tiny_student, train_set)
+    torch.manual_seed(0)
+    model = build_student(tiny_student, dim=48, max_length=32)  # its projection is random: far from the teacher
     curve = train(model, train_set, held_out, objective=SPEC, seed=0, checkpoints=tmp_path / "checkpoints")
     cosines = [entry["held_out_cosine"] for entry in curve if "held_out_cosine" in entry]
     assert [entry["step"] for entry in curve if "held_out_cosine" in entry] == [0, 7, 14, 21, 28, 35, 40]
-    assert cosines[-1] > cosines[0]
+    assert abs(cosines[0]) < 0.4
+    assert cosines[-1] > 0.7
     write_student(model, curve, tmp_path / "student")
     assert (tmp_path / "student" / "training.svg").read_text().startswith("<?xml")
 
