@@ -1,7 +1,7 @@
 """One bundle's latency, from the string: percentiles by query length, cold load, memory, beside teacher and student.
 
-Every system runs in fresh processes (``python -m edgeleaf.latency``: a job as JSON on standard input, a result as JSON
-on standard output), one a thread count and round; systems take turns, so that a drifting machine hurts all alike.
+Every system runs in fresh processes (``edgeleaf.latency_worker``), one a thread count and round; systems take turns, so
+that a drifting machine hurts all alike.
 The fused file alone needs numpy and onnxruntime, nothing else.
 """
 
@@ -10,13 +10,10 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import platform
-import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from importlib import metadata
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +21,11 @@ from edgeleaf import bundle as layout
 from edgeleaf import progress
 from edgeleaf.errors import BundleError, EdgeleafError, MissingExtra, ModelError
 from edgeleaf.golden import read_golden
+from edgeleaf.latency_worker import FUSED, STUDENT, TEACHER, WARMUP_VISITS
+from edgeleaf.machine import machine
 
 SCHEMA_VERSION = 1
 
-FUSED, STUDENT, TEACHER = "fused", "student", "teacher"
 TITLES = {FUSED: "fused file", STUDENT: "torch student", TEACHER: "teacher"}
 
 THREADS = (1, 2)
@@ -35,18 +33,10 @@ LENGTHS = (4, 8, 16, 32, 64, 128)
 REPEATS = 100
 TORCH_REPEATS = 30
 TEXTS_A_LENGTH = 6
-WARMUP_VISITS = 3
 ROUNDS = 2
 BUDGET_S = 5.0
 """Timed seconds that one process may take: a slow teacher gets fewer repeats, and the report says so."""
-LEAST_REPEATS = 3
 BUSY_SHARE = 0.9
-
-KERNEL_FEATURES = (
-    *("sse4_2", "avx", "avx2", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx512_bf16", "avx512_fp16", "avx_vnni"),
-    *("amx_int8", "amx_bf16", "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve", "sve2", "sme"),
-)
-"""Processor features that decide which kernels run."""
 
 
 def measure(
@@ -245,44 +235,6 @@ def _footprint(report: Mapping[str, Any]) -> str:
     return "\n".join([*lines, *report["notes"]])
 
 
-def machine() -> dict[str, Any]:
-    """Return what a latency depends on: processor, features that choose kernels, cores, system, versions."""
-    name, features = _processor()
-    return {
-        "processor": name,
-        "architecture": platform.machine(),
-        "features": features,
-        "cores": os.cpu_count(),
-        "os": f"{platform.system()} {platform.release()}",
-        "python": platform.python_version(),
-        "onnxruntime": _version("onnxruntime"),
-        "torch": _version("torch"),
-    }
-
-
-def _processor() -> tuple[str, list[str]]:
-    fields: dict[str, str] = {}
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            key, _, value = line.partition(":")
-            fields.setdefault(key.strip(), value.strip())
-    except OSError:
-        if sys.platform == "darwin":
-            ask = ["sysctl", "-n", "machdep.cpu.brand_string"]
-            fields["model name"] = subprocess.run(ask, capture_output=True, text=True, check=False).stdout.strip()
-    flags = set((fields.get("flags") or fields.get("Features") or "").split())
-    part = " ".join(f"{key} {fields[key]}" for key in ("CPU implementer", "CPU part") if key in fields)
-    name = fields.get("model name") or part or platform.processor() or "not known"
-    return name, [feature for feature in KERNEL_FEATURES if feature in flags]
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def _rank(item: tuple[tuple[str, int], Any]) -> tuple[int, int]:
     (name, threads), _ = item
     return list(TITLES).index(name), threads
@@ -322,7 +274,7 @@ def _run(job: Mapping[str, Any]) -> dict[str, Any]:
     budget = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), count)
     quiet = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONIOENCODING": "utf-8"}
     done = subprocess.run(
-        [sys.executable, "-m", "edgeleaf.latency"],
+        [sys.executable, "-m", "edgeleaf.latency_worker"],
         input=json.dumps({**job, "spawned": time.time()}),
         capture_output=True,
         encoding="utf-8",
@@ -334,107 +286,3 @@ def _run(job: Mapping[str, Any]) -> dict[str, Any]:
         raise EdgeleafError(f"timing the {TITLES[job['system']]} with {count} threads failed: {last}")
     result: dict[str, Any] = json.loads(done.stdout)
     return result
-
-
-def _work(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Measure one system in this process: imports, load to first vector, then every length in random order."""
-    texts: dict[str, list[str]] = job["texts"]
-    first = next(iter(texts.values()))[0]
-    load = _LOADERS[job["system"]]()
-    import_s = time.time() - job["spawned"]
-    start = time.perf_counter()
-    encode = load(job)
-    encode(first)
-    loaded = time.perf_counter()
-
-    dice = random.Random(job["seed"])
-    for visit in range(WARMUP_VISITS):
-        if visit and time.perf_counter() - loaded > job["budget_s"] / 4:
-            break
-        for choice in texts.values():
-            encode(dice.choice(choice))
-    times_ms: dict[str, list[float]] = {tokens: [] for tokens in texts}
-    visits = list(texts)
-    processor, wall = time.process_time(), time.perf_counter()
-    for repeat in range(job["repeats"]):
-        if repeat >= LEAST_REPEATS and time.perf_counter() - wall > job["budget_s"]:
-            break
-        dice.shuffle(visits)
-        for tokens in visits:
-            text = dice.choice(texts[tokens])
-            begin = time.perf_counter()
-            encode(text)
-            times_ms[tokens].append(round(1000 * (time.perf_counter() - begin), 4))
-    busy = (time.process_time() - processor) / (time.perf_counter() - wall)
-    return {
-        "import_ms": round(1000 * import_s, 1),
-        "load_ms": round(1000 * (loaded - start), 1),
-        "peak_rss_mb": _peak_rss_mb(),
-        "busy_threads": round(busy, 2),
-        "times_ms": times_ms,
-    }
-
-
-Load = Callable[[Mapping[str, Any]], Callable[[str], Any]]
-
-
-def _fused() -> Load:
-    import onnxruntime  # noqa: F401  # its import is not the encoder's load
-
-    from edgeleaf.encoder import QueryEncoder
-
-    def load(job: Mapping[str, Any]) -> Callable[[str], Any]:
-        encoder = QueryEncoder.load(job["path"], threads=job["threads"])
-        return lambda text: encoder.encode([text])
-
-    return load
-
-
-def _sentence_transformer() -> Load:
-    import torch
-    from sentence_transformers import SentenceTransformer
-
-    def load(job: Mapping[str, Any]) -> Callable[[str], Any]:
-        torch.set_num_threads(job["threads"])
-        torch.set_num_interop_threads(1)
-        model = SentenceTransformer(job["path"], device="cpu", local_files_only=True)
-        return lambda text: model.encode([text], prompt=job["prompt"], show_progress_bar=False)
-
-    return load
-
-
-_LOADERS: dict[str, Callable[[], Load]] = {
-    FUSED: _fused,
-    STUDENT: _sentence_transformer,
-    TEACHER: _sentence_transformer,
-}
-
-
-def _peak_rss_mb() -> float | None:
-    """Peak resident memory of this process in 10^6 bytes, where the system tells."""
-    try:
-        # ru_maxrss of a forked process starts at its parent's; VmHWM is this program's own.
-        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-            if line.startswith("VmHWM:"):
-                return round(int(line.split()[1]) * 1024 / 1e6, 1)
-    except OSError:
-        pass
-    if sys.platform != "darwin":
-        return None
-    import resource
-
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 1)
-
-
-def _main() -> None:
-    job = json.load(sys.stdin)
-    # Whatever a library prints must not mix with the result.
-    result_stream = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    result = _work(job)
-    with result_stream:
-        json.dump(result, result_stream)
-
-
-if __name__ == "__main__":
-    _main()

@@ -16,6 +16,8 @@ onnx = pytest.importorskip("onnx")
 from edgeleaf import latency  # noqa: E402
 from edgeleaf.bundle import VectorSpace  # noqa: E402
 from edgeleaf.errors import BundleError, EdgeleafError, ModelError  # noqa: E402
+from edgeleaf.latency_worker import LEAST_REPEATS  # noqa: E402
+from edgeleaf.machine import KERNEL_FEATURES, machine  # noqa: E402
 
 WORDS = ["[PAD]", "[UNK]", "red", "green", "blue", "one", "two", "three"]
 DIM = 4
@@ -114,7 +116,7 @@ def test_the_fused_worker_imports_neither_torch_nor_tokenizers(bundle: Path) -> 
     job |= {"texts": {"2": ["red red"]}, "repeats": 1, "budget_s": 1.0, "seed": 0, "spawned": 0.0}
     heavy = ["torch", "transformers", "tokenizers", "sentence_transformers", "onnx", "matplotlib", "jinja2", "rich"]
     code = (
-        "import json, sys; from edgeleaf import latency; latency._work(json.loads(sys.argv[1])); "
+        "import json, sys; from edgeleaf import latency_worker; latency_worker.work(json.loads(sys.argv[1])); "
         f"print([name for name in {heavy!r} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code, json.dumps(job)], capture_output=True, text=True, check=True)
@@ -131,7 +133,7 @@ def test_a_worker_that_fails_says_why_in_one_line(bundle: Path) -> None:
 def test_repeats_that_do_not_fit_the_budget_are_left_out_and_said(bundle: Path) -> None:
     report = latency.measure(bundle, threads=(1,), lengths=(2, 3), repeats=20, budget_s=0.0)
     counts = {len(length["times_ms"]) for length in report["systems"][0]["lengths"]}
-    assert counts == {latency.LEAST_REPEATS * latency.ROUNDS}
+    assert counts == {LEAST_REPEATS * latency.ROUNDS}
     assert "fused file, threads 1: 6 of 20 repeats fitted the time budget" in report["notes"]
 
 
@@ -173,6 +175,6 @@ def test_table_has_the_ratio_to_the_teacher() -> None:
 
 
 def test_machine_names_what_a_latency_depends_on() -> None:
-    here = latency.machine()
+    here = machine()
     assert here["processor"] and here["cores"] >= 1 and here["onnxruntime"]
-    assert set(here["features"]) <= set(latency.KERNEL_FEATURES)
+    assert set(here["features"]) <= set(KERNEL_FEATURES)

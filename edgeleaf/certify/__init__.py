@@ -206,7 +206,7 @@ def _check_inputs(
 def _measured_on() -> dict[str, str]:
     import onnxruntime as ort
 
-    from edgeleaf.latency import machine
+    from edgeleaf.machine import machine
 
     here = machine()
     return {

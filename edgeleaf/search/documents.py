@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeleaf.errors import TextsError
-from edgeleaf.texts import json_row, numbered_lines
+from edgeleaf.text_sources import json_row, numbered_lines
 
 
 def read_documents(path: Path) -> list[tuple[str, str]]:
