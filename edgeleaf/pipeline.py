@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from edgeleaf.certify import Certificate
     from edgeleaf.search import Hit, Index
 
-EXPORT_GATES = Gates(cosine_mean=0.99, cosine_p01=0.98, overlap_at_10=0.85)
-"""What the fused file of a model that is exported as it is must reach against the model itself."""
+EXPORT_GATES = Gates(cosine_mean=0.99, cosine_p01=0.98, overlap_at_10=0.85, file_mb=None)
+"""What the fused file of a model that is exported as it is must reach against the model itself, whatever its size."""
 
 
 def run(recipe: str | Path, *, output: str | Path, force: bool = False) -> Result:

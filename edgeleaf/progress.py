@@ -9,8 +9,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 _shown = False
+_live: Any = None
 LINE_EVERY_S = 15.0
 
 
@@ -21,10 +23,14 @@ def show() -> None:
 
 
 def say(message: str) -> None:
-    """Print one line to standard error, when progress is shown."""
-    if _shown:
-        sys.stderr.write(message + "\n")
-        sys.stderr.flush()
+    """Print one line to standard error, above the bar if there is one, when progress is shown."""
+    if not _shown:
+        return
+    if _live is not None:
+        _live.console.print(message, markup=False, highlight=False)
+        return
+    sys.stderr.write(message + "\n")
+    sys.stderr.flush()
 
 
 @contextmanager
@@ -58,9 +64,13 @@ def bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task(description, total=total)
-        yield lambda n: progress.advance(task, n)
+    global _live
+    with Progress(*columns, console=Console(stderr=True)) as _live:
+        progress, task = _live, _live.add_task(description, total=total)
+        try:
+            yield lambda n: progress.advance(task, n)
+        finally:
+            _live = None
 
 
 def _lines(description: str, total: int) -> Iterator[Callable[[int], None]]:
