@@ -108,7 +108,7 @@ class BenchmarkSpec:
     """How the latency is measured."""
 
     threads: tuple[int, ...] = (1, 2)
-    lengths: tuple[int, ...] = (4, 8, 16, 32, 64, 128)
+    lengths: tuple[Literal[4, 8, 16, 32, 64, 128], ...] = (4, 8, 16, 32, 64, 128)
     """Query lengths in tokens, special tokens included."""
     repeats: int = _between(1, 10**6, 100)
 
@@ -146,7 +146,13 @@ def load(path: Path | str) -> Recipe:
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{path}: not valid TOML: {error}") from None
     try:
-        return typing.cast(Recipe, _build(Recipe, table, ""))
+        recipe = typing.cast(Recipe, _build(Recipe, table, ""))
+        if min(recipe.benchmark.lengths) > recipe.student.max_length:
+            raise RecipeError(
+                f"benchmark.lengths start at {min(recipe.benchmark.lengths)} tokens; "
+                f"student.max_length is {recipe.student.max_length}"
+            )
+        return recipe
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from None
 
@@ -189,7 +195,8 @@ def _value(hint: Any, value: Any, key: str, limits: Any) -> Any:
         return _value(kinds[-1], value, key, limits)
     if origin is tuple:
         if not isinstance(value, list) or not value:
-            raise RecipeError(f"{key} is {_show(value)}; a list of {arguments[0].__name__} is needed")
+            kind = "numbers" if typing.get_origin(arguments[0]) else arguments[0].__name__
+            raise RecipeError(f"{key} is {_show(value)}; a list of {kind} is needed")
         return tuple(_value(arguments[0], entry, f"{key}[{i}]", {"low": 1}) for i, entry in enumerate(value))
     if hint is float and type(value) is int:
         value = float(value)

@@ -19,6 +19,7 @@ from edgeleaf.bundle import write_json
 from edgeleaf.errors import BundleError
 
 STAGE = "stage.json"
+LOCK = ".lock"
 
 
 class Stages:
@@ -44,7 +45,7 @@ class Stages:
         from filelock import FileLock, Timeout
 
         self.work.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(self.work / ".lock")
+        self._lock = FileLock(self.work / LOCK)
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
@@ -55,6 +56,10 @@ class Stages:
         return self
 
     def __exit__(self, *_: object) -> None:
+        lock = self.work / LOCK
+        if [path.name for path in self.work.iterdir()] == [LOCK]:  # nothing came of it
+            lock.unlink(missing_ok=True)
+            self.work.rmdir()
         self._lock.release()
 
     def run(self, name: str, inputs: Mapping[str, Any], make: Callable[[Path], object]) -> Path:

@@ -68,6 +68,12 @@ def test_sources_and_defaults(tmp_path: Path) -> None:
             ("[student]", "[objective]\nlearning_rate = 2.0\n[student]"),
             "objective.learning_rate is 2.0; allowed: 1e-08",
         ),
+        (("[student]", "[benchmark]\nlengths = [1000]\n[student]"), "benchmark.lengths[0] is 1000; allowed: 4, 8, 16"),
+        (("[student]", "[benchmark]\nlengths = []\n[student]"), "benchmark.lengths is []; a list of numbers is needed"),
+        (
+            ('model = "s"', 'model = "s"\nmax_length = 16\n[benchmark]\nlengths = [64]'),
+            "benchmark.lengths start at 64 tokens; student.max_length is 16",
+        ),
         (("[student]", "[benchmark]\nthreads = [0]\n[student]"), "benchmark.threads[0] is 0; allowed: 1 to"),
         (("[student]", '[gates]\ncosine_mean = "high"\n[student]'), 'gates.cosine_mean is "high"; a number is needed'),
     ],

@@ -34,6 +34,12 @@ def test_force_runs_it_again(tmp_path: Path) -> None:
     assert ran == ["a", "a"]
 
 
+def test_a_run_that_comes_to_nothing_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no model"), Stages(tmp_path / "work"):
+        raise ValueError("no model")
+    assert not list(tmp_path.iterdir())
+
+
 def test_one_run_at_a_time(tmp_path: Path) -> None:
     with Stages(tmp_path), pytest.raises(BundleError, match="another run is at work there"), Stages(tmp_path):
         pass
