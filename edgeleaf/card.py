@@ -25,7 +25,7 @@ encoded by the teacher{document_prompt}; queries by `query_encoder.onnx`, which 
 pooling and normalisation. Any stock ONNX Runtime (1.20 or newer) opens it.
 
 ```python
-from edgeleaf import QueryEncoder  # pip install edgeleaf: numpy and onnxruntime, nothing else
+from edgeleaf import QueryEncoder  # needs numpy and onnxruntime, nothing else
 
 encoder = QueryEncoder.load("path/of/this/folder")
 encoder.encode(["where is my parcel?"])  # float32 (1, {dim})

@@ -121,8 +121,7 @@ def resolve(name: str, *, revision: str | None = None) -> Path:
             raise
     if carried is not None:
         return _from_pip(model, carried)
-    if cached is None:  # unreachable: one of the two is set
-        raise ModelError(f"model {model!r} was not found")
+    assert cached is not None  # one of the two is set, or the hub's error went up
     progress.say(f"{model}: the hub cannot be asked, taking its cached snapshot, which has no modules.json")
     return cached
 

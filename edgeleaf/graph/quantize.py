@@ -1,7 +1,7 @@
 """Per-row dynamic int8: every row of an activation has its own scale, every column of a weight its own.
 
 Plain dynamic quantisation gives a whole tensor one scale, so that a query's vector changes with its neighbours in the
-batch (cosine 0.990 to itself, DESIGN.md). Here no number of one row touches another row. Standard operators only:
+batch (cosine 0.970 to itself, docs/log.md). Here no number of one row touches another row. Standard operators only:
 
     scale = max|x| / 127 of the row;  q = round(x / scale) + 128 as uint8
     y = MatMulInteger(q, weight) * scale * scale of the column
