@@ -166,26 +166,21 @@ def fused_token_ids(file: Path, *, threads: int = 1) -> TokenIds:
     import onnx
 
     from edgeleaf.certify.ladder import session
-    from edgeleaf.errors import BundleError
-    from edgeleaf.graph.export import prune
-    from edgeleaf.graph.fuse import tap
+    from edgeleaf.errors import BundleError, ExportError
+    from edgeleaf.graph.fuse import ENCODER_INPUTS, tokenizer_of
 
-    tensors = ("input_ids", "attention_mask")
     if not file.is_file():
         raise BundleError(f"{file}: missing; build or copy the bundle again")
-    model = onnx.load(str(file))
-    produced = {name for node in model.graph.node for name in node.output}
-    if not produced.issuperset(tensors):
-        raise BundleError(f"{file}: has no inner tensors input_ids and attention_mask; a fused query encoder is needed")
-    model = tap(model, tensors)
-    ends = [end for end in model.graph.output if end.name in tensors]
-    del model.graph.output[:]
-    model.graph.output.extend(ends)
-    prune(model)
+    try:
+        model = tokenizer_of(onnx.load(str(file)))
+    except ExportError:
+        raise BundleError(
+            f"{file}: has no inner tensors input_ids and attention_mask; a fused query encoder is needed"
+        ) from None
     tapped = session(model.SerializeToString(), threads=threads)
 
     def token_ids(texts: Sequence[str]) -> list[list[int]]:
-        ids, mask = tapped.run(list(tensors), {"text": np.array(texts, dtype=object)})
+        ids, mask = tapped.run(list(ENCODER_INPUTS), {"text": np.array(texts, dtype=object)})
         lengths = mask.sum(axis=1)
         # Ones first, zeros after: anything else is no padding, and its row is kept whole so that it cannot agree.
         prefix = (np.arange(mask.shape[1]) < lengths[:, None]) == (mask == 1)

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper
 
 from edgeleaf.errors import ExportError
 from edgeleaf.graph.builder import IR_VERSION, OPSET, GraphBuilder
+from edgeleaf.graph.export import prune
 from edgeleaf.graph.tokenizers import append_tokenizer
 
 TEXT = "text"
@@ -117,6 +118,20 @@ def tap(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
             if name in ENCODER_INPUTS:
                 value = helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "sequence"])
             tapped.graph.output.append(value)
+    return tapped
+
+
+def tokenizer_of(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a fused file's tokenizer as a model of its own: text in, input_ids and attention_mask out.
+
+    Raises:
+        ExportError: it has no such inner tensors.
+    """
+    tapped = tap(model, ENCODER_INPUTS)
+    ends = {end.name: end for end in tapped.graph.output}
+    del tapped.graph.output[:]
+    tapped.graph.output.extend(ends[name] for name in ENCODER_INPUTS)
+    prune(tapped)
     return tapped
 
 
