@@ -8,21 +8,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnxruntime as ort
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto
 
 from edgeleaf.errors import ExportError, TokenizerNotSupported
 from edgeleaf.graph.builder import GraphBuilder
-from edgeleaf.graph.tokenizers import append_tokenizer, reference_tokenizer
+from edgeleaf.graph.tokenizers import append_tokenizer
 from edgeleaf.graph.tokenizers.characters import code_points
-from edgeleaf.graph.tokenizers.spec import parse, read_spec
+from tests.tokenizer_pairs import HARD, TRAINING, Json, Pair, trained
 
-Json = dict[str, Any]
-MAX_LENGTH = 128
 PROMPTS = (
     "query: ",
     "Represent this sentence for searching relevant passages: ",
@@ -38,84 +33,6 @@ PROMPTS = (
     "한",
     "q" * 98,
 )
-TRAINING = (
-    "Where is my parcel? Unbelievable, unaffordable: 12.50€!",
-    "électricité Ångström naïve café ĳ Œuvre ΑΣ ΌΧΙ ὀδυσσεύς Привет мир подъезд İstanbul ığdır",
-    "東京で寿司を食べたい がぎぐげご ガギグ 한국어 질문 각하 ㄱㄴ 中国人民 豈更",
-    "हिन्दी में पार्सल कहाँ है ภาษาไทย اَلْعَرَبِيَّةُ שָׁלוֹם e\u0301 o\u0323\u0302 👍 🏳️‍🌈 𝔘𝔫𝔦 ①②",
-)
-
-
-class Pair:
-    """A tokenizer as a graph and as it came."""
-
-    def __init__(self, tokenizer: Json, *, max_length: int = MAX_LENGTH, prompt: str = "", opset: int = 17) -> None:
-        graph = GraphBuilder("tokenizer", opset=opset)
-        text = graph.input("text", TensorProto.STRING, ["batch"])
-        for name in append_tokenizer(graph, text, tokenizer, max_length=max_length, prompt=prompt):
-            graph.output(name, name, TensorProto.INT64, ["batch", "sequence"])
-        self.model = graph.model()
-        self.session = ort.InferenceSession(self.model.SerializeToString(), providers=["CPUExecutionProvider"])
-        self.reference = reference_tokenizer(tokenizer, max_length)
-        self.prompt = prompt
-        self.pad = read_spec(parse(tokenizer)).pad_id
-
-    def run(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        ids, mask = self.session.run(["input_ids", "attention_mask"], {"text": np.array(texts, dtype=object)})
-        return ids, mask
-
-    def expected(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        rows = [encoding.ids for encoding in self.reference.encode_batch_fast([self.prompt + text for text in texts])]
-        ids = np.full((len(rows), max(map(len, rows))), self.pad, np.int64)
-        mask = np.zeros_like(ids)
-        for i, row in enumerate(rows):
-            ids[i, : len(row)] = row
-            mask[i, : len(row)] = 1
-        return ids, mask
-
-    def mismatches(self, texts: list[str], *, batch: int = 2048) -> list[str]:
-        found = []
-        for start in range(0, len(texts), batch):
-            part = texts[start : start + batch]
-            (ids, mask), (expected_ids, expected_mask) = self.run(part), self.expected(part)
-            assert ids.shape == mask.shape == expected_ids.shape
-            wrong = ((ids != expected_ids) | (mask != expected_mask)).any(axis=1)
-            found += [part[i] for i in np.flatnonzero(wrong)]
-        return found
-
-    def check(self, texts: list[str]) -> None:
-        assert self.mismatches(texts) == []
-
-
-def variant(tokenizer: Json, **normalizer: Any) -> Json:
-    return tokenizer | {"normalizer": tokenizer["normalizer"] | normalizer}
-
-
-def trained(*, prefix: str = "##", limit: int = 100, **normalizer: Any) -> Json:
-    """A tiny tokenizer.json, trained on many scripts: single characters, and entries up to eight symbols."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-
-    tokenizer = Tokenizer(models.WordPiece({"[UNK]": 0}, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(**normalizer)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    words = {
-        word
-        for line in TRAINING
-        for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(line))
-    }
-    entries = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    pieces = {word[a:b] for word in words for a in range(len(word)) for b in range(a + 1, min(a + 9, len(word) + 1))}
-    entries += [piece for piece in sorted(pieces) if len(piece) < 3 or sum(map(ord, piece)) % 3]
-    entries += [prefix + piece for piece in sorted(pieces) if sum(map(ord, piece)) % 7 and prefix]
-    vocab = {token: i for i, token in enumerate(dict.fromkeys(entries))}
-    tokenizer.model = models.WordPiece(
-        vocab, unk_token="[UNK]", continuing_subword_prefix=prefix, max_input_chars_per_word=limit
-    )
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", vocab["[SEP]"]), ("[CLS]", vocab["[CLS]"]))
-    tokenizer.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
-    settings: Json = json.loads(tokenizer.to_str())
-    return settings
-
 
 VARIANTS = {
     "uncased": {},
@@ -147,39 +64,6 @@ def pair(real: Json) -> Pair:
 @pytest.fixture(scope="session", params=VARIANTS)
 def tiny(request: pytest.FixtureRequest) -> Pair:
     return Pair(trained(**VARIANTS[request.param]))
-
-
-HARD = [
-    "",
-    " ",
-    "\t\r\n\x0b\x0c",
-    "\0",
-    "\ufffd\u200b\u00ad",
-    "\u0301",
-    "a\0b\ufffdc\u200dd",
-    "How many people live in Berlin?",
-    "C++ vs. C# -- what's the difference?!",
-    "Zürich Ångström naïve café ﬁn ß ẞ ŉ ǰ",
-    "ΑΣ ὈΔΥΣΣΕΎΣ Σ İI ıi",
-    "東京で寿司を食べたい 㐀𠀀豈",
-    "한국어 각각 \u1100\u1161\u11a8",
-    "👩‍👩‍👧‍👦 🏳️‍🌈 e\u0301\u0323 q\u0323\u0307",
-    "[SEP][CLS] [PAD]x[MASK]y [UNK]",
-    "[sep] [SEP [[SEP]] [ SEP ] [S\u200bEP] [SEP\u0301]",
-    "[unused1] ##ing # ##",
-    "\u302e\u1b44a\u1b44\u302e \U0001d165\u302f",
-    "a\x85b\xa0c\u1680d\u2028e\u3000f",
-    *("x" * n for n in (99, 100, 101)),
-    *("é" * n for n in (99, 100, 101)),
-    *("e\u0301" * n for n in (99, 100, 101)),
-    *("한" * n for n in (33, 34, 50, 51)),
-    "a" * 101 + " " + "b" * 100 + "," + "c" * 101 + "d",
-    "x" * 10_000,
-    "[SEP]" * 300,
-    ("word " * 40 + "\u200b" * 50) * 10,
-    " " * 5000 + "end",
-    "中" * 400,
-]
 
 
 def test_hard_texts_alone_and_in_one_batch(pair: Pair) -> None:
@@ -296,57 +180,52 @@ def test_long_entries() -> None:
     assert (long.run(["w" * 60])[0] != 1).all()
 
 
-def test_added_tokens_are_cut_out_of_the_raw_text() -> None:
-    tokenizer = trained()
-    new = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
-    for content, flags in (
-        ("<Ab>", {}),
-        ("Ab", {}),
-        ("bcd", {}),
-        ("Abc d", {}),
-        ("é", {}),
-        ("東", {}),
-        ("\u200b", {}),
-        ("(?:.)*", {}),
-        ("<m>", {"lstrip": True, "rstrip": True}),
-    ):
-        tokenizer["added_tokens"].append(new | flags | {"id": 5000, "content": content})
-    added = Pair(tokenizer)
-    texts = [
-        "<Ab> Abcd Abc d xbcdAbc",
-        "é e É écafé",
-        "東京東",
-        "a\u200bb",
-        "(?:.)* aaa",
-        "where<m>is \t <m> \x85<m>my",
-    ]
-    added.check(texts)
-    for text in texts:
-        added.check([text])
-    assert added.reference.token_to_id("<Ab>") in added.run(["a <Ab> b"])[0]
-    for prompt in ("wher ", "x <Ab>", "é", "zAbcd"):
-        Pair(tokenizer, prompt=prompt).check(texts)
+SPECIAL = {name: {"id": name, "ids": ids, "tokens": [name] * len(ids)} for name, ids in (("A", [7, 8]), ("B", [9]))}
+A, B = ({"SpecialToken": {"id": name, "type_id": kind}} for name, kind in (("A", 2), ("B", 1)))
+TEXT, TEXT_1 = ({"Sequence": {"id": "A", "type_id": kind}} for kind in (0, 1))
+TEMPLATES = ([TEXT], [TEXT, A], [A, TEXT], [A, B, TEXT_1, A, B], [B, B, TEXT, A, A, A])
 
 
-def test_templates_and_padding() -> None:
-    tokenizer = trained()
-    special = {name: {"id": name, "ids": ids, "tokens": [name] * len(ids)} for name, ids in (("A", [7, 8]), ("B", [9]))}
-    pieces = [{"SpecialToken": {"id": name, "type_id": 0}} for name in "AB"]
-    text = {"Sequence": {"id": "A", "type_id": 0}}
-    for single in ([text], [text, pieces[0]], [pieces[0], text], [*pieces, text, *pieces]):
-        template = {"type": "TemplateProcessing", "single": single, "pair": [], "special_tokens": special}
-        padding = {
+@pytest.mark.parametrize("side", ["Left", "Right"])
+@pytest.mark.parametrize("template", TEMPLATES, ids=range(len(TEMPLATES)))
+def test_templates_padding_and_sides_of_truncation(template: list[Json], side: str) -> None:
+    settings = {
+        "post_processor": {"type": "TemplateProcessing", "single": template, "pair": [], "special_tokens": SPECIAL},
+        "truncation": {"direction": side, "max_length": 5, "strategy": "LongestFirst", "stride": 0},
+        "padding": {
             "strategy": "BatchLongest",
             "direction": "Right",
             "pad_to_multiple_of": 8,
             "pad_id": 3,
-            "pad_type_id": 0,
+            "pad_type_id": 4,
             "pad_token": "[SEP]",
-        }
-        Pair(tokenizer | {"post_processor": template, "padding": padding}, max_length=12).check([*TRAINING, "", "my"])
-    bare = Pair(tokenizer | {"post_processor": None})
+        },
+    }
+    for prompt in ("", "where is un", "my, "):
+        for max_length in (11, 12, 64):
+            made = Pair(trained() | settings, max_length=max_length, prompt=prompt, token_type_ids=True)
+            made.check([*TRAINING, "", "my", "is", "where is my parcel", "[SEP] my"])
+            made.check(["my"])
+
+
+def test_truncation_on_the_left_keeps_the_end(real: Json) -> None:
+    left = real | {"truncation": {"direction": "Left", "max_length": 128, "strategy": "LongestFirst", "stride": 0}}
+    ids, _ = Pair(left, max_length=4).run(["where is my parcel"])
+    assert ids.tolist() == [[101, *Pair(real).run(["my parcel"])[0][0, 1:3], 102]]
+    Pair(left, max_length=16).check(HARD)
+    Pair(left, max_length=4, prompt="a prompt that is longer than the window: ").check(
+        ["", "where is my parcel", *HARD]
+    )
+
+
+def test_no_template() -> None:
+    bare = Pair(trained() | {"post_processor": None})
     bare.check(["", *TRAINING])
     assert bare.run([""])[0].shape == (1, 0)
+
+
+def test_no_normalizer() -> None:
+    Pair(trained(lowercase=False) | {"normalizer": None}).check([*TRAINING, *HARD])
 
 
 def test_same_bytes_twice(real: Json) -> None:
@@ -409,22 +288,13 @@ Change = Callable[[Json], Json]
 REFUSED: dict[str, tuple[Change, str]] = {
     "tokenizer model BPE is not supported: only WordPiece": (lambda t: t | {"model": {"type": "BPE"}}, ""),
     "normalizer NFKC is not supported": (lambda t: t | {"normalizer": {"type": "NFKC"}}, ""),
-    "normalizer None is not supported": (lambda t: t | {"normalizer": None}, ""),
     "pre_tokenizer Whitespace is not supported": (lambda t: t | {"pre_tokenizer": {"type": "Whitespace"}}, ""),
     "post-processor ByteLevel is not supported": (lambda t: t | {"post_processor": {"type": "ByteLevel"}}, ""),
-    "truncation on the left": (lambda t: t | {"truncation": {"direction": "Left", "max_length": 8}}, ""),
     "padding on the left": (lambda t: t | {"padding": {"direction": "Left"}}, ""),
-    "'<x>' has single_word: true": (lambda t: with_added(t, single_word=True), ""),
-    "'<x>' has normalized: true": (lambda t: with_added(t, normalized=True), ""),
     "unknown token '[OH]'": (lambda t: t | {"model": t["model"] | {"unk_token": "[OH]"}}, ""),
     "U+1B44 and U+302E": (lambda t: with_entries(t, "a\u302e", "##\u1b44"), ""),
     "the prompt ends in '[SE'": (lambda t: t, "query [SE"),
 }
-
-
-def with_added(tokenizer: Json, **flags: bool) -> Json:
-    token = {"id": 900, "content": "<x>", "special": True, "normalized": False, "single_word": False} | flags
-    return tokenizer | {"added_tokens": [*tokenizer["added_tokens"], token]}
 
 
 def with_entries(tokenizer: Json, *entries: str) -> Json:

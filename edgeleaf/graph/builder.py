@@ -34,9 +34,11 @@ class GraphBuilder:
     Args:
         name: the graph's name; also the prefix of every tensor name, so that two builders' graphs can be joined.
         opset: the version of ai.onnx that the graph is for.
+        inner: the graph is the body of a node, so that its inputs and outputs get the prefix too.
     """
 
-    def __init__(self, name: str, opset: int = OPSET) -> None:
+    def __init__(self, name: str, opset: int = OPSET, *, inner: bool = False) -> None:
+        self.inner = inner
         self.name = name
         self.opset = opset
         self.nodes: list[onnx.NodeProto] = []
@@ -48,11 +50,13 @@ class GraphBuilder:
 
     def input(self, name: str, elem_type: int, shape: Sequence[str | int]) -> str:
         """Declare a graph input and return its name."""
+        name = self._own(name)
         self.inputs.append(helper.make_tensor_value_info(name, elem_type, list(shape)))
         return name
 
     def output(self, tensor: str, name: str, elem_type: int, shape: Sequence[str | int]) -> str:
         """Declare ``tensor`` a graph output called ``name``."""
+        name = self._own(name)
         self.outputs.append(helper.make_tensor_value_info(name, elem_type, list(shape)))
         return self.alias(tensor, name)
 
@@ -108,15 +112,25 @@ class GraphBuilder:
         used = {node.domain for node in self.nodes} | {""}
         return {domain: version for domain, version in versions.items() if domain in used}
 
+    def body(self, name: str) -> GraphBuilder:
+        """Return a builder for the body of a node such as Loop; pass its ``graph()`` as the node's attribute."""
+        return GraphBuilder(f"{self.name}/{name}", self.opset, inner=True)
+
+    def graph(self) -> onnx.GraphProto:
+        """Return the finished graph."""
+        initializers = list(self.initializers.values())
+        return helper.make_graph(self.nodes, self.name, self.inputs, self.outputs, initializer=initializers)
+
     def model(self) -> onnx.ModelProto:
         """Return the finished, checked model."""
-        graph = helper.make_graph(
-            self.nodes, self.name, self.inputs, self.outputs, initializer=list(self.initializers.values())
-        )
+        graph = self.graph()
         imports = [helper.make_opsetid(domain, version) for domain, version in self.domains().items()]
         model = helper.make_model(graph, opset_imports=imports, ir_version=IR_VERSION, producer_name="edgeleaf")
         onnx.checker.check_model(model)
         return model
+
+    def _own(self, name: str) -> str:
+        return f"{self.name}/{name}" if self.inner else name
 
     def _fresh(self, op: str) -> str:
         self._count += 1

@@ -10,26 +10,34 @@ from typing import Any
 from edgeleaf.errors import ExportError, TokenizerNotSupported
 from edgeleaf.graph.builder import GraphBuilder
 from edgeleaf.graph.tokenizers import wordpiece
+from edgeleaf.graph.tokenizers.rows import append_rows
 from edgeleaf.graph.tokenizers.spec import parse, read_spec, reference_tokenizer
 
 _MODELS = {"WordPiece": wordpiece.append}
 
 
 def append_tokenizer(
-    graph: GraphBuilder, text: str, tokenizer_json: str | dict[str, Any], *, max_length: int, prompt: str = ""
-) -> tuple[str, str]:
+    graph: GraphBuilder,
+    text: str,
+    tokenizer_json: str | dict[str, Any],
+    *,
+    max_length: int,
+    prompt: str = "",
+    token_type_ids: bool = False,
+) -> tuple[str, ...]:
     """Add the nodes that turn strings into token ids.
 
     Args:
         graph: the graph to add to.
         text: name of a string tensor [batch], batch >= 1.
         tokenizer_json: the text of a tokenizer.json, or the parsed dict. Its own padding and truncation lengths do not
-            count: rows are padded to the longest of the batch and cut to ``max_length``.
+            count: rows are padded to the longest of the batch and cut to ``max_length``, on the side that it says.
         max_length: tokens a row may have, special tokens included.
         prompt: put before every text; the two are tokenised as one string.
+        token_type_ids: also make ``token_type_ids``, as the template says.
 
     Returns:
-        The tensors ``input_ids`` and ``attention_mask``, int64 [batch, sequence].
+        The tensors ``input_ids`` and ``attention_mask``, and ``token_type_ids`` if asked for; int64 [batch, sequence].
 
     Raises:
         TokenizerNotSupported: the tokenizer asks for something that the graph cannot reproduce exactly.
@@ -46,14 +54,16 @@ def append_tokenizer(
     if kind not in _MODELS:
         raise TokenizerNotSupported(f"tokenizer model {kind} is not supported: only {', '.join(_MODELS)}")
     spec = read_spec(settings)
-    room = max_length - len(spec.prefix) - len(spec.suffix)
+    room = max_length - len(spec.prefix.ids) - len(spec.suffix.ids)
     if room < 1:
         raise ExportError(
             f"max_length {max_length} leaves no room for text beside {max_length - room} special tokens; "
             f"pass at least {max_length - room + 1}"
         )
-    ids, mask = _MODELS[kind](graph, text, spec, max_length=max_length, prompt=prompt)
-    return graph.alias(ids, "input_ids"), graph.alias(mask, "attention_mask")
+    tokens = _MODELS[kind](graph, text, spec, max_length=max_length, prompt=prompt)
+    made = append_rows(graph, tokens, spec, max_length, with_types=token_type_ids)
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    return tuple(graph.alias(tensor, name) for tensor, name in zip(made, names, strict=False))
 
 
 __all__ = ["append_tokenizer", "reference_tokenizer"]

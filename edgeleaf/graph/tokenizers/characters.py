@@ -19,14 +19,13 @@ from edgeleaf.errors import TokenizerNotSupported
 
 CODE_POINTS = 0x110000
 _SEPARATOR = "\u01c3"  # a letter that every BERT normaliser keeps, and that no other character becomes
-_CHUNK = 0x8000
 
 
 class Symbol(NamedTuple):
     """One normalised character as the model sees it: a space, a word of its own, or a part of a word."""
 
     character: str
-    kind: str  # "space", "isolated" (punctuation, CJK ideographs) or "word"
+    kind: str  # "space", "isolated" (punctuation), "spaced" (an ideograph, spaces around it) or "word"
 
 
 SPACE = Symbol(" ", "space")
@@ -40,11 +39,11 @@ def code_points() -> Iterator[str]:
             yield chr(code)
 
 
-def census(normalizer: dict[str, Any], pre_tokenizer: dict[str, Any]) -> Census:
+def census(normalizer: dict[str, Any] | None, pre_tokenizer: dict[str, Any]) -> Census:
     """Return what every code point becomes, without those that the normaliser leaves as they are and keeps in words.
 
     Args:
-        normalizer, pre_tokenizer: these sections of a tokenizer.json.
+        normalizer, pre_tokenizer: these sections of a tokenizer.json; without a normaliser text stays as it is.
 
     Returns:
         character to its symbols; the empty tuple for a character that disappears. A character that is not a key is
@@ -71,13 +70,15 @@ def _census(normalizer: str, pre_tokenizer: str) -> Census:
     return table
 
 
-def _chunks() -> Iterator[list[str]]:
+def _chunks(size: int = 0x8000) -> Iterator[list[str]]:
     characters = list(code_points())
-    for start in range(0, len(characters), _CHUNK):
-        yield characters[start : start + _CHUNK]
+    for start in range(0, len(characters), size):
+        yield characters[start : start + size]
 
 
 def _normalised(normalizer: Any, characters: list[str]) -> list[str]:
+    if normalizer is None:
+        return characters
     parts: list[str] = normalizer.normalize_str(_SEPARATOR.join(characters)).split(_SEPARATOR)
     if len(parts) == len(characters):
         return parts
@@ -103,11 +104,36 @@ def _kinds(pre_tokenizer: Any) -> list[str]:
 
 def _symbols(text: str, kinds: list[str]) -> tuple[Symbol, ...]:
     if len(text) == 3 and text[0] == text[2] == " " and text[1] != " ":
-        return (Symbol(text[1], "isolated"),)  # an ideograph: the normaliser put spaces around it
+        return (Symbol(text[1], "spaced"),)  # an ideograph: the normaliser put spaces around it
     return tuple(SPACE if kinds[ord(c)] == "space" else Symbol(c, kinds[ord(c)]) for c in text)
 
 
-def check_reordering(symbols: Iterable[Symbol], normalizer: dict[str, Any]) -> None:
+def became(characters: Census, text: str) -> tuple[Symbol, ...]:
+    """Return the symbols of a text, in order."""
+    return tuple(symbol for c in text for symbol in characters.get(c, (Symbol(c, "word"),)))
+
+
+@lru_cache(maxsize=1)
+def word_characters() -> frozenset[str]:
+    r"""Return the characters that `tokenizers` takes for parts of a word where an added token has single_word: \w.
+
+    Found by trying: behind such a character, a single_word token is not recognised.
+    """
+    from tokenizers import AddedToken, Tokenizer, models
+
+    probe = "[T] "
+    runner = Tokenizer(models.WordLevel({"?": 0}, "?"))
+    runner.add_tokens([AddedToken(probe.strip(), single_word=True, normalized=False)])
+    found: set[str] = set()
+    for characters in _chunks(0x800):
+        encoding = runner.encode("".join(character + probe for character in characters), add_special_tokens=False)
+        size = 1 + len(probe)
+        cut_out = {start // size for (start, _), id_ in zip(encoding.offsets, encoding.ids, strict=True) if id_}
+        found.update(character for i, character in enumerate(characters) if i not in cut_out)
+    return frozenset(found)
+
+
+def check_reordering(symbols: Iterable[Symbol], normalizer: dict[str, Any] | None) -> None:
     """Refuse a vocabulary for which the order of combining marks could matter.
 
     Stripping accents decomposes (NFD), which sorts neighbouring combining marks by class. Nonspacing marks are dropped
@@ -116,8 +142,7 @@ def check_reordering(symbols: Iterable[Symbol], normalizer: dict[str, Any]) -> N
     Raises:
         TokenizerNotSupported: naming the two characters.
     """
-    strips = normalizer.get("strip_accents")
-    if not (normalizer.get("lowercase") if strips is None else strips):
+    if not strips_accents(normalizer):
         return
     classes: dict[int, str] = {}
     for symbol in symbols:
@@ -129,6 +154,13 @@ def check_reordering(symbols: Iterable[Symbol], normalizer: dict[str, Any]) -> N
             f"the vocabulary holds the combining characters {names}, which strip_accents would put into another order; "
             "supported: at most one class of them, or strip_accents: false"
         )
+
+
+def strips_accents(normalizer: dict[str, Any] | None) -> bool:
+    """Whether a BERT normaliser decomposes characters and drops nonspacing marks: null means as lowercase."""
+    settings = normalizer or {}
+    strips = settings.get("strip_accents")
+    return bool(settings.get("lowercase") if strips is None else strips)
 
 
 def code_point_ranges(characters: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ Shared by every tokenizer model (WordPiece today), so everything here is about t
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,23 +20,63 @@ Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
+class AddedToken:
+    """A token that is cut out of the text before the model sees it.
+
+    Attributes:
+        content: how it is written.
+        id: the id that `tokenizers` really gives.
+        normalized: it is looked for in the normalised text, in its own normalised form; otherwise in the raw text.
+        single_word: it counts only where no letter, digit or the like is next to it.
+    """
+
+    content: str
+    id: int
+    normalized: bool
+    single_word: bool
+
+
+@dataclass(frozen=True)
+class Specials:
+    """Tokens that the template puts on one side of the text: ids and token types."""
+
+    ids: tuple[int, ...] = ()
+    types: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class TokenizerSpec:
     """The parts of a tokenizer.json that do not depend on the kind of model.
 
     Attributes:
-        settings: the parsed tokenizer.json, with padding and truncation cleared.
+        settings: the parsed tokenizer.json, without padding, and truncation without its length.
         vocab: token to id, of the model.
-        added: content to id of the added tokens, longest first: they are cut out of the raw text.
-        prefix, suffix: ids that the template puts around one text.
-        pad_id: the id that fills up shorter rows.
+        added: the added tokens; of several that match at a place, the longest counts, of equal ones the first.
+        prefix, suffix: what the template puts around one text.
+        text_type: the text's own token type.
+        pad_id, pad_type: what fills up shorter rows.
+        truncates_left: texts that are too long lose their beginning instead of their end.
     """
 
     settings: Json
     vocab: dict[str, int]
-    added: dict[str, int]
-    prefix: tuple[int, ...]
-    suffix: tuple[int, ...]
+    added: tuple[AddedToken, ...]
+    prefix: Specials
+    suffix: Specials
+    text_type: int
     pad_id: int
+    pad_type: int
+    truncates_left: bool
+
+    @property
+    def raw(self) -> tuple[AddedToken, ...]:
+        """The added tokens that are looked for in the raw text, longest first."""
+        return tuple(sorted((t for t in self.added if not t.normalized), key=lambda t: (-len(t.content), t.content)))
+
+    @property
+    def normalized(self) -> tuple[AddedToken, ...]:
+        """The added tokens that are looked for in the normalised text, in order of precedence."""
+        return tuple(token for token in self.added if token.normalized)
 
 
 def parse(tokenizer_json: str | Json) -> Json:
@@ -57,20 +98,26 @@ def parse(tokenizer_json: str | Json) -> Json:
 
 
 def reference_tokenizer(tokenizer_json: str | dict[str, Any], max_length: int) -> Tokenizer:
-    """Return the tokenizer that the graph is compared with: no padding, truncated on the right to ``max_length``.
+    """Return the tokenizer that the graph is compared with: no padding, truncated to ``max_length`` on its own side.
 
     Raises:
         ExportError: not a tokenizer.json, or ``tokenizers`` cannot load it.
     """
     from tokenizers import Tokenizer
 
-    settings = parse(tokenizer_json) | {"padding": None, "truncation": None}
+    settings = parse(tokenizer_json)
+    side = _direction(settings, "truncation").lower()
+    settings |= {"padding": None, "truncation": None}
     try:
         tokenizer = Tokenizer.from_str(json.dumps(settings))
     except Exception as error:  # tokenizers raises plain Exception
         raise ExportError(f"tokenizers cannot load this tokenizer.json: {error}") from None
-    tokenizer.enable_truncation(max_length)
+    tokenizer.enable_truncation(max_length, direction=side)
     return tokenizer
+
+
+def _direction(settings: Json, section: str) -> str:
+    return str((settings.get(section) or {}).get("direction", "Right"))
 
 
 def read_spec(settings: Json) -> TokenizerSpec:
@@ -79,68 +126,78 @@ def read_spec(settings: Json) -> TokenizerSpec:
     Raises:
         TokenizerNotSupported: naming the first setting that the graph cannot reproduce exactly.
     """
-    for section in ("truncation", "padding"):
-        direction = (settings.get(section) or {}).get("direction", "Right")
-        if direction != "Right":
-            raise TokenizerNotSupported(f"{section} on the {direction.lower()} is not supported: only on the right")
+    if _direction(settings, "padding") != "Right":
+        raise TokenizerNotSupported("padding on the left is not supported: only on the right")
     vocab = settings["model"].get("vocab")
     if not isinstance(vocab, dict) or not vocab:
         raise TokenizerNotSupported("the tokenizer's vocabulary is empty or not a token-to-id table")
-    prefix, suffix = _template(settings.get("post_processor"))
+    prefix, text_type, suffix = _template(settings.get("post_processor"))
     added = _added_tokens(settings)
+    padding = settings.get("padding")
     return TokenizerSpec(
-        settings=settings | {"truncation": None, "padding": None},
+        settings=settings | {"padding": None},
         vocab=vocab,
         added=added,
         prefix=prefix,
         suffix=suffix,
-        pad_id=_pad_id(settings.get("padding"), added, vocab),
+        text_type=text_type,
+        pad_id=_pad_id(padding, added, vocab),
+        pad_type=int(padding["pad_type_id"]) if padding else 0,
+        truncates_left=_direction(settings, "truncation") == "Left",
     )
 
 
-def _added_tokens(settings: Json) -> dict[str, int]:
-    """lstrip and rstrip only take whitespace into the token; a BERT pre-tokenizer drops that anyway: no difference.
+def _added_tokens(settings: Json) -> tuple[AddedToken, ...]:
+    """Special ones first: of tokens that are equal once normalised, the first is the one that is found.
 
+    lstrip and rstrip only take whitespace into the token; a BERT pre-tokenizer drops that anyway: no difference.
     The ids are those that `tokenizers` really gives: it ignores ids in the file that are not the next free ones.
     """
     entries = [entry for entry in settings.get("added_tokens") or [] if entry["content"]]
-    for entry in entries:
-        for flag, why in (("single_word", "it needs Unicode word boundaries"), ("normalized", "it is matched late")):
-            if entry.get(flag):
-                raise TokenizerNotSupported(
-                    f"added token {entry['content']!r} has {flag}: true ({why}); "
-                    "supported: added tokens with single_word: false and normalized: false"
-                )
-    if not entries:
-        return {}
-    reference = reference_tokenizer(settings, UNLIMITED)
-    found = {entry["content"]: int(reference.token_to_id(entry["content"])) for entry in entries}
-    return dict(sorted(found.items(), key=lambda item: (-len(item[0]), item[0])))
+    contents = [entry["content"] for entry in entries]
+    if twice := next((content for content in contents if contents.count(content) > 1), None):
+        raise TokenizerNotSupported(f"added token {twice!r} is listed twice; supported: once each")
+    reference = reference_tokenizer(settings, UNLIMITED) if entries else None
+    return tuple(
+        AddedToken(
+            content=entry["content"],
+            id=int(reference.token_to_id(entry["content"])),
+            normalized=bool(entry.get("normalized")),
+            single_word=bool(entry.get("single_word")),
+        )
+        for entry in sorted(entries, key=lambda entry: not entry.get("special"))
+        if reference
+    )
 
 
-def _template(processor: Json | None) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _template(processor: Json | None) -> tuple[Specials, int, Specials]:
     if processor is None:
-        return (), ()
+        return Specials(), 0, Specials()
     kind = processor.get("type")
     if kind in ("BertProcessing", "RobertaProcessing"):
-        return (int(processor["cls"][1]),), (int(processor["sep"][1]),)
+        return Specials((int(processor["cls"][1]),), (0,)), 0, Specials((int(processor["sep"][1]),), (0,))
     if kind != "TemplateProcessing":
         raise TokenizerNotSupported(
             f"post-processor {kind} is not supported: only TemplateProcessing, BertProcessing and RobertaProcessing"
         )
-    sides: list[list[int]] = [[]]
+    sides: list[list[tuple[int, int]]] = [[]]
+    text_type = 0
     for piece in processor["single"]:
         if "Sequence" in piece:
+            text_type = int(piece["Sequence"]["type_id"])
             sides.append([])
         else:
-            sides[-1] += map(int, processor["special_tokens"][piece["SpecialToken"]["id"]]["ids"])
+            special = piece["SpecialToken"]
+            ids = processor["special_tokens"][special["id"]]["ids"]
+            sides[-1] += [(int(token_id), int(special["type_id"])) for token_id in ids]
     if len(sides) != 2:
         raise TokenizerNotSupported(f"the template holds the text {len(sides) - 1} times; supported: exactly once")
-    return tuple(sides[0]), tuple(sides[1])
+    prefix, suffix = (Specials(tuple(i for i, _ in side), tuple(t for _, t in side)) for side in sides)
+    return prefix, text_type, suffix
 
 
-def _pad_id(padding: Json | None, added: dict[str, int], vocab: dict[str, int]) -> int:
+def _pad_id(padding: Json | None, added: Sequence[AddedToken], vocab: dict[str, int]) -> int:
     if padding is not None:
         return int(padding["pad_id"])
-    known = vocab | added
+    known = vocab | {token.content: token.id for token in added}
     return next((known[token] for token in ("[PAD]", "<pad>") if token in known), 0)

@@ -16,9 +16,11 @@ from functools import cached_property
 import numpy as np
 
 from edgeleaf.errors import TokenizerNotSupported
-from edgeleaf.graph.tokenizers.characters import SPACE, Census, Symbol
+from edgeleaf.graph.builder import GraphBuilder
+from edgeleaf.graph.tokenizers.characters import SPACE, Census, Symbol, word_characters
 
 LENGTH_UNIT = 1 << 20  # an entry is stored as length * LENGTH_UNIT + id: the largest of several hits is the longest
+_BLOCK = 9  # window lengths looked up at once: bounds memory to a few times _BLOCK numbers a symbol
 ROW_START_ID = LENGTH_UNIT - 1  # the id that a row's first symbol gets; never comes out
 
 
@@ -42,11 +44,15 @@ class Symbols:
     0 nothing, 1 space, 2 start of a row, then one symbol per id in ``direct`` (added tokens and the like: a word of
     their own), any other isolated character, the vocabulary's isolated characters; from ``first_word`` on: any other
     character of a word, the vocabulary's characters.
+
+    Where ``tells_words``, there are two of each "any other": one that is a word character in the sense of added tokens
+    with single_word, and one that is not.
     """
 
     direct: tuple[int, ...]
     isolated: tuple[Symbol, ...]
     word: tuple[Symbol, ...]
+    tells_words: bool
 
     @property
     def other_isolated(self) -> int:
@@ -54,16 +60,24 @@ class Symbols:
 
     @property
     def first_word(self) -> int:
-        return self.other_isolated + 1 + len(self.isolated)
+        return self.other_isolated + 1 + self.tells_words + len(self.isolated)
+
+    @property
+    def other_word(self) -> int:
+        return self.first_word
+
+    @property
+    def other_nonword(self) -> int:
+        return self.first_word + self.tells_words
 
     @property
     def count(self) -> int:
-        return self.first_word + 1 + len(self.word)
+        return self.first_word + 1 + self.tells_words + len(self.word)
 
     @cached_property
     def _numbers(self) -> dict[Symbol, int]:
-        isolated = {symbol: self.other_isolated + 1 + i for i, symbol in enumerate(self.isolated)}
-        word = {symbol: self.first_word + 1 + i for i, symbol in enumerate(self.word)}
+        isolated = {symbol: self.other_isolated + 1 + self.tells_words + i for i, symbol in enumerate(self.isolated)}
+        word = {symbol: self.first_word + 1 + self.tells_words + i for i, symbol in enumerate(self.word)}
         return isolated | word | {SPACE: SPACE_SYMBOL}
 
     def of_token(self, token_id: int) -> int:
@@ -72,7 +86,29 @@ class Symbols:
 
     def of(self, symbol: Symbol) -> int:
         """The number of a normalised character."""
-        return self._numbers.get(symbol, self.first_word if symbol.kind == "word" else self.other_isolated)
+        if symbol in self._numbers:
+            return self._numbers[symbol]
+        if symbol.kind == "word":
+            return self.other_of(symbol.character)[0]
+        return self.other_isolated + (self.tells_words and self._is_word(symbol))
+
+    def other_of(self, character: str) -> tuple[int, ...]:
+        """What a character becomes that stays as it is, is part of a word, and that the vocabulary doesn't know."""
+        nonword = self.tells_words and character not in word_characters()
+        return (self.other_nonword if nonword else self.other_word,)
+
+    @staticmethod
+    def _is_word(symbol: Symbol) -> bool:
+        return symbol.kind in ("word", "isolated") and symbol.character in word_characters()
+
+    @cached_property
+    def words(self) -> np.ndarray:
+        """Whether a symbol is a word character; tokens and ideographs (spaces around them) are not. bool [count]."""
+        found = np.zeros(self.count, bool)
+        found[[self.other_isolated + self.tells_words, self.other_word]] = True
+        for symbol, number in self._numbers.items():
+            found[number] = self._is_word(symbol)
+        return found
 
     @cached_property
     def values(self) -> np.ndarray:
@@ -93,17 +129,20 @@ def window_hash(values: np.ndarray, symbols: Sequence[int], *, start: bool) -> i
     return int(total)
 
 
-def read_symbols(vocab: Iterable[str], characters: Census, direct: Iterable[int]) -> Symbols:
-    """Collect the symbols that matter: normalised characters that occur in the vocabulary."""
-    wanted = {character for token in vocab for character in token}
-    found = {Symbol(character, "word") for character in wanted if character not in characters}
-    for became in characters.values():
-        found.update(symbol for symbol in became if symbol.character in wanted)
+def read_symbols(
+    wanted: Iterable[str], characters: Census, direct: Iterable[int], *, tells_words: bool = False
+) -> Symbols:
+    """Collect the symbols that matter: normalised characters that occur in the wanted strings."""
+    known = {character for token in wanted for character in token}
+    found = {Symbol(character, "word") for character in known if character not in characters}
+    for symbols in characters.values():
+        found.update(symbol for symbol in symbols if symbol.character in known)
     ordered = sorted(symbol for symbol in found if symbol != SPACE)
     return Symbols(
         direct=tuple(sorted(set(direct))),
-        isolated=tuple(symbol for symbol in ordered if symbol.kind == "isolated"),
+        isolated=tuple(symbol for symbol in ordered if symbol.kind != "word"),
         word=tuple(symbol for symbol in ordered if symbol.kind == "word"),
+        tells_words=tells_words,
     )
 
 
@@ -117,15 +156,15 @@ def entry_table(vocab: Mapping[str, int], prefix: str, symbols: Symbols) -> dict
         TokenizerNotSupported: two entries have the same hash (odds of 2**-30).
     """
     words = {symbol.character: symbols.of(symbol) for symbol in symbols.word}
-    isolated = {symbol.character: symbols.of(symbol) for symbol in symbols.isolated}
     reachable: list[tuple[tuple[int, ...], bool, int]] = []
+    for symbol in symbols.isolated:
+        if symbol.character in vocab:
+            reachable.append(((symbols.of(symbol),), True, vocab[symbol.character]))
     for token, token_id in vocab.items():
         if not 0 <= token_id < ROW_START_ID:
             raise TokenizerNotSupported(
                 f"token id {token_id} ({token!r}) is not supported: only 0 to {ROW_START_ID - 1}"
             )
-        if token in isolated:
-            reachable.append(((isolated[token],), True, token_id))
         if token and all(character in words for character in token):
             reachable.append((tuple(words[c] for c in token), True, token_id))
         rest = token.removeprefix(prefix)
@@ -136,11 +175,59 @@ def entry_table(vocab: Mapping[str, int], prefix: str, symbols: Symbols) -> dict
     space = window_hash(symbols.values, [SPACE_SYMBOL], start=False)
     row_start = window_hash(symbols.values, [ROW_START], start=True)
     table: dict[int, dict[int, int]] = {1: {space: 1, row_start: LENGTH_UNIT + ROW_START_ID}}
-    taken = {space, row_start}
     for window, start, token_id in reachable:
-        key = window_hash(symbols.values, window, start=start)
-        if key in taken:
-            raise TokenizerNotSupported(f"token {token_id} has the same hash as another one; change the hash's seed")
-        taken.add(key)
-        table.setdefault(len(window), {})[key] = len(window) * LENGTH_UNIT + token_id
+        _enter(table, symbols, window, token_id, start=start)
     return table
+
+
+def pattern_table(patterns: Mapping[tuple[int, ...], int], symbols: Symbols) -> dict[int, dict[int, int]]:
+    """Return windows that count wherever they stand: length to {hash: length * LENGTH_UNIT + number}."""
+    table: dict[int, dict[int, int]] = {}
+    for window, number in patterns.items():
+        _enter(table, symbols, window, number, start=False)
+    return table
+
+
+def _enter(
+    table: dict[int, dict[int, int]], symbols: Symbols, window: Sequence[int], number: int, *, start: bool
+) -> None:
+    key = window_hash(symbols.values, window, start=start)
+    if any(key in entries for entries in table.values()):
+        raise TokenizerNotSupported(f"token {number} has the same hash as another one; change the hash's seed")
+    table.setdefault(len(window), {})[key] = len(window) * LENGTH_UNIT + number
+
+
+def append_places(graph: GraphBuilder, flat: str) -> str:
+    """The numbers 0, 1, 2, ... of a line of symbols, none of which is 0; int64 [N]."""
+    return graph.Squeeze(graph.NonZero(flat), np.array([0]))
+
+
+def append_longest(graph: GraphBuilder, values: str, places: str, entries: Mapping[int, Mapping[int, int]]) -> str:
+    """The longest entry that begins at every place, as length * LENGTH_UNIT + number; 0 for none. int64 [N].
+
+    Args:
+        graph: the graph to add to.
+        values: the symbols' random numbers, ``START`` added where a word starts, int64 [N].
+        places: 0, 1, 2, ..., int64 [N].
+        entries: length of a window to {hash: value}.
+    """
+    last = graph.Sub(graph.Shape(values), np.int64(1))  # [1]
+    weights = offset_weights(max(entries))
+    longest, carried = "", ""
+    for first in range(0, max(entries), _BLOCK):
+        offsets = np.arange(first, min(first + _BLOCK, max(entries)))[:, None]
+        windows = graph.Min(graph.Add(places, offsets), last)  # [W, N]
+        terms = graph.Mul(graph.Gather(values, windows, axis=0), weights[offsets])
+        hashes = graph.CumSum(terms, np.int64(0))  # [W, N]: windows of 1, 2, ... symbols
+        if carried:
+            hashes = graph.Add(hashes, carried)
+        carried = graph.Gather(hashes, np.array([-1]), axis=0)  # [1, N]
+        block = {key: value for offset in offsets[:, 0] for key, value in entries.get(int(offset) + 1, {}).items()}
+        if not block:
+            continue
+        hits = graph.LabelEncoder(
+            hashes, keys_int64s=list(block), values_int64s=list(block.values()), default_int64=0
+        )  # [W, N]
+        best = graph.reduce_max(hits, axes=[0], keepdims=0)  # [N]
+        longest = graph.Max(longest, best) if longest else best
+    return longest

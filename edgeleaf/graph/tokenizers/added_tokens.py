@@ -1,0 +1,121 @@
+"""Added tokens that are looked for in the normalised text: found in the line of symbols, and put in place of it.
+
+`tokenizers` cuts these out piece by piece between the added tokens of the raw text, leftmost first, and of several at a
+place the longest. Those of the raw text are single symbols by then, which no pattern holds: nothing matches across one.
+Shapes beside the calls: N symbols before, M after.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+from onnx import TensorProto
+
+from edgeleaf.errors import TokenizerNotSupported
+from edgeleaf.graph.builder import GraphBuilder
+from edgeleaf.graph.tokenizers.characters import Census, Symbol, became, strips_accents
+from edgeleaf.graph.tokenizers.spec import AddedToken, TokenizerSpec
+from edgeleaf.graph.tokenizers.vocabulary import LENGTH_UNIT, Symbols, append_longest, append_places, pattern_table
+
+Pattern = tuple[Symbol, ...]
+
+
+def read_patterns(spec: TokenizerSpec, characters: Census) -> dict[Pattern, AddedToken]:
+    """Return what the normalised added tokens look like in normalised text.
+
+    Raises:
+        TokenizerNotSupported: naming a token whose place in the normalised text the line of symbols doesn't tell.
+    """
+    import unicodedata
+
+    normalizer = spec.settings.get("normalizer")
+    patterns: dict[Pattern, AddedToken] = {}
+    for token in spec.normalized:
+        pattern = became(characters, token.content)
+        spaces = [symbol.kind == "space" for symbol in pattern]
+        problem = ""
+        if not pattern:
+            problem = "is nothing once it is normalised"
+        elif spaces[0] or spaces[-1]:
+            problem = "begins or ends with a space"
+        elif any(spaces) and not (normalizer or {}).get("clean_text"):
+            problem = "holds a space, of which there are many kinds without clean_text"
+        elif strips_accents(normalizer) and any(unicodedata.combining(symbol.character) for symbol in pattern):
+            problem = "holds a combining mark, which strip_accents may move"
+        if problem:
+            raise TokenizerNotSupported(
+                f"added token {token.content!r} {problem}: not supported with normalized: true; "
+                "supported: normalized: false"
+            )
+        patterns.setdefault(pattern, token)
+    return patterns
+
+
+def append_added_tokens(graph: GraphBuilder, flat: str, symbols: Symbols, patterns: dict[Pattern, AddedToken]) -> str:
+    """Symbols int32 [N] with every pattern replaced by its token's symbol, int32 [M]."""
+    numbers = {tuple(map(symbols.of, pattern)): symbols.of_token(token.id) for pattern, token in patterns.items()}
+    size = np.int64(LENGTH_UNIT)
+    values = graph.Gather(symbols.values, flat, axis=0)  # [N]
+    places = append_places(graph, flat)  # [N]
+    best = append_longest(graph, values, places, pattern_table(numbers, symbols))  # [N]: length * LENGTH_UNIT + symbol
+    lengths = graph.Div(best, size)  # [N]
+    found = graph.Greater(best, np.int64(0))
+    behind = graph.Add(places, lengths)  # patterns hold no row's marker, so this is never behind the last one
+    if _can_overlap(numbers):
+        found = graph.And(found, _leftmost(graph, places, lengths))
+    if any(token.single_word for token in patterns.values()):
+        single = np.zeros(symbols.count, bool)
+        single[[symbols.of_token(token.id) for token in patterns.values() if token.single_word]] = True
+        words = graph.Gather(symbols.words, flat, axis=0)  # bool [N]
+        before = graph.Concat(np.array([False]), graph.Slice(words, np.array([0]), np.array([-1])), axis=0)
+        beside = graph.Or(before, graph.Gather(words, behind, axis=0))
+        found = graph.And(found, graph.Not(graph.And(beside, graph.Gather(single, graph.Mod(best, size), axis=0))))
+    # Inside a token, behind its first symbol: between a step up and a step down.
+    hit = graph.Cast(found, to=TensorProto.INT64)
+    second = graph.Add(places, hit)
+    steps = graph.ScatterElements(graph.Mul(hit, np.int64(0)), second, hit, axis=0, reduction="add")
+    behind = graph.Where(found, behind, places)
+    steps = graph.ScatterElements(steps, behind, graph.Neg(hit), axis=0, reduction="add")
+    outside = graph.Equal(graph.CumSum(steps, np.int64(0)), np.int64(0))
+    replaced = graph.Where(found, graph.Cast(graph.Mod(best, size), to=TensorProto.INT32), flat)
+    return graph.Compress(replaced, outside, axis=0)
+
+
+def _can_overlap(patterns: Iterable[tuple[int, ...]]) -> bool:
+    """Whether a pattern can begin inside another one: then the leftmost has to be found."""
+    windows = set(patterns)
+    starts = {window[:k] for window in windows for k in range(1, len(window) + 1)}
+    return any(
+        window[k:] in starts or any(window[k:j] in windows for j in range(k + 1, len(window)))
+        for window in windows
+        for k in range(1, len(window))
+    )
+
+
+def _leftmost(graph: GraphBuilder, places: str, lengths: str) -> str:
+    """Places that one comes by from the left, stepping over every pattern met; bool [N].
+
+    Pointer doubling: after i rounds, the places that take fewer than 2**i steps.
+    """
+    one = np.int64(1)
+    count = graph.Shape(places)  # [1]
+    jump = graph.Min(graph.Add(places, graph.Max(lengths, one)), graph.Sub(count, one))  # [N]
+    reached = graph.Cast(graph.Equal(places, np.int64(0)), to=TensorProto.INT64)
+    rounds = graph.Ceil(graph.Mul(graph.Log(graph.Cast(count, to=TensorProto.FLOAT)), np.float32(1 / math.log(2))))
+    rounds = graph.Add(graph.Squeeze(graph.Cast(rounds, to=TensorProto.INT64)), one)
+
+    body = graph.body("leftmost")
+    body.input("round", TensorProto.INT64, [])
+    going = body.input("going", TensorProto.BOOL, [])
+    so_far = body.input("reached", TensorProto.INT64, ["N"])
+    step = body.input("jump", TensorProto.INT64, ["N"])
+    # The last place is its own successor and is counted again every round: two numbers are enough.
+    more = body.Min(body.ScatterElements(so_far, step, so_far, axis=0, reduction="add"), one)
+    further = body.Gather(step, step, axis=0)
+    body.output(body.Identity(going), "going_on", TensorProto.BOOL, [])
+    body.output(more, "reached_now", TensorProto.INT64, ["N"])
+    body.output(further, "jump_now", TensorProto.INT64, ["N"])
+    reached, _ = graph.node("Loop", rounds, np.bool_(True), reached, jump, outputs=2, body=body.graph())
+    return graph.Cast(reached, to=TensorProto.BOOL)
