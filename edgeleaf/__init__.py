@@ -14,12 +14,45 @@ from typing import TYPE_CHECKING, Any
 
 from edgeleaf.bundle import VectorSpace
 from edgeleaf.encoder import QueryEncoder
+from edgeleaf.errors import (
+    BundleError,
+    EdgeleafError,
+    ExportError,
+    GateFailed,
+    InputError,
+    MissingExtra,
+    ModelError,
+    RecipeError,
+    TextsError,
+    TokenizerNotSupported,
+    TrainingError,
+)
 
 if TYPE_CHECKING:
     from edgeleaf.pipeline import bench, check, distill, export, index, run
 
 __version__ = "0.1.0"
-__all__ = ["QueryEncoder", "VectorSpace", "bench", "check", "distill", "export", "index", "run"]
+__all__ = [
+    "BundleError",
+    "EdgeleafError",
+    "ExportError",
+    "GateFailed",
+    "InputError",
+    "MissingExtra",
+    "ModelError",
+    "QueryEncoder",
+    "RecipeError",
+    "TextsError",
+    "TokenizerNotSupported",
+    "TrainingError",
+    "VectorSpace",
+    "bench",
+    "check",
+    "distill",
+    "export",
+    "index",
+    "run",
+]
 
 _PIPELINE = frozenset({"bench", "check", "distill", "export", "index", "run"})
 

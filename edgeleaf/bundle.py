@@ -9,7 +9,10 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Collection, Mapping
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,8 +36,8 @@ LATENCY = "latency.json"
 MODEL_CARD = "README.md"
 HELD_OUT = "held_out.jsonl"
 
-_UNHASHED = frozenset({MANIFEST, LATENCY})
-"""The manifest cannot hold its own hash; timings differ from run to run and a new benchmark may replace them."""
+_UNHASHED = frozenset({MANIFEST, LATENCY, MODEL_CARD})
+"""The manifest cannot hold its own hash; timings differ from run to run; a model card is there to be added to."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,8 @@ class Manifest:
             BundleError: no such folder, not a bundle, not readable, or another schema version.
         """
         path = folder / MANIFEST
+        if folder.is_file():
+            raise BundleError(f"{folder} is a file; a bundle folder is needed, one that holds {MANIFEST}")
         if not folder.is_dir():
             raise BundleError(f"{folder}: no such bundle folder; make one with: edgeleaf run RECIPE -o {folder}")
         if not path.is_file():
@@ -123,9 +128,11 @@ class Manifest:
             )
         try:
             data = json.loads(path.read_text(encoding="utf-8"))
-            version = data["schema_version"]
-        except (ValueError, KeyError, TypeError) as error:
+        except ValueError as error:
             raise BundleError(f"{path}: damaged manifest ({error}); build or copy the bundle again") from None
+        if not isinstance(data, dict) or "schema_version" not in data:
+            raise BundleError(f"{path}: damaged manifest (it names no schema_version); build or copy the bundle again")
+        version = data["schema_version"]
         if version != SCHEMA_VERSION:
             raise BundleError(
                 f"{path}: schema version {version}, this edgeleaf reads {SCHEMA_VERSION}; "
@@ -133,32 +140,43 @@ class Manifest:
             )
         try:
             space = VectorSpace(**data.pop("space"))
-            return Manifest(space=space, dims=tuple(data.pop("dims")), **data)
+            manifest = Manifest(space=space, dims=tuple(data.pop("dims")), **data)
         except (KeyError, TypeError) as error:
             raise BundleError(f"{path}: damaged manifest ({error}); build or copy the bundle again") from None
+        for name in ("student", "tokenizer", "quantization", "gates", "held_out", "files"):
+            if not isinstance(getattr(manifest, name), dict):
+                raise BundleError(f"{path}: damaged manifest ({name} is no table); build or copy the bundle again")
+        return manifest
 
-    def verify(self, folder: Path, *names: str, leave: Collection[str] = ()) -> None:
-        """Check that ``names`` (all files but ``leave`` when none is given) have the hashes of the manifest.
+    def verify(self, folder: Path, *names: str) -> None:
+        """Check that ``names`` (all files when none is given) have the hashes of the manifest.
 
         Raises:
-            BundleError: a file that is missing, or whose hash differs.
+            BundleError: files that are missing, or whose hashes differ; the message names each.
         """
-        for name in names or tuple(name for name in self.files if name not in leave):
+        problems = []
+        for name in names or sorted(self.files.keys() - _UNHASHED):
             path = folder / name
             if name not in self.files:
-                raise BundleError(f"{folder / MANIFEST}: lists no {name}; build or copy the bundle again")
-            if not path.is_file():
-                raise BundleError(f"{path}: missing, though {MANIFEST} lists it; build or copy the bundle again")
-            found = sha256(path)
-            if found != self.files[name]:
-                raise BundleError(
-                    f"{path}: damaged: sha256 {found[:12]}…, {MANIFEST} says {self.files[name][:12]}…; "
-                    "build or copy the bundle again"
-                )
+                problems.append(f"{folder / MANIFEST}: lists no {name}")
+            elif not path.is_file():
+                problems.append(f"{path}: missing, though {MANIFEST} lists it")
+            elif (found := sha256(path)) != self.files[name]:
+                problems.append(f"{path}: damaged: sha256 {found[:12]}…, {MANIFEST} says {self.files[name][:12]}…")
+        if problems:
+            raise BundleError(f"{'; '.join(problems)}; build or copy the bundle again")
+
+
+def says_failed(bundle: Path) -> bool:
+    """Whether a bundle's certificate says FAILED; not where it has none, or one that cannot be read."""
+    try:
+        return bool(json.loads((bundle / CERTIFICATE).read_text(encoding="utf-8"))["passed"] is False)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def hash_files(folder: Path) -> dict[str, str]:
-    """Return the sha256 of every file of a bundle, by its path, apart from manifest and timings."""
+    """Return the sha256 of every file of a bundle, by its path, apart from manifest, timings and model card."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     names = {path.relative_to(folder).as_posix(): path for path in paths}
     return {name: sha256(path) for name, path in names.items() if name not in _UNHASHED}
@@ -170,9 +188,36 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Give a folder to fill, which takes the place of ``folder`` in one step when it is whole, or not at all."""
+    folder = folder.resolve()
+    new, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+    if old.exists() and not folder.exists():  # a kill came between the two renames below
+        old.replace(folder)
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    new.mkdir(parents=True)
+    try:
+        yield new
+        if folder.exists():
+            folder.replace(old)
+        new.replace(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def json_text(value: Any) -> str:
+    """Return JSON that a person can read, lists of numbers on one line, ending in a newline."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    # Inside a JSON string a line feed is written \n, so a bracket before a real one opens a list.
+    return re.sub(r"\[\n\s+([-+\d.eE,\s]+?)\n\s+\]", lambda m: "[" + " ".join(m[1].split()) + "]", text) + "\n"
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON that a person can read, under a temporary name first."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write JSON as :func:`json_text` does, under a temporary name first."""
+    write_text(path, json_text(value))
 
 
 def write_text(path: Path, text: str) -> None:

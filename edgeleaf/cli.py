@@ -11,16 +11,12 @@ import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from edgeleaf import __version__, progress
 from edgeleaf.errors import EdgeleafError, GateFailed, TextsError
-
-if TYPE_CHECKING:
-    from edgeleaf.certify import Certificate
-    from edgeleaf.shipping import Result
 
 app = typer.Typer(
     name="edgeleaf",
@@ -31,6 +27,10 @@ app = typer.Typer(
 )
 
 Output = Annotated[Path, typer.Option("-o", "--output", help="Folder of the bundle.")]
+Report = Annotated[
+    Path | None, typer.Option("-o", "--output", help="Write a report into this new folder. Default: print only.")
+]
+FROM_STDIN = "none, or -: one a line from standard input, blank lines included."
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Force = Annotated[bool, typer.Option("--force", help="Run every stage again, whatever is done before.")]
 Bundle = Annotated[Path, typer.Argument(help="A bundle folder.")]
@@ -48,9 +48,10 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Build a certified bundle from a recipe; goes on where a killed run stopped."""
-    from edgeleaf import pipeline
+    from edgeleaf import pipeline, tables
 
-    _print_result(pipeline.run(recipe, output=output, force=force), as_json)
+    result = pipeline.run(recipe, output=output, force=force)
+    _print_json(tables.result_summary(result)) if as_json else _print(tables.result_table(result))
 
 
 @app.command()
@@ -72,36 +73,41 @@ def export(
     prompt: Annotated[
         str | None, typer.Option(help="Put before every query, inside the file. Default: the model's own query prompt.")
     ] = None,
+    prompt_name: Annotated[
+        str | None, typer.Option(help="The same, by its name among the model's own prompts; not with --prompt.")
+    ] = None,
     max_length: Annotated[int | None, typer.Option(help="Window in tokens. Default: the model's own.")] = None,
     texts: TextFiles = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Make the fused, quantised, checked bundle of an existing model, without distilling."""
-    from edgeleaf import pipeline
+    from edgeleaf import pipeline, tables
 
     result = pipeline.export(
         model,
         output=output,
         prompt=prompt,
+        prompt_name=prompt_name,
         max_length=max_length,
         texts=texts or (),
         force=force,
     )
-    _print_result(result, as_json)
+    _print_json(tables.result_summary(result)) if as_json else _print(tables.result_table(result))
 
 
 @app.command()
-def check(bundle: Bundle, texts: TextFiles = None, as_json: Json = False) -> None:
-    """Measure a bundle against its teacher again; exit 1 names the gates it fails."""
-    from edgeleaf import pipeline
+def check(bundle: Bundle, texts: TextFiles = None, output: Report = None, as_json: Json = False) -> None:
+    """Measure a bundle against its teacher again; exit 1 names the gates it fails. The bundle stays as it is."""
+    from edgeleaf import pipeline, tables
 
-    certificate = pipeline.check(bundle, texts=texts or ())
+    certificate = pipeline.check(bundle, texts=texts or (), output=output)
     if as_json:
         _echo(certificate.to_json().rstrip("\n"))
     else:
-        _print(_certificate_table(certificate))
-        _echo(f"{bundle / 'certificate.html'}")
+        _print(tables.certificate_table(certificate))
+        page = "nothing was written; -o DIR writes certificate.json and certificate.html"
+        _echo(page if output is None else str(output / "certificate.html"))
     if not certificate.passed:
         raise GateFailed("; ".join(certificate.failures))
 
@@ -111,22 +117,25 @@ def bench(
     bundle: Bundle,
     repeats: Annotated[int | None, typer.Option(min=1, help="Timed calls for each length.")] = None,
     alone: Annotated[bool, typer.Option("--alone", help="Only the fused file: no teacher, no torch.")] = False,
+    output: Report = None,
     as_json: Json = False,
 ) -> None:
     """Measure a bundle's latency from the string on this machine, beside its teacher and its torch student."""
     from edgeleaf import latency, pipeline
 
-    report = pipeline.bench(bundle, repeats=repeats, alone=alone)
+    report = pipeline.bench(bundle, repeats=repeats, alone=alone, output=output)
     if as_json:
         _print_json(report)
-    else:
-        _print(latency.table(report))
+        return
+    _print(latency.table(report))
+    if output is not None:
+        _echo(str(output / "latency.json"))
 
 
 @app.command()
 def encode(
     bundle: Annotated[Path, typer.Argument(help="A bundle folder or a fused .onnx file.")],
-    texts: Annotated[list[str] | None, typer.Argument(help="Texts; none: one a line from standard input.")] = None,
+    texts: Annotated[list[str] | None, typer.Argument(help=f"Texts; {FROM_STDIN}")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write a .npy file instead.")] = None,
     dims: Annotated[int | None, typer.Option(min=1, help="Cut vectors to so many numbers (Matryoshka).")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Processor threads.")] = 1,
@@ -134,13 +143,15 @@ def encode(
     """Encode queries: a JSON line {"text", "embedding"} for each, or float32 [n, dim] with -o FILE.npy."""
     import numpy as np
 
-    from edgeleaf.bundle import write_npy
+    from edgeleaf.bundle import says_failed, write_npy
     from edgeleaf.encoder import QueryEncoder
 
     if output is not None and output.suffix != ".npy":
         raise TextsError(f"{output}: vectors are written as .npy; give a name that ends in it")
+    inputs = _given(texts)
     encoder = QueryEncoder.load(bundle, dims=dims, threads=threads)
-    inputs = list(texts) if texts else _standard_input()
+    if says_failed(bundle):
+        progress.say(f"{bundle}: its certificate says FAILED; see: edgeleaf info {bundle}")
     vectors = encoder.encode(inputs)
     if output is not None:
         write_npy(output, vectors)
@@ -155,11 +166,12 @@ def index(
     bundle: Bundle,
     documents: Annotated[Path, typer.Argument(help="BEIR's corpus.jsonl, or .txt with a document a line; or gzipped.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the index.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace an index that is there.")] = False,
 ) -> None:
     """Encode documents with the bundle's teacher, for the bundle's queries to search."""
     from edgeleaf import pipeline
 
-    made = pipeline.index(bundle, documents, output=output)
+    made = pipeline.index(bundle, documents, output=output, force=force)
     _echo(f"{output}: {len(made.documents)} documents, space {made.space.id}")
 
 
@@ -167,14 +179,14 @@ def index(
 def search(
     bundle: Annotated[Path, typer.Argument(help="A bundle folder or a fused .onnx file.")],
     index: Annotated[Path, typer.Argument(help="A folder that edgeleaf index wrote.")],
-    queries: Annotated[list[str] | None, typer.Argument(help="Queries; none: one a line from standard input.")] = None,
+    queries: Annotated[list[str] | None, typer.Argument(help=f"Queries; {FROM_STDIN}")] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="Documents for each query.")] = 5,
     as_json: Json = False,
 ) -> None:
     """Find the documents nearest to each query, without the teacher."""
     from edgeleaf import pipeline
 
-    asked = list(queries) if queries else _standard_input()
+    asked = _given(queries)
     for query, hits in zip(asked, pipeline.search(bundle, index, asked, k=k), strict=True):
         if as_json:
             _echo(json.dumps({"query": query, "hits": [asdict(hit) for hit in hits]}, ensure_ascii=False))
@@ -188,31 +200,21 @@ def search(
 @app.command()
 def info(bundle: Bundle, as_json: Json = False) -> None:
     """Say what a bundle is: its vector space, files, tokenizer, quantisation, alignment; checks every hash."""
-    from rich.table import Table
-
+    from edgeleaf import tables
     from edgeleaf.bundle import CERTIFICATE, Manifest
+    from edgeleaf.certify import Certificate
 
     manifest = Manifest.read(bundle)
     manifest.verify(bundle)
+    certificate = Certificate.read(bundle / CERTIFICATE) if (bundle / CERTIFICATE).is_file() else None
+    if certificate and not certificate.passed:
+        progress.say(f"{bundle}: its certificate says FAILED: {'; '.join(certificate.failures)}")
     if as_json:
-        _print_json(asdict(manifest))
+        _print_json(tables.bundle_summary(manifest, certificate))
         return
-    table = Table(show_header=False, title=str(bundle))
-    for name, value in (
-        ("vector space", manifest.space.id),
-        *((f"  {key}", value) for key, value in asdict(manifest.space).items()),
-        ("recipe", manifest.recipe),
-        *((f"student {key}", value) for key, value in manifest.student.items()),
-        *((f"tokenizer {key}", value) for key, value in manifest.tokenizer.items()),
-        *((f"quantization {key}", value) for key, value in manifest.quantization.items()),
-        *((f"file {name}", f"{(bundle / name).stat().st_size / 1e6:.2f} MB") for name in manifest.files),
-    ):
-        table.add_row(name, json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value))
-    _print(table)
-    if (bundle / CERTIFICATE).is_file():
-        from edgeleaf.certify import Certificate
-
-        _print(_certificate_table(Certificate.read(bundle / CERTIFICATE)))
+    _print(tables.bundle_table(manifest, bundle))
+    if certificate:
+        _print(tables.certificate_table(certificate))
 
 
 @app.callback(invoke_without_command=True)
@@ -247,94 +249,28 @@ def _stop(*_: object) -> None:
     raise _Stopped
 
 
-def _standard_input() -> list[str]:
-    if sys.stdin.isatty():
+def _given(texts: list[str] | None) -> list[str]:
+    """Texts of the command line, or those of standard input, one a line."""
+    if texts and texts != ["-"]:
+        return texts
+    data = b"" if sys.stdin.isatty() and not texts else sys.stdin.buffer.read()
+    if not data:
         raise TextsError("no text given; name texts, or pipe them in, one a line")
     try:
-        return sys.stdin.buffer.read().decode().removesuffix("\n").split("\n")
+        return data.decode().removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
         raise TextsError(f"standard input is not UTF-8 at byte {error.start}") from None
 
 
-def _print_result(result: Result, as_json: bool) -> None:
-    if as_json:
-        _print_json(_summary(result))
-        return
-    from rich.table import Table
-
-    summary = _summary(result)
-    table = Table(show_header=False, title=f"edgeleaf: {result.manifest.recipe}")
-    before, after = summary["alignment"]["student"], summary["alignment"]["fused"]
-    fused, teacher = summary["p50_ms"]["fused"], summary["p50_ms"]["teacher"]
-    beside = f"; teacher {teacher:.1f} ms ({teacher / fused:.0f} times)" if fused and teacher else ""
-    for name, value in (
-        ("file", f"{summary['file_mb']:.1f} MB, tokenizer included"),
-        ("vectors", f"{summary['dim']} numbers, space {summary['space']}"),
-        (
-            "cosine to the teacher",
-            f"{before['cosine_mean']:.4f} student, {after['cosine_mean']:.4f} quantised and fused",
-        ),
-        ("overlap@10", f"{before['overlap_at_10']:.3f} student, {after['overlap_at_10']:.3f} quantised and fused"),
-        ("token mismatches", f"{summary['token_mismatches']} of {summary['token_texts']:,} texts"),
-        (
-            f"p50, {summary['tokens']} tokens, {summary['threads']} thread",
-            f"{fused:.2f} ms from the string{beside}",
-        ),
-        ("verdict", f"{'PASSED' if result.certificate.passed else 'FAILED'}, {len(result.certificate.verdicts)} gates"),
-        ("encoder", str(result.bundle / "query_encoder.onnx")),
-        ("certificate", str(result.bundle / "certificate.html")),
-    ):
-        table.add_row(name, value)
-    _print(table)
-
-
-def _summary(result: Result) -> dict[str, Any]:
-    from edgeleaf import latency
-
-    certificate = result.certificate
-    threads = min(result.latency["settings"]["threads"])
-    tokens = min(result.latency["settings"]["lengths"], key=lambda length: abs(length - 16))
-    rungs = {name: certificate.rung(name) for name in ("student", "onnx_fp32", "onnx_int8", "fused")}
-    return {
-        "bundle": str(result.bundle),
-        "space": result.manifest.space.id,
-        "dim": result.manifest.space.dim,
-        "file_mb": certificate.sizes_mb["query_encoder.onnx"],
-        "alignment": {
-            name: {"cosine_mean": rung.teacher_cosine.mean, "overlap_at_10": rung.overlap_at_10}
-            for name, rung in rungs.items()
-        },
-        "token_texts": certificate.parity.tried,
-        "token_mismatches": certificate.parity.mismatches,
-        "tokens": tokens,
-        "threads": threads,
-        "p50_ms": {
-            name: latency.p50_ms(result.latency, system=name, tokens=tokens, threads=threads)
-            for name in ("fused", "student", "teacher")
-        },
-        "passed": certificate.passed,
-    }
-
-
-def _certificate_table(certificate: Certificate) -> Any:
-    from rich.table import Table
-
-    table = Table(title=f"{'PASSED' if certificate.passed else 'FAILED'}: {certificate.space['id']}")
-    for column in ("", "cosine to teacher", "p05", "p01", "min", "overlap@10"):
-        table.add_column(column, justify="right" if column else "left")
-    for rung in certificate.rungs:
-        cosine = rung.teacher_cosine
-        numbers = (cosine.mean, cosine.p05, cosine.p01, cosine.min, rung.overlap_at_10)
-        table.add_row(rung.title, *(f"{number:.4f}" for number in numbers))
-    table.caption = "\n".join(verdict.line for verdict in certificate.verdicts)
-    return table
-
-
 def _print(renderable: Any) -> None:
+    """Print a table, as one text: ``rich`` itself takes a reader that has gone away for an error."""
     from rich.console import Console
 
     console = Console()
-    console.print(renderable) if console.is_terminal else Console(width=120).print(renderable)
+    console = console if console.is_terminal else Console(width=120)
+    with console.capture() as captured:
+        console.print(renderable)
+    _echo(captured.get().rstrip("\n"))
 
 
 def _print_json(value: Any) -> None:

@@ -6,6 +6,7 @@ Needs numpy and onnxruntime, nothing else.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,23 +43,25 @@ class QueryEncoder:
         path: str | Path,
         *,
         threads: int = 1,
-        providers: Sequence[str] = ("CPUExecutionProvider",),
+        providers: Sequence[str] | None = None,
         dims: int | None = None,
     ) -> QueryEncoder:
         """Load a bundle folder or a fused .onnx file.
 
         Args:
-            path: a bundle folder (its file's hash is checked), or a ``query_encoder.onnx``.
+            path: a bundle folder, or a ``query_encoder.onnx``; its hash is checked where a manifest lies beside it.
             threads: processor threads that one call may use.
-            providers: ONNX Runtime execution providers, first choice first.
+            providers: ONNX Runtime execution providers, first choice first; ``None`` is the processor.
             dims: cut vectors to their first ``dims`` numbers and normalise again (Matryoshka); ``None`` keeps all.
 
         Raises:
             BundleError: no such path, not a bundle, a damaged file, another schema version, a file that is not a fused
                 encoder, or ``dims``, ``threads`` or ``providers`` that it cannot give.
         """
+        if not isinstance(path, (str, os.PathLike)):
+            raise BundleError(f"path is {path!r}; a bundle folder or a fused .onnx file is needed")
         path = Path(path)
-        if type(threads) is not int or threads < 1:
+        if not _is_whole(threads) or threads < 1:
             raise BundleError(f"threads is {threads!r}; a whole number from 1 is needed")
         if path.is_dir():
             Manifest.read(path).verify(path, QUERY_ENCODER)
@@ -67,11 +70,15 @@ class QueryEncoder:
             raise BundleError(f"{path}: no such file or folder; give a bundle folder or a fused .onnx file")
         elif path.name == MANIFEST:
             raise BundleError(f"{path} is a manifest; give the folder that holds it: {path.parent}")
-        session = _session(path, threads, providers)
-        space = _space(session, path)
-        if dims is not None and (type(dims) is not int or not 1 <= dims <= space.dim):
-            raise BundleError(f"dims is {dims!r}; {path} gives 1 to {space.dim}")
-        return QueryEncoder(session, space=space, dims=dims)
+        elif (path.parent / MANIFEST).is_file():
+            manifest = Manifest.read(path.parent)
+            if path.name in manifest.files:
+                manifest.verify(path.parent, path.name)
+        opened = session(path, threads=int(threads), providers=providers)
+        space = _space(opened, path)
+        if dims is not None and (not _is_whole(dims) or not 1 <= dims <= space.dim):
+            raise BundleError(f"dims is {dims!r}; {path} gives 1 to {space.dim}, a whole number")
+        return QueryEncoder(opened, space=space, dims=None if dims is None else int(dims))
 
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Encode texts.
@@ -127,27 +134,47 @@ def _check_texts(texts: Sequence[str]) -> list[str]:
     return checked
 
 
-def _session(path: Path, threads: int, providers: Sequence[str]) -> Any:
+def session(model: Path | bytes, *, threads: int, providers: Sequence[str] | None = None) -> Any:
+    """Open a model in ONNX Runtime.
+
+    Args:
+        model: an .onnx file, or its bytes.
+        threads: processor threads that one call may use.
+        providers: ONNX Runtime execution providers, first choice first; ``None`` is the processor.
+
+    Raises:
+        BundleError: onnxruntime cannot open it, or has no such provider.
+    """
     import onnxruntime as ort
 
-    missing = [provider for provider in providers if provider not in ort.get_available_providers()]
-    if missing or not providers or isinstance(providers, str):
+    available = ort.get_available_providers()
+    if providers is None:
+        providers = ["CPUExecutionProvider"]
+    if isinstance(providers, str):
+        raise BundleError(f"providers is {providers!r}, one string; a list is needed: [{providers!r}]")
+    if not isinstance(providers, Sequence) or not providers or set(map(str, providers)) - set(available):
         raise BundleError(
-            f"providers {providers!r}: this onnxruntime has {', '.join(ort.get_available_providers())}; "
-            "name one or more of those"
+            f"providers {providers!r}: this onnxruntime has {', '.join(available)}; name one or more of those"
         )
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
-        return ort.InferenceSession(str(path), options, providers=list(providers))
+        return ort.InferenceSession(
+            str(model) if isinstance(model, Path) else model, options, providers=list(providers)
+        )
     except Exception as error:  # onnxruntime raises many kinds without a common base below Exception
+        name = str(model) if isinstance(model, Path) else "the graph"
         reason = " ".join(str(error).split())
         raise BundleError(
-            f"{path}: onnxruntime {ort.__version__} cannot open it; the file is damaged or the onnxruntime too old "
+            f"{name}: onnxruntime {ort.__version__} cannot open it; the file is damaged or the onnxruntime too old "
             f"(1.20 or newer is needed): {reason[:200]}"
         ) from None
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
 def _space(session: Any, path: Path) -> VectorSpace:

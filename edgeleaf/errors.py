@@ -45,7 +45,7 @@ class BundleError(EdgeleafError):
 
 
 class InputError(EdgeleafError, TypeError):
-    """Something other than a list of strings was given to an encoder."""
+    """Something other than a list of strings was given to an encoder, or two options of which one may be given."""
 
 
 class GateFailed(EdgeleafError):

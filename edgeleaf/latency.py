@@ -180,11 +180,7 @@ def p50_ms(report: Mapping[str, Any], *, system: str = FUSED, threads: int = 1, 
 
 def write(report: Mapping[str, Any], folder: Path) -> None:
     """Write ``latency.json`` into ``folder``, raw times on one line each, whole or not at all."""
-    import re
-
-    text = json.dumps(report, indent=2, ensure_ascii=False)
-    text = re.sub(r"\[\n\s+([-+\d.eE,\s]+?)\n\s+\]", lambda match: "[" + " ".join(match[1].split()) + "]", text)
-    layout.write_text(folder / layout.LATENCY, text + "\n")
+    layout.write_json(folder / layout.LATENCY, report)
 
 
 def table(report: Mapping[str, Any]) -> Any:

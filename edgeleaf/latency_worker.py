@@ -53,7 +53,7 @@ def work(job: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "import_ms": round(1000 * import_s, 1),
         "load_ms": round(1000 * (loaded - start), 1),
-        "peak_rss_mb": _peak_rss_mb(),
+        "peak_rss_mb": peak_rss_mb(),
         "busy_threads": round(busy, 2),
         "times_ms": times_ms,
     }
@@ -94,7 +94,7 @@ _LOADERS: dict[str, Callable[[], Load]] = {
 }
 
 
-def _peak_rss_mb() -> float | None:
+def peak_rss_mb() -> float | None:
     """Peak resident memory of this process in 10^6 bytes, where the system tells."""
     try:
         # ru_maxrss of a forked process starts at its parent's; VmHWM is this program's own.

@@ -5,6 +5,7 @@ A few models worth distilling are also carried by pip packages, so that the main
 
 from __future__ import annotations
 
+import difflib
 import errno
 import hashlib
 import json
@@ -114,11 +115,14 @@ def resolve(name: str, *, revision: str | None = None) -> Path:
         return cached
     try:
         return _from_hub(model, revision)
-    except ModelError:
+    except ModelError as error:
         # A snapshot without modules.json is either a plain transformers model, or only what transformers needed of a
         # sentence-transformers one. Only the hub can tell; where it cannot be asked, what is there must do.
         if carried is None and cached is None:
-            raise
+            meant = _meant(name)
+            if meant is None:
+                raise
+            raise ModelError(f"{error}; did you mean {meant!r}?") from error
     if carried is not None:
         return _from_pip(model, carried)
     assert cached is not None  # one of the two is set, or the hub's error went up
@@ -167,6 +171,13 @@ def _local_folder(name: str) -> Path | None:
     if not HUB_ID.fullmatch(name):
         raise ModelError(f"{name!r} is neither a local folder nor a hub id (organisation/model)")
     return None
+
+
+def _meant(name: str) -> str | None:
+    """The carried model whose name, whole or short, differs from ``name`` by a letter or two."""
+    spellings = {part.lower(): model for model in CARRIED for part in (model, model.rpartition("/")[2])}
+    close = difflib.get_close_matches(name.lower(), spellings, n=1, cutoff=0.85)
+    return spellings[close[0]] if close else None
 
 
 def _cache_folder(model: str) -> Path:

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeleaf import bundle as layout
-from edgeleaf import models, steps
+from edgeleaf import checks, latency, models, steps
 from edgeleaf.bundle import Manifest
 from edgeleaf.encoder import QueryEncoder
 from edgeleaf.errors import BundleError
 from edgeleaf.recipe import BenchmarkSpec, Gates, Recipe
 from edgeleaf.recipe import load as load_recipe
-from edgeleaf.shipping import Job, Result, ship, write_card
+from edgeleaf.shipping import Job, Result, ship
 from edgeleaf.stages import Stages
 from edgeleaf.texts import Text, fingerprint
 
@@ -42,12 +42,13 @@ def run(recipe: str | Path, *, output: str | Path, force: bool = False) -> Resul
         GateFailed: the certificate is below a gate; the message names each and the page.
         EdgeleafError: bad input, each kind its own class.
     """
-    spec, target = load_recipe(recipe), _output(output)
+    spec, target, base = load_recipe(recipe), _output(output), Path(recipe).resolve().parent
+    files = fingerprint(spec.texts.sources, base)
     steps.require_distill()
     steps.check_tokenizer(spec.student, prompt=spec.teacher.query_prompt)
     with Stages(work_folder(target), force=force) as stages:
         teacher = steps.load_teacher(spec.teacher)
-        texts, vectors, student = _distilled(spec, Path(recipe).resolve().parent, teacher, stages)
+        texts, vectors, student = _distilled(spec, base, files, teacher, stages)
         job = Job(
             name=spec.name,
             description=spec.description,
@@ -71,10 +72,11 @@ def run(recipe: str | Path, *, output: str | Path, force: bool = False) -> Resul
 
 def distill(recipe: str | Path, *, output: str | Path, force: bool = False) -> Path:
     """Run a recipe as far as the student, and return its folder in ``OUTPUT.work``: a sentence-transformers model."""
-    spec, target = load_recipe(recipe), _output(output)
+    spec, target, base = load_recipe(recipe), _output(output), Path(recipe).resolve().parent
+    files = fingerprint(spec.texts.sources, base)
     steps.require_distill()
     with Stages(work_folder(target), force=force) as stages:
-        *_, student = _distilled(spec, Path(recipe).resolve().parent, steps.load_teacher(spec.teacher), stages)
+        *_, student = _distilled(spec, base, files, steps.load_teacher(spec.teacher), stages)
     return student / layout.STUDENT
 
 
@@ -83,6 +85,7 @@ def export(
     *,
     output: str | Path,
     prompt: str | None = None,
+    prompt_name: str | None = None,
     max_length: int | None = None,
     texts: Sequence[str | Path] = (),
     force: bool = False,
@@ -96,6 +99,7 @@ def export(
             pooling, with or without Dense and Normalize (vectors are normalised in any case).
         output: folder of the bundle.
         prompt: put before every query, inside the file; the model's own query prompt where it is None.
+        prompt_name: take the prompt of that name among the model's own; not together with ``prompt``.
         max_length: window in tokens; the model's own where it is None.
         texts: files with queries to check with, one a line; documentation found on this machine where it is empty.
         force: run every stage again.
@@ -104,13 +108,14 @@ def export(
         GateFailed, EdgeleafError: as :func:`run`.
     """
     target = _output(output)
+    checks.own_queries(texts)
     steps.require_distill()
-    spec = steps.export_spec(model, max_length=max_length, query_prompt=prompt)
+    spec = steps.export_spec(model, max_length=max_length, query_prompt=prompt, prompt_name=prompt_name)
     steps.check_tokenizer(spec, prompt=spec.query_prompt)
     with Stages(work_folder(target), force=force) as stages:
         teacher = steps.load_teacher(spec)
-        inputs = {"files": fingerprint(steps.query_files(texts), Path())}
-        held_out = stages.run("texts", inputs, lambda folder: steps.check_texts(folder, texts))
+        inputs = {"files": fingerprint(checks.query_files(texts), Path())}
+        held_out = stages.run("texts", inputs, lambda folder: checks.check_texts(folder, texts))
         cache = stages.work / steps.VECTOR_CACHE
         vectors = stages.run(
             "vectors",
@@ -130,7 +135,7 @@ def export(
             teacher_max_length=spec.max_length,
             max_length=spec.max_length,
             made_by={"start": model},
-            origin=steps.check_origin(texts),
+            origin=checks.origin(texts),
             gates=EXPORT_GATES,
             benchmark=BenchmarkSpec(),
             torch_student=False,
@@ -138,64 +143,76 @@ def export(
         return ship(job, stages, held_out, vectors, student, target)
 
 
-def check(bundle: str | Path, *, texts: Sequence[str | Path] = ()) -> Certificate:
-    """Measure a bundle again, and write its certificate and model card anew.
+def check(bundle: str | Path, *, texts: Sequence[str | Path] = (), output: str | Path | None = None) -> Certificate:
+    """Measure a bundle again. The bundle stays as it is.
 
     Args:
         bundle: a bundle folder; its teacher must be within reach.
         texts: files with queries, one a line, ranked against documentation found on this machine; where it is empty,
             the held-out texts that the bundle was certified on.
+        output: a new folder for the certificate and its page; nothing is written where it is None.
 
     Raises:
         BundleError, ModelError, TextsError: the bundle is damaged, its teacher or the texts cannot be had.
     """
-    manifest, folder = Manifest.read(Path(bundle)), Path(bundle).resolve()
-    written_here = (layout.CERTIFICATE, layout.CERTIFICATE_PAGE, layout.MODEL_CARD)
-    manifest.verify(folder, leave=written_here)
+    folder, report = Path(bundle), checks.report_folder(output)
+    manifest = Manifest.read(folder)
+    manifest.verify(folder)
     steps.require_distill()
-    teacher = steps.teacher_of(manifest)
     with Stages(work_folder(folder)) as stages:
-        held_out, origin = folder, str(manifest.held_out["origin"])
+        held_out, origin = folder, str(manifest.held_out.get("origin"))
+        own, vectors, cache = (stages.work / name for name in ("check-texts", "check-vectors", steps.VECTOR_CACHE))
+        shutil.rmtree(own, ignore_errors=True)
         if texts:
-            held_out, origin = stages.work / "check-texts", steps.check_origin(texts)
-            shutil.rmtree(held_out, ignore_errors=True)
-            steps.check_texts(held_out, texts)
-        vectors = stages.work / "check-vectors"
-        steps.vectors(vectors, held_out, teacher, stages.work / steps.VECTOR_CACHE, names=("held_out",))
-        certificate = steps.certify_bundle(folder, held_out, vectors, manifest.space, Gates(**manifest.gates), origin)
-    steps.write_certificate(certificate, folder)
-    write_card(manifest, certificate, folder)
-    replace(manifest, files=layout.hash_files(folder)).write(folder)
+            held_out, origin = own, checks.origin(texts)
+            checks.check_texts(own, texts)
+        steps.vectors(vectors, held_out, steps.teacher_of(manifest), cache, names=("held_out",))
+        certificate = checks.certify_bundle(folder, held_out, vectors, manifest.space, Gates(**manifest.gates), origin)
+        if report is not None:
+            with layout.whole_folder(report) as new:
+                checks.write_certificate(certificate, new)
+        for scraps in (
+            (own, vectors) if any(stages.work.glob("texts*")) else (own, vectors, cache)
+        ):  # else a run's cache
+            shutil.rmtree(scraps, ignore_errors=True)
     return certificate
 
 
-def bench(bundle: str | Path, *, repeats: int | None = None, alone: bool = False) -> dict[str, Any]:
-    """Measure a bundle's latency from the string on this machine, and write its ``latency.json``.
+def bench(
+    bundle: str | Path, *, repeats: int | None = None, alone: bool = False, output: str | Path | None = None
+) -> dict[str, Any]:
+    """Measure a bundle's latency from the string on this machine. The bundle stays as it is.
 
     Args:
         bundle: a bundle folder.
         repeats: timed calls for each length; 100 where it is None.
         alone: measure the fused file only: no teacher, no torch.
+        output: a new folder for ``latency.json``; nothing is written where it is None.
     """
-    manifest, folder = Manifest.read(Path(bundle)), Path(bundle).resolve()
+    folder, report = Path(bundle), checks.report_folder(output)
+    manifest = Manifest.read(folder)
     manifest.verify(folder, layout.QUERY_ENCODER, layout.GOLDEN)
     spec = BenchmarkSpec()
-    return steps.benchmark(
+    measured = checks.benchmark(
         folder,
-        into=folder,
         spec=replace(spec, repeats=repeats or spec.repeats),
-        teacher=None if alone else steps.find_teacher(manifest),
+        teacher=None if alone else checks.find_teacher(manifest),
         torch_student=not alone,
     )
+    if report is not None:
+        with layout.whole_folder(report) as new:
+            latency.write(measured, new)
+    return measured
 
 
-def index(bundle: str | Path, documents: str | Path, *, output: str | Path) -> Index:
+def index(bundle: str | Path, documents: str | Path, *, output: str | Path, force: bool = False) -> Index:
     """Encode documents with a bundle's teacher and write an index that the bundle's queries can search.
 
     Args:
         bundle: a bundle folder; its teacher must be within reach.
         documents: BEIR's corpus.jsonl, or .txt with a document a line, gzipped or not.
         output: folder of the index.
+        force: replace an index that is there.
 
     Raises:
         BundleError, ModelError, TextsError: the bundle is damaged, its teacher or the documents cannot be had.
@@ -204,16 +221,16 @@ def index(bundle: str | Path, documents: str | Path, *, output: str | Path) -> I
     from edgeleaf.search.documents import read_documents
     from edgeleaf.teacher import teacher_vectors
 
-    manifest, target = Manifest.read(Path(bundle)), Path(output).resolve()
+    manifest, target = Manifest.read(Path(bundle)), Path(output)
+    Index.check_target(target, force=force)
     pairs = read_documents(Path(documents))
-    Index.check_target(target)
     steps.require_distill()
     texts = [Text(text, "document") for _, text in pairs]
     cache = work_folder(target) / steps.VECTOR_CACHE
     made = Index(
         space=manifest.space, documents=pairs, vectors=teacher_vectors(texts, steps.teacher_of(manifest), cache)
     )
-    made.save(target)
+    made.save(target, force=force)
     shutil.rmtree(work_folder(target), ignore_errors=True)
     return made
 
@@ -227,19 +244,20 @@ def search(bundle: str | Path, index: str | Path, queries: Sequence[str], *, k: 
     """
     from edgeleaf.search import Index
 
-    encoder, opened = QueryEncoder.load(bundle), Index.load(index)
+    opened, encoder = Index.load(index), QueryEncoder.load(bundle)
     return opened.search(encoder.encode(queries), space=encoder.space, k=k)
 
 
 def work_folder(output: Path) -> Path:
     """Return the folder where the stages of a bundle work: its neighbour, so that the bundle itself holds no scraps."""
+    output = output.resolve()
     return output.with_name(output.name + ".work")
 
 
-def _distilled(spec: Recipe, base: Path, teacher: Any, stages: Stages) -> tuple[Path, Path, Path]:
+def _distilled(spec: Recipe, base: Path, files: list[str], teacher: Any, stages: Stages) -> tuple[Path, Path, Path]:
     texts = stages.run(
         "texts",
-        {"texts": spec.texts, "files": fingerprint(spec.texts.sources, base), "seed": spec.seed},
+        {"texts": spec.texts, "files": files, "seed": spec.seed},
         lambda folder: steps.texts(folder, spec.texts, spec.seed, base),
     )
     vectors = stages.run(
@@ -264,7 +282,7 @@ def _distilled(spec: Recipe, base: Path, teacher: Any, stages: Stages) -> tuple[
 
 
 def _output(path: str | Path) -> Path:
-    output = Path(path).resolve()
+    output = Path(path)
     if output.exists() and not (output / layout.MANIFEST).is_file() and (not output.is_dir() or any(output.iterdir())):
         raise BundleError(f"{path} is there and is no bundle; give a new folder, or one that edgeleaf wrote")
     return output

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeleaf import __version__, models, progress, steps
+from edgeleaf import __version__, checks, latency, models, progress, steps
 from edgeleaf import bundle as layout
 from edgeleaf.bundle import Manifest, VectorSpace
 from edgeleaf.card import model_card
@@ -88,29 +88,25 @@ def ship(job: Job, stages: Stages, texts: Path, vectors: Path, student: Path, ou
     checked = stages.run(
         "checked",
         {"assembled": assembled, "vectors": vectors, "gates": job.gates},
-        lambda folder: steps.write_certificate(
-            steps.certify_bundle(assembled, texts, vectors, job.space, job.gates, job.origin), folder
+        lambda folder: checks.write_certificate(
+            checks.certify_bundle(assembled, texts, vectors, job.space, job.gates, job.origin), folder
         ),
     )
-    certificate = steps.read_certificate(checked)
+    certificate = checks.read_certificate(checked)
     if not certificate.passed:
         failures = "; ".join(certificate.failures)
         raise GateFailed(f"not shipped: {failures} (see {checked / layout.CERTIFICATE_PAGE})")
     timed = stages.run(
         "benchmarked",
         {"assembled": assembled, "benchmark": job.benchmark},
-        lambda folder: steps.benchmark(
-            assembled, into=folder, spec=job.benchmark, teacher=job.teacher, torch_student=job.torch_student
+        lambda folder: latency.write(
+            checks.benchmark(assembled, spec=job.benchmark, teacher=job.teacher, torch_student=job.torch_student),
+            folder,
         ),
     )
-    latency = json.loads((timed / layout.LATENCY).read_text(encoding="utf-8"))
+    report = json.loads((timed / layout.LATENCY).read_text(encoding="utf-8"))
     manifest = _place(job, (assembled, checked, timed), certificate, output)
-    return Result(output, manifest, certificate, latency)
-
-
-def write_card(manifest: Manifest, certificate: Certificate, folder: Path) -> None:
-    """Write the model card of a bundle."""
-    layout.write_text(folder / layout.MODEL_CARD, model_card(manifest, certificate))
+    return Result(output, manifest, certificate, report)
 
 
 def _assemble(folder: Path, job: Job, texts: Path, student: Path, graph: Path, quantized: Path, fused: Path) -> None:
@@ -142,17 +138,14 @@ def _assemble(folder: Path, job: Job, texts: Path, student: Path, graph: Path, q
 def _place(job: Job, stages: tuple[Path, ...], certificate: Certificate, output: Path) -> Manifest:
     """Put the bundle together beside its place, then move it there in one step."""
     progress.say(f"ship: {output}")
-    new, old = output.with_name(f".{output.name}.new"), output.with_name(f".{output.name}.old")
-    for leftover in (new, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    for stage in stages:
-        shutil.copytree(stage, new, dirs_exist_ok=True, ignore=shutil.ignore_patterns(STAGE))
-    manifest = Manifest.read(new)
-    write_card(manifest, certificate, new)
-    manifest = replace(manifest, gates=asdict(job.gates), files=layout.hash_files(new))
-    manifest.write(new)
-    if output.exists():
-        output.replace(old)
-    new.replace(output)
-    shutil.rmtree(old, ignore_errors=True)
+    with layout.whole_folder(output) as new:
+        for stage in stages:
+            shutil.copytree(stage, new, dirs_exist_ok=True, ignore=shutil.ignore_patterns(STAGE))
+        for file in new.rglob("*"):
+            if file.is_file():
+                file.chmod(0o644)  # safetensors writes files that only their owner may read
+        manifest = Manifest.read(new)
+        layout.write_text(new / layout.MODEL_CARD, model_card(manifest, certificate))
+        manifest = replace(manifest, gates=asdict(job.gates), files=layout.hash_files(new))
+        manifest.write(new)
     return manifest

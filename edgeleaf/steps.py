@@ -16,24 +16,23 @@ import numpy as np
 from edgeleaf import bundle as layout
 from edgeleaf import models, progress
 from edgeleaf.bundle import Manifest, VectorSpace
-from edgeleaf.errors import MissingExtra, ModelError, TokenizerNotSupported
-from edgeleaf.recipe import BenchmarkSpec, Gates, Recipe, StudentSpec, TeacherSpec, TextsSpec
-from edgeleaf.texts import Corpus, FilesSource, MachineSource, Text, collect, read_texts, write_corpus
+from edgeleaf.errors import InputError, MissingExtra, ModelError, TokenizerNotSupported
+from edgeleaf.recipe import Recipe, StudentSpec, TeacherSpec, TextsSpec
+from edgeleaf.texts import Text, collect, read_texts, write_corpus
 
 if TYPE_CHECKING:
-    from edgeleaf.certify import Certificate
     from edgeleaf.teacher import SentenceTransformerTeacher, Teacher
 
 VECTOR_CACHE = "vector-cache"
 QUANTIZATION = "quantization.json"
-CHECK_QUERIES = 1000
-CHECK_DOCUMENTS = 1000
 START_TEXTS = 4096
 """Training texts that the projection's closed-form start is fitted on."""
 EVALUATED = 256
 """Held-out queries by which training is watched."""
 LADDER_LENGTHS = (1, 5, 20, 60, 200)
 """Words of the texts that the exported graph is compared with torch on."""
+LADDER_TEXTS = 1000
+"""Held-out texts whose words those are."""
 
 
 def require_distill() -> None:
@@ -86,6 +85,7 @@ def check_tokenizer(spec: StudentSpec | TeacherSpec, *, prompt: str) -> None:
 
     from edgeleaf.graph.builder import GraphBuilder, TensorProto
     from edgeleaf.graph.tokenizers import append_tokenizer, reference_tokenizer
+    from edgeleaf.student import shipped_tokenizer
 
     model, max_length = spec.model, spec.max_length
     folder = models.resolve(model, revision=spec.revision)
@@ -95,7 +95,7 @@ def check_tokenizer(spec: StudentSpec | TeacherSpec, *, prompt: str) -> None:
         raise ModelError(f"{model}: its tokenizer cannot be loaded: {' '.join(str(error).split())[:200]}") from None
     if not tokenizer.is_fast:
         raise TokenizerNotSupported(f"{model} has no tokenizer.json; give a model with a fast tokenizer")
-    settings = tokenizer.backend_tokenizer.to_str()
+    settings = shipped_tokenizer(tokenizer, max_length).to_str()
     if not reference_tokenizer(settings, max_length).encode("").ids:
         raise TokenizerNotSupported(f"{model}: its tokenizer makes no token of an empty text; one with [CLS] is needed")
     builder = GraphBuilder("check")
@@ -116,36 +116,6 @@ def texts(folder: Path, spec: TextsSpec, seed: int, base: Path) -> None:
         base=base,
     )
     write_corpus(corpus, folder)
-
-
-def query_files(files: Sequence[str | Path]) -> list[FilesSource]:
-    """Return files of queries as a source of texts."""
-    return [FilesSource(tuple(str(Path(name).absolute()) for name in files), "query")] if files else []
-
-
-def check_texts(folder: Path, files: Sequence[str | Path]) -> None:
-    """Collect texts to check with: queries from ``files`` where there are some, the rest from this machine."""
-    own: list[Text] = []
-    if files:
-        own = collect(
-            query_files(files), limit=CHECK_QUERIES, held_out_queries=0, held_out_documents=0, seed=0, base=Path()
-        ).train
-    machine = collect(
-        [MachineSource()],
-        limit=1,
-        held_out_queries=0 if own else CHECK_QUERIES,
-        held_out_documents=CHECK_DOCUMENTS,
-        max_chars=500,
-        seed=0,
-        base=Path(),
-    )
-    write_corpus(Corpus(train=[], held_out=own + machine.held_out), folder)
-
-
-def check_origin(files: Sequence[str | Path]) -> str:
-    """Say where the texts of :func:`check_texts` come from."""
-    machine = "documentation found on the machine"
-    return f"queries of {', '.join(Path(name).name for name in files)}, documents from {machine}" if files else machine
 
 
 def read(folder: Path, name: str) -> list[Text]:
@@ -205,11 +175,26 @@ def student(folder: Path, texts: Path, vectors: Path, recipe: Recipe, space: Vec
     shutil.rmtree(checkpoints, ignore_errors=True)
 
 
-def export_spec(name: str, *, max_length: int | None, query_prompt: str | None) -> TeacherSpec:
-    """Describe a model that is exported as it is: its window and prompts, where none are given."""
+def export_spec(
+    name: str, *, max_length: int | None, query_prompt: str | None, prompt_name: str | None = None
+) -> TeacherSpec:
+    """Describe a model that is exported as it is: its window and prompts, where none are given.
+
+    Raises:
+        ModelError: the model cannot be had, or has no prompt of that name.
+        InputError: a prompt and a prompt's name are both given.
+    """
     from edgeleaf.student import load_sentence_transformer
 
+    if query_prompt is not None and prompt_name is not None:
+        raise InputError("a prompt and the name of a prompt are both given; give one of --prompt and --prompt-name")
     model = load_sentence_transformer(models.resolve(name), max_length=max_length)
+    if prompt_name is not None:
+        named = {key: prompt for key, prompt in model.prompts.items() if prompt}
+        if prompt_name not in named:
+            known = ", ".join(sorted(named)) or "none"
+            raise ModelError(f"{name} has no prompt named {prompt_name!r}; its prompts: {known}")
+        query_prompt = named[prompt_name]
     document_prompts = (model.prompts.get(key) for key in ("document", "passage"))
     return TeacherSpec(
         model=name,
@@ -253,7 +238,7 @@ def graph(folder: Path, student: Path, texts: Path) -> None:
 
     progress.say("export: torch to ONNX")
     model = export_onnx(student / layout.STUDENT)
-    words = " ".join(text.text for text in read(texts, "held_out")[:CHECK_QUERIES]).split()
+    words = " ".join(text.text for text in read(texts, "held_out")[:LADDER_TEXTS]).split()
     samples = [" ".join(words[:count]) for count in LADDER_LENGTHS]
     worst = validate(model, load_sentence_transformer(student / layout.STUDENT), samples)
     progress.say(f"export: names, axes, shapes and values hold; largest difference to torch {worst:.1e}")
@@ -312,74 +297,6 @@ def tokenizer_facts(student: Path, max_length: int) -> dict[str, Any]:
         "max_length": max_length,
         "sha256": layout.sha256(path),
     }
-
-
-def certify_bundle(
-    bundle: Path, texts: Path, vectors: Path, space: VectorSpace, gates: Gates, origin: str
-) -> Certificate:
-    """Measure a bundle against the teacher on held-out texts, every code point's token ids included."""
-    from edgeleaf.certify import certify
-
-    held_out = read(texts, "held_out")
-    matrix = np.load(vectors / "held_out.npy").astype(np.float32)
-    matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
-    is_query = np.array([text.kind == "query" for text in held_out])
-    return certify(
-        bundle,
-        queries=[text.text for text in held_out if text.kind == "query"],
-        teacher_queries=matrix[is_query],
-        documents=[text.text for text in held_out if text.kind == "document"],
-        teacher_documents=matrix[~is_query],
-        gates=gates,
-        query_prompt=space.query_prompt,
-        space={"id": space.id, **asdict(space)},
-        texts=origin,
-        code_points=True,
-    )
-
-
-def write_certificate(certificate: Certificate, folder: Path) -> None:
-    """Write ``certificate.json`` and ``certificate.html``."""
-    from edgeleaf.certify import write
-
-    write(certificate, folder)
-
-
-def read_certificate(folder: Path) -> Certificate:
-    """Read ``certificate.json``."""
-    from edgeleaf.certify import Certificate
-
-    return Certificate.read(folder / layout.CERTIFICATE)
-
-
-def find_teacher(manifest: Manifest) -> Path | None:
-    """Return the folder of a bundle's teacher, or None (and say so) where it is out of reach."""
-    try:
-        return models.resolve(manifest.space.teacher, revision=manifest.space.revision)
-    except ModelError as error:
-        progress.say(f"the teacher is not measured: {error}")
-        return None
-
-
-def benchmark(
-    bundle: Path, *, into: Path, spec: BenchmarkSpec, teacher: Path | None, torch_student: bool
-) -> dict[str, Any]:
-    """Measure a bundle's latency from the string, and write ``latency.json`` into a folder."""
-    from edgeleaf import latency
-
-    prompt = Manifest.read(bundle).space.query_prompt
-    report = latency.measure(
-        bundle,
-        query_prompt=prompt,
-        teacher_prompt=prompt,
-        threads=spec.threads,
-        lengths=spec.lengths,
-        repeats=spec.repeats,
-        teacher=str(teacher) if teacher else None,
-        include_student=torch_student,
-    )
-    latency.write(report, into)
-    return report
 
 
 def serialize(model: Any) -> bytes:

@@ -94,15 +94,20 @@ def matching_files(patterns: tuple[str, ...], base: Path) -> list[Path]:
         def variable(match: re.Match[str], pattern: str = pattern) -> str:
             value = os.environ.get(match[1])
             if not value:
-                raise TextsError(f"{pattern!r} needs the environment variable {match[1]}, which is not set: set it")
+                holds = pattern.rpartition(match[0])[2].lstrip("/")
+                raise TextsError(
+                    f"{pattern!r} needs the environment variable {match[1]}, which is not set: set it to a folder with "
+                    f"{holds}"
+                )
             return value
 
-        full = base.absolute() / Path(re.sub(r"\$\{(\w+)\}", variable, pattern)).expanduser()
-        root = Path(full.anchor)
-        matches = [full] if full.is_file() else sorted(root.glob(str(full.relative_to(root))))
+        full = base / Path(re.sub(r"\$\{(\w+)\}", variable, pattern)).expanduser()
+        whole = full.absolute()
+        root = Path(whole.anchor)
+        matches = [full] if full.is_file() else sorted(root.glob(str(whole.relative_to(root))))
         files = [path for path in matches if path.is_file()]
         if not files:
-            raise TextsError(f"no file matches {pattern!r} (looked for {full}): check the path")
+            raise TextsError(f"no file matches {pattern!r} (looked for {whole}): check the path")
         found |= dict.fromkeys(files)
     return list(found)
 
@@ -131,7 +136,7 @@ def _jsonl_texts(path: Path, column: str | int | None) -> Iterator[str]:
         text = row.get(column or "text")
         if not isinstance(text, str):
             keys = ", ".join(sorted(row)) or "none"
-            raise TextsError(f"{path}, line {number}: needed a string under {column or 'text'!r}, found keys {keys}")
+            raise TextsError(f"{path}, line {number}: needed a string under {column or 'text'!r}, found keys: {keys}")
         title = row.get("title") if column is None else None
         yield f"{title.strip()} {text}" if isinstance(title, str) else text
 
@@ -156,9 +161,12 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
                 yield number, line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
     except UnicodeDecodeError as error:
         raise TextsError(f"{path}, line {number}: not UTF-8 ({error.reason}): convert the file to UTF-8") from error
+    except FileNotFoundError:
+        raise TextsError(f"{path}: no such file") from None
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
-        raise TextsError(f"{path}, after line {number}: cannot read it: {reason}") from error
+        place = f"{path}, after line {number}" if number else str(path)
+        raise TextsError(f"{place}: cannot read it: {reason}") from error
 
 
 def dataset_texts(source: DatasetSource, rows: int) -> Iterator[str]:

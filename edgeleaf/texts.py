@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgeleaf import progress
+from edgeleaf.bundle import sha256
 from edgeleaf.errors import TextsError
 from edgeleaf.text_sources import (
     DATASET_ROWS_PER_TEXT,
@@ -98,6 +99,9 @@ def collect(
     _drop_repeats(pools)
     chosen = {kind: _take_held_out(pools, kind, held[kind]) for kind in KINDS}
     train = _take(pools, limit, held_out=False)
+    if not train and not sum(held.values()):
+        names = [name for source in sources if isinstance(source, FilesSource) for name in source.files]
+        raise TextsError(f"no text in {', '.join(names) or 'the sources'}: add texts")
     if not train:
         raise TextsError(
             f"all {sum(held.values())} distinct texts are held out and none is left to train on: "
@@ -110,11 +114,17 @@ def fingerprint(sources: Sequence[Source], base: Path) -> list[str]:
     """Return what tells whether sources changed: the sha256 of every file they read; nothing for the other kinds.
 
     Raises:
-        TextsError: no file matches a pattern.
+        TextsError: no file matches a pattern, or one cannot be read.
     """
     patterns = [source.files for source in sources if isinstance(source, FilesSource)]
     files = [path for names in patterns for path in matching_files(names, base)]
-    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+    hashes = []
+    for path in files:
+        try:
+            hashes.append(sha256(path))
+        except OSError as error:
+            raise TextsError(f"{path}: cannot read it: {error.strerror or error}") from error
+    return hashes
 
 
 def write_corpus(corpus: Corpus, folder: Path) -> None:

@@ -146,9 +146,9 @@ def _fewer_code_points() -> Iterator[None]:
     """Pipelines here compare every 64th code point's token ids; tests/test_wordpiece.py compares them all."""
     from edgeleaf.certify import parity
 
-    every = parity._code_point_texts
+    every = parity.code_point_texts
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parity, "_code_point_texts", lambda: islice(every(), 0, None, 64))
+        patch.setattr(parity, "code_point_texts", lambda: islice(every(), 0, None, 64))
         yield
 
 

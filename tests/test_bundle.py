@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeleaf.bundle import Manifest, VectorSpace, hash_files, write_text
+from edgeleaf.bundle import Manifest, VectorSpace, hash_files, json_text, whole_folder, write_text
 from edgeleaf.errors import BundleError
 
 SPACE = VectorSpace("org/teacher", "main", "a" * 64, "mean", True, "q: ", "", 768)
@@ -21,11 +21,16 @@ def manifest(folder: Path) -> Manifest:
 def test_round_trip_and_hashes(tmp_path: Path) -> None:
     write_text(tmp_path / "onnx" / "a.onnx", "a")
     write_text(tmp_path / "latency.json", "{}")
+    write_text(tmp_path / "README.md", "a card, to be added to")
     manifest(tmp_path).write(tmp_path)
     read = Manifest.read(tmp_path)
     assert read == manifest(tmp_path)
     assert set(read.files) == {"onnx/a.onnx"}
     read.verify(tmp_path)
+
+
+def test_a_model_card_in_an_older_manifest_may_be_edited(tmp_path: Path) -> None:
+    replace(manifest(tmp_path), files={"README.md": "0" * 64}).verify(tmp_path)
 
 
 def test_changed_missing_and_unlisted_files(tmp_path: Path) -> None:
@@ -52,11 +57,53 @@ def test_where_the_teacher_was_found_does_not() -> None:
     assert replace(SPACE, teacher="/models/teacher", revision=None).id == SPACE.id
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"schema_version": 1}', json.dumps({"schema_version": 1, "space": {}})])
+DAMAGED = ("", "[]", "{}", "3", '{"schema_version": 1}', json.dumps({"schema_version": 1, "space": {}}))
+
+
+@pytest.mark.parametrize("text", DAMAGED)
 def test_damaged_manifest(tmp_path: Path, text: str) -> None:
     (tmp_path / "edgeleaf.json").write_text(text)
     with pytest.raises(BundleError, match="damaged manifest"):
         Manifest.read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["files", "held_out", "gates"])
+def test_a_table_that_is_none(tmp_path: Path, name: str) -> None:
+    replace(manifest(tmp_path), **{name: []}).write(tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(BundleError, match=f"damaged manifest \\({name} is no table\\)"):
+        Manifest.read(tmp_path)
+
+
+def test_a_file_is_no_bundle_folder(tmp_path: Path) -> None:
+    (tmp_path / "a.onnx").touch()
+    with pytest.raises(BundleError, match=r"a\.onnx is a file; a bundle folder is needed"):
+        Manifest.read(tmp_path / "a.onnx")
+
+
+def test_lists_of_numbers_stand_on_one_line() -> None:
+    value = {"times": [1.5, -2e-7, 3], "texts": ["a [\n 1\n]", "b"], "none": []}
+    assert json.loads(json_text(value)) == value
+    assert '"times": [1.5, -2e-07, 3]' in json_text(value)
+
+
+def test_a_folder_is_whole_or_as_it_was(tmp_path: Path) -> None:
+    def fill(text: str, *, fail: bool = False) -> None:
+        with whole_folder(tmp_path / "f") as new:
+            write_text(new / "a", text)
+            if fail:
+                raise KeyboardInterrupt
+
+    fill("one")
+    with pytest.raises(KeyboardInterrupt):
+        fill("two", fail=True)
+    assert (tmp_path / "f" / "a").read_text() == "one"
+    (tmp_path / "f").rename(tmp_path / ".f.old")  # as a kill between the two renames leaves it
+    with pytest.raises(KeyboardInterrupt):
+        fill("two", fail=True)
+    assert (tmp_path / "f" / "a").read_text() == "one"
+    fill("two")
+    assert (tmp_path / "f" / "a").read_text() == "two"
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
 
 
 def test_a_file_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeleaf.certify import alignment
-from edgeleaf.certify.alignment import cosine_rows, nearest, overlap, overlap_at_k, summary
+from edgeleaf.certify.alignment import cosine_rows, nearest, overlap, summary
 
 
 def at_degrees(*degrees: float) -> np.ndarray:
@@ -41,13 +41,6 @@ def test_nearest_first_and_of_equals_the_lower_row() -> None:
 def test_overlap_of_hand_made_rankings() -> None:
     left, right = np.array([[1, 2, 3, 4], [1, 2, 3, 4]]), np.array([[4, 3, 9, 8], [4, 3, 2, 1]])
     assert overlap(left, right).tolist() == [0.5, 1.0]
-
-
-def test_overlap_at_k_compares_with_the_teachers_own_ranking() -> None:
-    documents = at_degrees(0, 20, 40, 60, 80)
-    # The teacher at 0 degrees ranks rows 0, 1; a student at 35 degrees ranks 2, 1; one at 5 degrees agrees.
-    found = overlap_at_k(at_degrees(35, 5), at_degrees(0, 0), documents, k=2)
-    assert found.tolist() == [0.5, 1.0]
 
 
 def test_float16_documents_rank_like_float32() -> None:

@@ -14,7 +14,7 @@ from edgeleaf.errors import BundleError
 
 from .test_latency import WORDS, tiny_fused
 
-EVERY = parity._code_point_texts  # before conftest makes pipelines try fewer
+EVERY = parity.code_point_texts  # before conftest makes pipelines try fewer
 
 
 def by(cut: Callable[[str], list[int]]) -> parity.TokenIds:

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from edgeleaf import QueryEncoder
+from edgeleaf.bundle import Manifest, hash_files
+from edgeleaf.certify import Certificate
 from edgeleaf.search import Index
 
 from .conftest import tiny_texts
@@ -40,18 +42,55 @@ def test_encode_standard_input_to_a_file(tiny_bundle: Path, tmp_path: Path) -> N
 
 
 def test_info(tiny_bundle: Path) -> None:
-    assert json.loads(edgeleaf("info", tiny_bundle, "--json").stdout)["space"]["dim"] == 48
+    facts = json.loads(edgeleaf("info", tiny_bundle, "--json").stdout)
+    fused = Certificate.read(tiny_bundle / "certificate.json").rung("fused")
+    assert facts["space"]["dim"] == 48
+    assert facts["certificate"] == {
+        "passed": True,
+        "failures": [],
+        "cosine_mean": fused.teacher_cosine.mean,
+        "overlap_at_10": fused.overlap_at_10,
+    }
     table = edgeleaf("info", tiny_bundle).stdout
     assert "query_encoder.onnx" in table
     assert "PASSED" in table
 
 
-def test_bench_alone(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_info_names_every_file_that_is_not_as_it_was(tiny_bundle: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(tiny_bundle, tmp_path / "b")
-    report = json.loads(edgeleaf("bench", copy, "--alone", "--repeats", 3, "--json").stdout)
-    assert {entry["system"] for entry in report["systems"]} == {"fused"}
-    assert json.loads((copy / "latency.json").read_text()) == report
+    (copy / "README.md").write_text("my own words")
     assert edgeleaf("info", copy).returncode == 0
+    (copy / "golden.jsonl").write_text("")
+    (copy / "onnx" / "model.onnx").unlink()
+    done = edgeleaf("info", copy)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "golden.jsonl: damaged: sha256" in done.stderr
+    assert "onnx/model.onnx: missing" in done.stderr
+    assert "README" not in done.stderr
+
+
+def test_a_certificate_that_failed_is_pointed_out(tiny_bundle: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(tiny_bundle, tmp_path / "b")
+    certificate = Certificate.read(copy / "certificate.json")
+    failed = replace(certificate.verdicts[0], limit=0.999, ok=False)
+    (copy / "certificate.json").write_text(replace(certificate, verdicts=(failed,)).to_json())
+    replace(Manifest.read(copy), files=hash_files(copy)).write(copy)
+    done = edgeleaf("encode", copy, "lost parcel")
+    assert (done.returncode, done.stderr) == (0, f"{copy}: its certificate says FAILED; see: edgeleaf info {copy}\n")
+    done = edgeleaf("info", copy, "--json")
+    assert done.stderr.startswith(f"{copy}: its certificate says FAILED: gate cosine_mean: 0.")
+    assert json.loads(done.stdout)["certificate"]["passed"] is False
+    (copy / "certificate.json").unlink()
+    assert edgeleaf("encode", copy, "lost parcel").stderr == ""
+
+
+def test_bench_alone_leaves_the_bundle_as_it_is(tiny_bundle: Path, tmp_path: Path) -> None:
+    before = (tiny_bundle / "latency.json").read_bytes()
+    done = edgeleaf("bench", tiny_bundle, "--alone", "--repeats", 3, "--json", "-o", tmp_path / "report")
+    report = json.loads(done.stdout)
+    assert {entry["system"] for entry in report["systems"]} == {"fused"}
+    assert json.loads((tmp_path / "report" / "latency.json").read_text()) == report
+    assert (tiny_bundle / "latency.json").read_bytes() == before
 
 
 def test_version_and_help() -> None:
@@ -71,6 +110,9 @@ def test_version_and_help() -> None:
         (["export", "./none", "-o", "out"], "edgeleaf: no folder './none'"),
         (["check", "none"], "edgeleaf: none: no such bundle folder"),
         (["bench", "none"], "edgeleaf: none: no such bundle folder"),
+        (["index", "none", "none.jsonl", "-o", "out"], "edgeleaf: none: no such bundle folder"),
+        (["search", "none", "none", "text"], "edgeleaf: none is no index"),
+        (["export", "all-MiniLM-L6-v2", "-o", "out", "--prompt", "a", "--prompt-name", "b"], "edgeleaf: a prompt and"),
     ],
 )
 def test_bad_input_costs_one_line_and_exit_2(
@@ -92,6 +134,16 @@ def test_bad_output_name_and_bad_input(tiny_bundle: Path, tmp_path: Path) -> Non
     assert (done.returncode, done.stderr) == (2, "edgeleaf: standard input is not UTF-8 at byte 0\n")
 
 
+def test_standard_input_that_is_empty_has_blank_lines_or_is_asked_for(tiny_bundle: Path) -> None:
+    done = edgeleaf("encode", tiny_bundle, stdin=b"")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "edgeleaf: no text given; name texts, or pipe them in, one a line\n"
+    for arguments in ((), ("-",)):
+        done = edgeleaf("encode", tiny_bundle, *arguments, stdin=b"one\n\ntwo\n")
+        assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == ["one", "", "two"]
+    assert "blank lines included" in " ".join(edgeleaf("encode", "--help").stdout.replace("│", " ").split())
+
+
 def test_a_failed_gate_exits_1_and_names_it(tiny_bundle: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(tiny_bundle, tmp_path / "b")
     manifest = json.loads((copy / "edgeleaf.json").read_text())
@@ -100,12 +152,20 @@ def test_a_failed_gate_exits_1_and_names_it(tiny_bundle: Path, tmp_path: Path) -
     done = edgeleaf("check", copy)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("edgeleaf: gate overlap_at_10: 0.")
+    assert done.stdout.splitlines()[-1].startswith("nothing was written; -o DIR writes certificate.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
 def test_a_reader_that_goes_away_is_no_error(tiny_bundle: Path) -> None:
     command = f"{sys.executable} -m edgeleaf.cli encode {tiny_bundle} | true; echo ${{PIPESTATUS[2]}}"
     done = subprocess.run(["bash", "-c", f"yes | head -n 400 | {command}"], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "0"
+
+
+def test_a_reader_of_a_table_that_goes_away_is_no_error(tiny_bundle: Path) -> None:
+    command = f"{sys.executable} -m edgeleaf.cli info {tiny_bundle} | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert (done.stdout.strip(), done.stderr) == ("0", "")
 
 
 def test_index_and_search(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -121,6 +181,32 @@ def test_index_and_search(tiny_bundle: Path, tmp_path: Path) -> None:
     scores = QueryEncoder.load(tiny_bundle).encode(texts[:10]) @ np.asarray(index.vectors, dtype=np.float32).T
     assert found == [[f"d{row}" for row in rows[:5]] for rows in np.argsort(-scores, axis=1, kind="stable")]
     assert "d" in edgeleaf("search", tiny_bundle, tmp_path / "index", "lost parcel").stdout
+    done = edgeleaf("index", tiny_bundle, corpus, "-o", tmp_path / "index")
+    assert (done.returncode, "is an index already; give a new folder, or --force" in done.stderr) == (2, True)
+    assert edgeleaf("index", tiny_bundle, corpus, "-o", tmp_path / "index", "--force").returncode == 0
+
+
+def test_what_cannot_be_indexed_is_said_with_the_path_as_given(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("c.jsonl").write_text('{"a": 1}\n')
+    Path("mine").mkdir()
+    Path("mine/file").write_text("mine")
+    encoder = tiny_bundle / "query_encoder.onnx"
+    for bundle, documents, output, message in (
+        (tiny_bundle, "none.jsonl", "i", "none.jsonl: no such file"),
+        (tiny_bundle, "c.jsonl", "i", "c.jsonl, line 1: needed a string under 'text', found keys: a"),
+        (
+            tiny_bundle,
+            "c.jsonl",
+            "mine",
+            "mine is there and is no index; give a new folder, or one that edgeleaf wrote",
+        ),
+        (encoder, "c.jsonl", "i", f"{encoder} is a file; a bundle folder is needed, one that holds edgeleaf.json"),
+    ):
+        done = edgeleaf("index", bundle, documents, "-o", output)
+        assert (done.returncode, done.stderr) == (2, f"edgeleaf: {message}\n")
 
 
 def test_searching_with_another_space_exits_2(tiny_bundle: Path, tmp_path: Path) -> None:

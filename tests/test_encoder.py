@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import edgeleaf
 from edgeleaf import QueryEncoder
 from edgeleaf.encoder import truncate
 from edgeleaf.errors import BundleError, EdgeleafError, InputError
@@ -100,6 +101,11 @@ def test_what_is_no_list_of_strings(encoder: QueryEncoder, texts: object, messag
         encoder.encode(texts)  # type: ignore[arg-type]
 
 
+def test_errors_are_at_the_top_level() -> None:
+    assert edgeleaf.BundleError is BundleError
+    assert issubclass(edgeleaf.GateFailed, edgeleaf.EdgeleafError)
+
+
 def test_input_error_is_a_type_error() -> None:
     assert issubclass(InputError, TypeError)
     assert issubclass(InputError, EdgeleafError)
@@ -152,9 +158,38 @@ def test_other_schema_version(tmp_path: Path, tiny_bundle: Path) -> None:
         QueryEncoder.load(bundle)
 
 
+def test_a_file_is_checked_against_the_manifest_beside_it(tmp_path: Path, tiny_bundle: Path) -> None:
+    bundle = copy(tiny_bundle, tmp_path / "b")
+    file = bundle / "query_encoder.onnx"
+    shutil.copy(file, bundle / "other.onnx")
+    assert QueryEncoder.load(file).dim == QueryEncoder.load(bundle / "other.onnx").dim == 48
+    with file.open("ab") as stream:
+        stream.write(b"\0")
+    with pytest.raises(BundleError, match=r"query_encoder\.onnx: damaged: sha256 "):
+        QueryEncoder.load(file)
+
+
+@pytest.mark.parametrize("path", [None, 3, b"out/demo"])
+def test_what_is_no_path(path: object) -> None:
+    with pytest.raises(BundleError, match="path is .*; a bundle folder or a fused .onnx file is needed"):
+        QueryEncoder.load(path)  # type: ignore[arg-type]
+
+
+def test_options_of_any_whole_number_type_and_none(tiny_bundle: Path) -> None:
+    encoder = QueryEncoder.load(tiny_bundle, dims=np.int64(16), threads=np.int32(1), providers=None)
+    assert encoder.encode(["lost parcel"]).shape == (1, 16)
+    assert type(encoder.dim) is int
+
+
 def test_options_that_cannot_be_had(tiny_bundle: Path) -> None:
-    with pytest.raises(BundleError, match="dims is 49; .* gives 1 to 48"):
-        QueryEncoder.load(tiny_bundle, dims=49)
+    for dims in (49, 0, "16", 16.0, True):
+        with pytest.raises(BundleError, match=f"dims is {dims!r}; .* gives 1 to 48, a whole number"):
+            QueryEncoder.load(tiny_bundle, dims=dims)  # type: ignore[arg-type]
+    with pytest.raises(BundleError, match=r"providers is 'CPU', one string; a list is needed: \['CPU'\]"):
+        QueryEncoder.load(tiny_bundle, providers="CPU")
+    for providers in ([], 3):
+        with pytest.raises(BundleError, match="this onnxruntime has .*CPUExecutionProvider"):
+            QueryEncoder.load(tiny_bundle, providers=providers)  # type: ignore[arg-type]
     with pytest.raises(BundleError, match="threads is 0; a whole number from 1"):
         QueryEncoder.load(tiny_bundle, threads=0)
     with pytest.raises(BundleError, match="this onnxruntime has .*CPUExecutionProvider"):

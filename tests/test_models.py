@@ -210,6 +210,13 @@ def test_offline_the_hub_is_not_asked(cache: Path, monkeypatch: pytest.MonkeyPat
         resolve("somebody/some-model")
     assert "'somebody/some-model'" in str(caught.value) and "HF_HUB_OFFLINE is set" in str(caught.value)
     assert "sentence-transformers/all-MiniLM-L6-v2" in str(caught.value) and "\n" not in str(caught.value)
+    assert "did you mean" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["all-MiniLM-L6v2", "sentence-transformer/all-minilm-l6-v2"])
+def test_a_mistyped_name_of_a_carried_model(cache: Path, name: str) -> None:
+    with pytest.raises(ModelError, match=r"; did you mean 'sentence-transformers/all-MiniLM-L6-v2'\?$"):
+        resolve(name)
 
 
 def hub_error(kind: str) -> Exception:

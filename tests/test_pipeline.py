@@ -18,8 +18,8 @@ import pytest
 
 import edgeleaf
 from edgeleaf import QueryEncoder, latency, pipeline, steps
-from edgeleaf.bundle import Manifest, sha256
-from edgeleaf.errors import BundleError, GateFailed, ModelError
+from edgeleaf.bundle import Manifest, says_failed, sha256
+from edgeleaf.errors import BundleError, GateFailed, InputError, ModelError, TextsError
 from edgeleaf.golden import read_golden
 from edgeleaf.student import load_sentence_transformer
 
@@ -38,7 +38,8 @@ def test_bundle_holds_what_the_design_says(tiny_bundle: Path) -> None:
         assert (tiny_bundle / name).is_file(), name
     manifest = Manifest.read(tiny_bundle)
     manifest.verify(tiny_bundle)
-    assert set(manifest.files) == {*hashes(tiny_bundle)} - {"edgeleaf.json"}
+    assert set(manifest.files) == {*hashes(tiny_bundle)} - {"edgeleaf.json", "README.md"}
+    assert {path.stat().st_mode & 0o777 for path in tiny_bundle.rglob("*") if path.is_file()} == {0o644}
     assert not [path for path in tiny_bundle.parent.iterdir() if path.name.startswith(".")]
 
 
@@ -149,45 +150,113 @@ def test_export_of_an_existing_model(
     assert np.sum(expected * QueryEncoder.load(result.bundle).encode(texts), axis=1).min() > 0.99
 
 
+def test_export_of_a_model_that_cuts_long_texts_on_the_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    only_fused_is_timed(monkeypatch)
+    folder = make_tiny_model(tmp_path / "model", seed=9, hidden=32)
+    settings = folder / "tokenizer_config.json"
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"truncation_side": "left"}))
+    texts = tiny_texts(60, low=2, high=150, seed=8)
+    (tmp_path / "queries.txt").write_text("\n".join(texts))
+    result = edgeleaf.export(str(folder), output=tmp_path / "out", texts=[tmp_path / "queries.txt"])
+    assert result.certificate.passed
+    expected = SentenceTransformer(str(folder), device="cpu").encode(texts, normalize_embeddings=True)
+    assert np.sum(expected * QueryEncoder.load(result.bundle).encode(texts), axis=1).min() > 0.99
+
+
 def copied(bundle: Path, target: Path) -> Path:
     shutil.copytree(bundle, target)
     return target
 
 
-def test_check_measures_the_same_again_without_the_work_folder(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_check_measures_the_same_again_and_leaves_nothing_behind(tiny_bundle: Path, tmp_path: Path) -> None:
     copy = copied(tiny_bundle, tmp_path / "tiny")
     before = hashes(copy)
-    assert edgeleaf.check(copy).passed
+    assert edgeleaf.check(copy, output=tmp_path / "report").passed
     assert hashes(copy) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report", "tiny"]
+    for name in ("certificate.json", "certificate.html"):
+        assert (tmp_path / "report" / name).read_bytes() == (copy / name).read_bytes()
 
 
-def test_check_with_texts_of_ones_own(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_check_with_texts_of_ones_own(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = copied(tiny_bundle, tmp_path / "tiny")
+    before = hashes(copy)
     (tmp_path / "mine.txt").write_text("\n".join(tiny_texts(30, low=2, high=9, seed=31)))
-    certificate = edgeleaf.check(copy, texts=[tmp_path / "mine.txt"])
+    monkeypatch.chdir(tmp_path)
+    certificate = edgeleaf.check("tiny", texts=["mine.txt"])
     assert certificate.queries == 30
     assert certificate.texts == "queries of mine.txt, documents from documentation found on the machine"
-    Manifest.read(copy).verify(copy)
-    assert "mine.txt" in (copy / "README.md").read_text()
-
-
-def test_check_repairs_what_a_killed_check_left(tiny_bundle: Path, tmp_path: Path) -> None:
-    copy = copied(tiny_bundle, tmp_path / "tiny")
-    before = hashes(copy)
-    (copy / "certificate.json").write_text("half")
-    assert edgeleaf.check(copy).passed
     assert hashes(copy) == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.txt", "tiny"]
 
 
-def test_check_below_a_gate_says_so_on_the_card_too(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_check_keeps_the_teacher_vectors_of_a_run(tiny_bundle: Path, tmp_path: Path) -> None:
+    copy = copied(tiny_bundle, tmp_path / "tiny")
+    work = copied(pipeline.work_folder(tiny_bundle), pipeline.work_folder(copy))
+    before = sorted(path.name for path in work.iterdir())
+    assert edgeleaf.check(copy).passed
+    assert sorted(path.name for path in work.iterdir()) == before
+    assert "vector-cache" in before
+
+
+def test_check_says_what_is_wrong_with_its_texts_before_the_long_work(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "teacher_of", None)  # not reached
+    monkeypatch.chdir(tmp_path)
+    Path("empty.txt").write_text("\n \n")
+    Path("few.txt").write_text("\n".join(tiny_texts(19, low=2, high=9, seed=31)))
+    for name, message in (
+        ("empty.txt", "no text in empty.txt: add texts"),
+        ("few.txt", "few.txt: 19 distinct queries; a verdict needs 20 or more"),
+        ("none.txt", "no file matches 'none.txt'"),
+        (".", "no file matches '.'"),
+    ):
+        with pytest.raises(TextsError) as caught:
+            edgeleaf.check(tiny_bundle, texts=[name])
+        assert str(caught.value).startswith(message)
+        with pytest.raises(TextsError) as caught:
+            edgeleaf.export("no-such-model", output="out", texts=[name])
+        assert str(caught.value).startswith(message)
+
+
+def test_a_recipes_files_are_looked_for_before_its_models(tiny_recipe: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "r.toml"
+    recipe.write_text(tiny_recipe.read_text().replace('"queries.txt"', '"none.txt"'))
+    for build in (edgeleaf.run, edgeleaf.distill):
+        with pytest.raises(TextsError, match=r"no file matches 'none\.txt'"):
+            build(recipe, output=tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["r.toml"]
+
+
+def test_a_report_is_not_written_over_anything(tiny_bundle: Path) -> None:
+    for measure in (edgeleaf.check, edgeleaf.bench):
+        with pytest.raises(BundleError, match="is there and is no empty folder; give a new one for the report"):
+            measure(tiny_bundle, output=tiny_bundle)
+
+
+def test_check_of_a_damaged_bundle_repairs_nothing(tiny_bundle: Path, tmp_path: Path) -> None:
+    copy = copied(tiny_bundle, tmp_path / "tiny")
+    (copy / "certificate.json").write_text("half")
+    (copy / "golden.jsonl").unlink()
+    with pytest.raises(BundleError, match=r"certificate\.json: damaged: .*; .*golden\.jsonl: missing, though .* again"):
+        edgeleaf.check(copy)
+    assert (copy / "certificate.json").read_text() == "half"
+
+
+def test_check_below_a_gate_says_so_and_changes_nothing(tiny_bundle: Path, tmp_path: Path) -> None:
     copy = copied(tiny_bundle, tmp_path / "tiny")
     manifest = json.loads((copy / "edgeleaf.json").read_text())
     manifest["gates"]["cosine_mean"] = 0.999
     (copy / "edgeleaf.json").write_text(json.dumps(manifest))
-    certificate = edgeleaf.check(copy)
+    before = hashes(copy)
+    certificate = edgeleaf.check(copy, output=tmp_path / "report")
     assert certificate.failures[0].startswith("gate cosine_mean: 0.9")
-    assert "NOT every gate passed" in (copy / "README.md").read_text()
-    Manifest.read(copy).verify(copy)
+    assert hashes(copy) == before
+    assert says_failed(tmp_path / "report")
+    assert not says_failed(copy)
 
 
 def test_changed_texts_are_collected_again(tiny_recipe: Path, tiny_bundle: Path, tmp_path: Path) -> None:
@@ -214,6 +283,19 @@ def test_prompts_of_an_exported_model_are_kept(tmp_path: Path) -> None:
     student = load_sentence_transformer(tmp_path / "copy" / "student")
     assert student.default_prompt_name is None
     assert student.prompts == {"query": "search: ", "document": "text: "}
+
+
+def test_a_prompt_by_its_name(tmp_path: Path) -> None:
+    folder = make_tiny_model(tmp_path / "model", seed=7, hidden=32)
+    path = folder / "config_sentence_transformers.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"prompts": {"query": "q: ", "web": "search: "}}))
+    spec = steps.export_spec(str(folder), max_length=None, query_prompt=None, prompt_name="web")
+    assert spec.query_prompt == "search: "
+    with pytest.raises(ModelError, match=r"model has no prompt named 'wep'; its prompts: query, web"):
+        steps.export_spec(str(folder), max_length=None, query_prompt=None, prompt_name="wep")
+    with pytest.raises(InputError, match="give one of --prompt and --prompt-name"):
+        edgeleaf.export(str(folder), output=tmp_path / "out", prompt="x", prompt_name="web")
+    assert not (tmp_path / "out").exists()
 
 
 def test_check_refuses_another_teacher(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from edgeleaf.bundle import VectorSpace
-from edgeleaf.errors import BundleError
+from edgeleaf.errors import BundleError, TextsError
 from edgeleaf.search import Index
+from edgeleaf.search.documents import read_documents
 
 SPACE = VectorSpace("teacher", None, "0" * 64, "mean", True, "", "", 4)
 DOCUMENTS = [("a", "east"), ("b", "north"), ("c", "north-east")]
@@ -55,6 +56,25 @@ def test_what_is_no_index(tmp_path: Path) -> None:
     (tmp_path / "i" / "documents.jsonl").write_text("{")
     with pytest.raises(BundleError, match="damaged index"):
         Index.load(tmp_path / "i")
+
+
+def test_saving_replaces_an_index_only_when_told_to_and_nothing_else_ever(tmp_path: Path) -> None:
+    index = Index(space=SPACE, documents=DOCUMENTS, vectors=VECTORS)
+    (tmp_path / "i").mkdir()
+    index.save(tmp_path / "i")
+    with pytest.raises(BundleError, match="is an index already; give a new folder, or --force to replace it"):
+        index.save(tmp_path / "i")
+    Index(space=SPACE, documents=DOCUMENTS[:1], vectors=VECTORS[:1]).save(tmp_path / "i", force=True)
+    assert len(Index.load(tmp_path / "i").documents) == 1
     (tmp_path / "mine").mkdir()
-    with pytest.raises(BundleError, match="is there and is no index"):
-        Index(space=SPACE, documents=DOCUMENTS, vectors=VECTORS).save(tmp_path / "mine")
+    (tmp_path / "mine" / "file").touch()
+    for force in (False, True):
+        with pytest.raises(BundleError, match="is there and is no index"):
+            index.save(tmp_path / "mine", force=force)
+
+
+def test_documents_have_ids_of_their_own(tmp_path: Path) -> None:
+    corpus = tmp_path / "c.jsonl"
+    corpus.write_text('{"_id": "a", "text": "one"}\n{"text": "two"}\n{"_id": "a", "text": "three"}\n')
+    with pytest.raises(TextsError, match=r"c\.jsonl, line 3: id 'a' is that of line 1 too; give each its own"):
+        read_documents(corpus)

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edgeleaf.errors import ModelError
-from edgeleaf.student import build_student, fit_projection, load_sentence_transformer, save_student, start_projection
+from edgeleaf.student import (
+    build_student,
+    fit_projection,
+    load_sentence_transformer,
+    save_student,
+    shipped_tokenizer,
+    start_projection,
+)
 
 from .conftest import tiny_texts
 
@@ -46,6 +54,25 @@ def test_student_round_trip(tiny_student: Path, tmp_path: Path) -> None:
     assert np.array_equal(loaded.encode(texts), model.eval().encode(texts))
     assert loaded.prompts["query"] == "query: "
     assert loaded.max_seq_length == 32
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_tokenizer_file_says_where_long_texts_are_cut(tiny_student: Path, tmp_path: Path, side: str) -> None:
+    from sentence_transformers import SentenceTransformer
+    from transformers import AutoTokenizer
+
+    model = build_student(tiny_student, dim=48, max_length=32)
+    model.tokenizer.truncation_side = side
+    long = " ".join(tiny_texts(20, low=5, high=9, seed=3))
+    expected = model.encode([long])
+    save_student(model, tmp_path / "student")
+    truncation = json.loads((tmp_path / "student" / "tokenizer.json").read_text())["truncation"]
+    left = {"direction": "Left", "max_length": 32, "strategy": "LongestFirst", "stride": 0}
+    assert truncation == (left if side == "left" else None)
+    loaded = SentenceTransformer(str(tmp_path / "student"), device="cpu")
+    assert np.array_equal(loaded.encode([long]), expected)
+    backend = shipped_tokenizer(AutoTokenizer.from_pretrained(str(tmp_path / "student")), 32)
+    assert json.loads(backend.to_str())["truncation"] == truncation
 
 
 def test_what_cannot_be_loaded_says_so(tmp_path: Path, tiny_student: Path) -> None:

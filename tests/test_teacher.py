@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,12 +80,32 @@ def test_another_window_shares_nothing(tmp_path: Path) -> None:
 def test_a_killed_run_loses_one_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SHARD", 8)
     texts = [Text(f"t{i}", "query") for i in range(30)]
+    first, second = Counting(stop_after=16), Counting()
     with pytest.raises(KeyboardInterrupt):
-        teacher_vectors(texts, Counting(stop_after=16), tmp_path)
-    second = Counting()
+        teacher_vectors(texts, first, tmp_path)
     resumed = teacher_vectors(texts, second, tmp_path)
-    assert second.asked == [f"t{i}" for i in range(16, 30)]
+    assert len(first.asked) == 16
+    assert first.asked + second.asked == [f"t{i}" for i in [*range(10, 30), *range(10)]]  # longest first
     assert np.array_equal(resumed, teacher_vectors(texts, Counting(), tmp_path / "other"))
+
+
+def test_progress_within_a_shard_and_where_it_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    steps: list[int] = []
+
+    @contextmanager
+    def bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
+        said.append(f"{description}, {total} to do")
+        yield steps.append
+
+    monkeypatch.setattr(module.progress, "bar", bar)
+    monkeypatch.setattr(module.progress, "say", said.append)
+    teacher_vectors([Text(f"t{i}", "query") for i in range(40)], Counting(), tmp_path)
+    teacher_vectors([Text(f"t{i}", "query") for i in range(100)], Counting(), tmp_path)
+    resumed = "teacher vectors: resuming at 40 of 100 texts"
+    assert said == ["teacher vectors, 40 to do", resumed, "teacher vectors, 60 to do"]
+    assert steps == [32, 8, 32, 28]
+    assert teacher_vectors([], Counting(), tmp_path).shape == (0, 4)
 
 
 def test_vectors_that_are_not_unit_are_refused(tmp_path: Path) -> None:

@@ -136,16 +136,3 @@ def overlap(left: npt.NDArray[np.int64], right: npt.NDArray[np.int64]) -> npt.ND
     width = max(left.shape[1], 1)
     shares = [len(np.intersect1d(a, b)) / width for a, b in zip(left, right, strict=True)]
     return np.array(shares, dtype=np.float64)
-
-
-def overlap_at_k(
-    queries: Vectors, teacher_queries: Vectors, documents: Vectors, *, k: int = 10
-) -> npt.NDArray[np.float64]:
-    """Return overlap@k of each query: how many of the teacher's own ``k`` nearest documents the student finds too.
-
-    Args:
-        queries: the student's query vectors [n, dim].
-        teacher_queries: the teacher's vectors of the same queries [n, dim].
-        documents: the teacher's document vectors [m, dim], which both search.
-    """
-    return overlap(nearest(queries, documents, k), nearest(teacher_queries, documents, k))

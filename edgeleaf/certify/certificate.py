@@ -6,12 +6,12 @@ A plain record that goes to JSON and back. No timestamps, timings or paths: the 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeleaf.bundle import json_text
 from edgeleaf.certify.alignment import Summary
 from edgeleaf.certify.invariance import Invariance
 from edgeleaf.certify.parity import Mismatch, Parity
@@ -151,10 +151,7 @@ class Certificate:
 
     def to_json(self) -> str:
         """Return the certificate as JSON, lists of numbers on one line, ending in a newline."""
-        record = {"schema_version": self.schema_version, "passed": self.passed, **asdict(self)}
-        text = json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False)
-        # Inside a JSON string a line feed is written \n, so a bracket before a real one opens a list.
-        return re.sub(r"\[\n\s+([-+\d.eE,\s]+?)\n\s+\]", lambda m: "[" + " ".join(m[1].split()) + "]", text) + "\n"
+        return json_text({"schema_version": self.schema_version, "passed": self.passed, **asdict(self)})
 
     @staticmethod
     def from_json(text: str) -> Certificate:
@@ -168,7 +165,7 @@ class Certificate:
             version = record["schema_version"]
             record.pop("passed")
         except (ValueError, KeyError, TypeError) as error:
-            raise BundleError(f"not a certificate ({error}); write one with: edgeleaf check BUNDLE") from None
+            raise BundleError(f"not a certificate ({error}); write one with: edgeleaf check BUNDLE -o DIR") from None
         if version != SCHEMA_VERSION:
             raise BundleError(
                 f"certificate of schema version {version}, this edgeleaf reads {SCHEMA_VERSION}; check the bundle again"
@@ -176,7 +173,7 @@ class Certificate:
         try:
             return _certificate(record)
         except (KeyError, TypeError) as error:
-            raise BundleError(f"damaged certificate ({error}); write it again with: edgeleaf check BUNDLE") from None
+            raise BundleError(f"damaged certificate ({error}); write one with: edgeleaf check BUNDLE -o DIR") from None
 
     @staticmethod
     def read(file: Path) -> Certificate:

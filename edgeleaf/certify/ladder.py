@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from edgeleaf import bundle as layout
 from edgeleaf import progress
+from edgeleaf.encoder import session
 from edgeleaf.errors import BundleError, ExportError
 
 STUDENT, ONNX_FP32, ONNX_INT8, FUSED = "student", "onnx_fp32", "onnx_int8", "fused"
@@ -127,28 +128,6 @@ def fused_encode(file: Path, *, threads: int) -> Any:
         return np.asarray(rows, dtype=np.float32)
 
     return encode
-
-
-def session(model: Path | bytes, *, threads: int) -> Any:
-    """Open a model on the processor.
-
-    Raises:
-        BundleError: onnxruntime cannot open it.
-    """
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    try:
-        return ort.InferenceSession(
-            str(model) if isinstance(model, Path) else model, options, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # onnxruntime raises many kinds without a common base below Exception
-        name = str(model) if isinstance(model, Path) else "the tapped graph"
-        reason = " ".join(str(error).split())[:200]
-        raise BundleError(f"{name}: onnxruntime {ort.__version__} cannot open it: {reason}") from None
 
 
 def _check(bundle: Path, vectors: dict[str, FloatRows], queries: Sequence[str]) -> None:

@@ -127,12 +127,12 @@ def _batches(texts: Sequence[str], code_points: bool) -> Iterator[list[str]]:
     for start in range(0, len(every), BATCH_SIZE):
         yield every[start : start + BATCH_SIZE]
     if code_points:
-        texts = list(_code_point_texts())
+        texts = list(code_point_texts())
         for start in range(0, len(texts), SWEEP_SIZE):
             yield texts[start : start + SWEEP_SIZE]
 
 
-def _code_point_texts() -> Iterator[str]:
+def code_point_texts() -> Iterator[str]:
     """Every code point inside a word and alone; in the planes where Unicode has nothing, eight of them a text."""
     packed: list[str] = []
     for code_point in range(LAST_CODE_POINT + 1):
@@ -165,9 +165,9 @@ def fused_token_ids(file: Path, *, threads: int = 1) -> TokenIds:
     """
     import onnx
 
-    from edgeleaf.certify.ladder import session
+    from edgeleaf.encoder import session
     from edgeleaf.errors import BundleError, ExportError
-    from edgeleaf.graph.fuse import ENCODER_INPUTS, tokenizer_of
+    from edgeleaf.graph.fuse import tokenizer_of
 
     if not file.is_file():
         raise BundleError(f"{file}: missing; build or copy the bundle again")
@@ -177,10 +177,14 @@ def fused_token_ids(file: Path, *, threads: int = 1) -> TokenIds:
         raise BundleError(
             f"{file}: has no inner tensors input_ids and attention_mask; a fused query encoder is needed"
         ) from None
-    tapped = session(model.SerializeToString(), threads=threads)
+    return token_ids_of(session(model.SerializeToString(), threads=threads))
+
+
+def token_ids_of(tokenizer: Any) -> TokenIds:
+    """Return the ids that an open session of a tokenizer gives: text in, input_ids and attention_mask out."""
 
     def token_ids(texts: Sequence[str]) -> list[list[int]]:
-        ids, mask = tapped.run(list(ENCODER_INPUTS), {"text": np.array(texts, dtype=object)})
+        ids, mask = tokenizer.run(["input_ids", "attention_mask"], {"text": np.array(texts, dtype=object)})
         lengths = mask.sum(axis=1)
         # Ones first, zeros after: anything else is no padding, and its row is kept whole so that it cannot agree.
         prefix = (np.arange(mask.shape[1]) < lengths[:, None]) == (mask == 1)

@@ -21,6 +21,7 @@ from edgeleaf.graph.tokenizers import append_tokenizer
 TEXT = "text"
 EMBEDDING = "embedding"
 ENCODER_INPUTS = ("input_ids", "attention_mask")
+TOKENIZER_OUTPUTS = (*ENCODER_INPUTS, "token_type_ids")
 ENCODER_OUTPUT = "sentence_embedding"
 OLDEST_OPSET = 16  # ScatterElements that adds
 _TOKENIZER, _TAIL = "tokenizer", "unit_norm"
@@ -39,8 +40,8 @@ def fuse(
     """Put the tokenizer in front of an encoder, and a unit norm behind it.
 
     Args:
-        encoder: inputs ``input_ids`` and ``attention_mask``, int64 [batch, sequence]; output ``sentence_embedding``,
-            float32 [batch, width]. Left as it is.
+        encoder: inputs ``input_ids``, ``attention_mask`` and maybe ``token_type_ids``, int64 [batch, sequence]; output
+            ``sentence_embedding``, float32 [batch, width]. Left as it is; ``adopt`` brings others into this form.
         tokenizer_json: the text of a tokenizer.json, or the parsed dict.
         max_length: tokens a text may have, special tokens included.
         prompt: put before every text.
@@ -59,13 +60,13 @@ def fuse(
         >>> model = fuse(onnx.load("onnx/model.onnx"), Path("tokenizer.json").read_text(), max_length=128, metadata={})
         >>> onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"text": ["where is my parcel?"]})
     """
-    width = _check(encoder)
+    width, with_types = _check(encoder)
     if dim is not None and not 1 <= dim <= width:
         raise ExportError(f"dim {dim} is out of range: the encoder's embedding has {width} numbers; pass 1 to {width}")
     opsets = {"" if opset.domain == "ai.onnx" else opset.domain: opset.version for opset in encoder.opset_import}
     front = GraphBuilder(_TOKENIZER, opset=opsets[""])
     front.input(TEXT, TensorProto.STRING, ["batch"])
-    append_tokenizer(front, TEXT, tokenizer_json, max_length=max_length, prompt=prompt)
+    append_tokenizer(front, TEXT, tokenizer_json, max_length=max_length, prompt=prompt, token_type_ids=with_types)
     tail = GraphBuilder(_TAIL, opset=opsets[""])
     _append_norm(tail, ENCODER_OUTPUT, dim if dim is not None and dim < width else None)
     tail.output(tail.nodes[-1].output[0], EMBEDDING, TensorProto.FLOAT, ["batch", dim or width])
@@ -115,7 +116,7 @@ def tap(model: onnx.ModelProto, tensors: Sequence[str]) -> onnx.ModelProto:
             raise ExportError(f"no node makes a tensor {name!r}; pass the name of an inner tensor, such as input_ids")
         if all(output.name != name for output in tapped.graph.output):
             value = typed.get(name) or onnx.ValueInfoProto(name=name)  # without a type: the runtime infers it
-            if name in ENCODER_INPUTS:
+            if name in TOKENIZER_OUTPUTS:
                 value = helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "sequence"])
             tapped.graph.output.append(value)
     return tapped
@@ -135,12 +136,12 @@ def tokenizer_of(model: onnx.ModelProto) -> onnx.ModelProto:
     return tapped
 
 
-def _check(encoder: onnx.ModelProto) -> int:
-    """Check the encoder's ends, names and opset; return the width of its embedding."""
+def _check(encoder: onnx.ModelProto) -> tuple[int, bool]:
+    """Check the encoder's ends, names and opset; return its embedding's width, and whether it wants token types."""
     graph = encoder.graph
     weights = {tensor.name for tensor in graph.initializer}
     inputs = {value.name: value for value in graph.input if value.name not in weights}
-    if set(inputs) != set(ENCODER_INPUTS):
+    if not set(ENCODER_INPUTS) <= set(inputs) <= set(TOKENIZER_OUTPUTS):
         raise ExportError(f"the encoder's inputs are {', '.join(inputs)}; needed: {', '.join(ENCODER_INPUTS)}")
     for name, value in inputs.items():
         if value.type.tensor_type.elem_type != TensorProto.INT64:
@@ -160,7 +161,7 @@ def _check(encoder: onnx.ModelProto) -> int:
     taken = {TEXT, EMBEDDING} & ({name for node in graph.node for name in node.output} | weights)
     if taken:
         raise ExportError(f"the encoder has an inner tensor {min(taken)!r}, the fused graph's own name; rename it")
-    return int(tensor.shape.dim[1].dim_value)
+    return int(tensor.shape.dim[1].dim_value), "token_type_ids" in inputs
 
 
 def _append_norm(graph: GraphBuilder, embedding: str, dim: int | None) -> str:

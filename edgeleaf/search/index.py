@@ -8,7 +8,6 @@ that, load ``vectors.npy`` into the approximate index of your choice.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeleaf.bundle import VectorSpace, write_json, write_npy, write_text
+from edgeleaf.bundle import VectorSpace, whole_folder, write_json, write_npy, write_text
 from edgeleaf.encoder import truncate
 from edgeleaf.errors import BundleError
 
@@ -58,28 +57,27 @@ class Index:
         self.documents = documents
         self.vectors = vectors
 
-    def save(self, folder: Path) -> None:
-        """Write the index, in a neighbouring folder first; a folder of that name that is an index is replaced.
+    def save(self, folder: Path, *, force: bool = False) -> None:
+        """Write the index, whole or not at all; ``force`` replaces an index that is there.
 
         Raises:
-            BundleError: ``folder`` is there and is no index.
+            BundleError: ``folder`` is there, and neither empty nor an index to be replaced.
         """
-        self.check_target(folder)
-        new = folder.with_name(f".{folder.name}.new")
-        shutil.rmtree(new, ignore_errors=True)
-        new.mkdir(parents=True)
-        write_npy(new / VECTORS, np.asarray(self.vectors, dtype=np.float16))
-        lines = (json.dumps({"id": key, "text": text}, ensure_ascii=False) + "\n" for key, text in self.documents)
-        write_text(new / DOCUMENTS, "".join(lines))
-        header = {"schema_version": SCHEMA_VERSION, "space": asdict(self.space), "documents": len(self.documents)}
-        write_json(new / HEADER, header)
-        shutil.rmtree(folder, ignore_errors=True)
-        new.replace(folder)
+        self.check_target(folder, force=force)
+        with whole_folder(folder) as new:
+            write_npy(new / VECTORS, np.asarray(self.vectors, dtype=np.float16))
+            lines = (json.dumps({"id": key, "text": text}, ensure_ascii=False) + "\n" for key, text in self.documents)
+            write_text(new / DOCUMENTS, "".join(lines))
+            header = {"schema_version": SCHEMA_VERSION, "space": asdict(self.space), "documents": len(self.documents)}
+            write_json(new / HEADER, header)
 
     @staticmethod
-    def check_target(folder: Path) -> None:
-        """Raise BundleError where ``folder`` is there and is no index."""
-        if folder.exists() and not (folder / HEADER).is_file():
+    def check_target(folder: Path, *, force: bool = False) -> None:
+        """Raise BundleError where :meth:`save` would."""
+        if (folder / HEADER).is_file():
+            if not force:
+                raise BundleError(f"{folder} is an index already; give a new folder, or --force to replace it")
+        elif folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
             raise BundleError(f"{folder} is there and is no index; give a new folder, or one that edgeleaf wrote")
 
     @staticmethod

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import onnx
+from onnx import TensorProto
+
 from edgeleaf.errors import ExportError, TokenizerNotSupported
 from edgeleaf.graph.builder import GraphBuilder
 from edgeleaf.graph.tokenizers import wordpiece
@@ -66,4 +69,20 @@ def append_tokenizer(
     return tuple(graph.alias(tensor, name) for tensor, name in zip(made, names, strict=False))
 
 
-__all__ = ["append_tokenizer", "reference_tokenizer"]
+def as_model(
+    tokenizer_json: str | dict[str, Any], *, max_length: int, prompt: str = "", token_type_ids: bool = False
+) -> onnx.ModelProto:
+    """Return a tokenizer as a model of its own: ``text``, string [batch], to ``input_ids`` and ``attention_mask``.
+
+    Arguments, outputs and errors are those of ``append_tokenizer``.
+    """
+    graph = GraphBuilder("tokenizer")
+    text = graph.input("text", TensorProto.STRING, ["batch"])
+    for name in append_tokenizer(
+        graph, text, tokenizer_json, max_length=max_length, prompt=prompt, token_type_ids=token_type_ids
+    ):
+        graph.output(name, name, TensorProto.INT64, ["batch", "sequence"])
+    return graph.model()
+
+
+__all__ = ["append_tokenizer", "as_model", "reference_tokenizer"]

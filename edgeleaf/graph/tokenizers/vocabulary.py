@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -118,15 +118,18 @@ class Symbols:
 
 def offset_weights(count: int) -> np.ndarray:
     """The powers BASE**0, BASE**1, ... mod 2**64, int64 [count]."""
-    powers = [pow(BASE, k, 1 << 64) for k in range(count)]
-    return np.array(powers, np.uint64).view(np.int64)
+    return np.array([_power(k) for k in range(count)], np.uint64).view(np.int64)
 
 
-def window_hash(values: np.ndarray, symbols: Sequence[int], *, start: bool) -> int:
-    """The hash of a window, as the graph computes it."""
-    with np.errstate(over="ignore"):
-        total = (values[list(symbols)] * offset_weights(len(symbols))).sum() + np.int64(START if start else 0)
-    return int(total)
+@lru_cache(maxsize=1 << 16)
+def _power(exponent: int) -> int:
+    return pow(BASE, exponent, 1 << 64)
+
+
+def window_hash(values: Sequence[int], symbols: Sequence[int], *, start: bool) -> int:
+    """The hash of a window, as the graph computes it in 64 bits."""
+    total = sum(values[symbol] * _power(k) for k, symbol in enumerate(symbols)) + (START if start else 0)
+    return (total + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
 def read_symbols(
@@ -172,29 +175,38 @@ def entry_table(vocab: Mapping[str, int], prefix: str, symbols: Symbols) -> dict
             reachable.append((tuple(words[c] for c in rest), False, token_id))
     reachable += [((symbols.of_token(token_id),), True, token_id) for token_id in symbols.direct]
 
-    space = window_hash(symbols.values, [SPACE_SYMBOL], start=False)
-    row_start = window_hash(symbols.values, [ROW_START], start=True)
-    table: dict[int, dict[int, int]] = {1: {space: 1, row_start: LENGTH_UNIT + ROW_START_ID}}
+    table = _Table(symbols)
+    table.enter([SPACE_SYMBOL], 1)
+    table.enter([ROW_START], LENGTH_UNIT + ROW_START_ID, start=True)
     for window, start, token_id in reachable:
-        _enter(table, symbols, window, token_id, start=start)
-    return table
+        table.enter(window, len(window) * LENGTH_UNIT + token_id, start=start)
+    return table.entries
 
 
 def pattern_table(patterns: Mapping[tuple[int, ...], int], symbols: Symbols) -> dict[int, dict[int, int]]:
     """Return windows that count wherever they stand: length to {hash: length * LENGTH_UNIT + number}."""
-    table: dict[int, dict[int, int]] = {}
+    table = _Table(symbols)
     for window, number in patterns.items():
-        _enter(table, symbols, window, number, start=False)
-    return table
+        table.enter(window, len(window) * LENGTH_UNIT + number)
+    return table.entries
 
 
-def _enter(
-    table: dict[int, dict[int, int]], symbols: Symbols, window: Sequence[int], number: int, *, start: bool
-) -> None:
-    key = window_hash(symbols.values, window, start=start)
-    if any(key in entries for entries in table.values()):
-        raise TokenizerNotSupported(f"token {number} has the same hash as another one; change the hash's seed")
-    table.setdefault(len(window), {})[key] = len(window) * LENGTH_UNIT + number
+class _Table:
+    """Hashes of windows, no two alike."""
+
+    def __init__(self, symbols: Symbols) -> None:
+        self.entries: dict[int, dict[int, int]] = {}
+        self._values = symbols.values.tolist()
+        self._taken: set[int] = set()
+
+    def enter(self, window: Sequence[int], value: int, *, start: bool = False) -> None:
+        key = window_hash(self._values, window, start=start)
+        if key in self._taken:
+            raise TokenizerNotSupported(
+                f"token {value % LENGTH_UNIT} has the same hash as another one; change the hash's seed"
+            )
+        self._taken.add(key)
+        self.entries.setdefault(len(window), {})[key] = value
 
 
 def append_places(graph: GraphBuilder, flat: str) -> str:

@@ -1,0 +1,117 @@
+"""What the command line shows of results, as ``rich`` tables, and the same as plain values for ``--json``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeleaf import latency
+from edgeleaf.bundle import Manifest
+
+if TYPE_CHECKING:
+    from edgeleaf.certify import Certificate
+    from edgeleaf.shipping import Result
+
+
+def result_table(result: Result) -> Any:
+    """Return what a run has made, in ten lines."""
+    from rich.table import Table
+
+    summary = result_summary(result)
+    table = Table(show_header=False, title=f"edgeleaf: {result.manifest.recipe}")
+    before, after = summary["alignment"]["student"], summary["alignment"]["fused"]
+    fused, teacher = summary["p50_ms"]["fused"], summary["p50_ms"]["teacher"]
+    beside = f"; teacher {teacher:.1f} ms ({teacher / fused:.0f} times)" if fused and teacher else ""
+    for name, value in (
+        ("file", f"{summary['file_mb']:.1f} MB, tokenizer included"),
+        ("vectors", f"{summary['dim']} numbers, space {summary['space']}"),
+        (
+            "cosine to the teacher",
+            f"{before['cosine_mean']:.4f} student, {after['cosine_mean']:.4f} quantised and fused",
+        ),
+        ("overlap@10", f"{before['overlap_at_10']:.3f} student, {after['overlap_at_10']:.3f} quantised and fused"),
+        ("token mismatches", f"{summary['token_mismatches']} of {summary['token_texts']:,} texts"),
+        (
+            f"p50, {summary['tokens']} tokens, {summary['threads']} thread",
+            f"{fused:.2f} ms from the string{beside}",
+        ),
+        ("verdict", f"{'PASSED' if result.certificate.passed else 'FAILED'}, {len(result.certificate.verdicts)} gates"),
+        ("encoder", str(result.bundle / "query_encoder.onnx")),
+        ("certificate", str(result.bundle / "certificate.html")),
+    ):
+        table.add_row(name, value)
+    return table
+
+
+def result_summary(result: Result) -> dict[str, Any]:
+    """Return what a run has made as plain values."""
+    certificate = result.certificate
+    threads = min(result.latency["settings"]["threads"])
+    tokens = min(result.latency["settings"]["lengths"], key=lambda length: abs(length - 16))
+    rungs = {name: certificate.rung(name) for name in ("student", "onnx_fp32", "onnx_int8", "fused")}
+    return {
+        "bundle": str(result.bundle),
+        "space": result.manifest.space.id,
+        "dim": result.manifest.space.dim,
+        "file_mb": certificate.sizes_mb["query_encoder.onnx"],
+        "alignment": {
+            name: {"cosine_mean": rung.teacher_cosine.mean, "overlap_at_10": rung.overlap_at_10}
+            for name, rung in rungs.items()
+        },
+        "token_texts": certificate.parity.tried,
+        "token_mismatches": certificate.parity.mismatches,
+        "tokens": tokens,
+        "threads": threads,
+        "p50_ms": {
+            name: latency.p50_ms(result.latency, system=name, tokens=tokens, threads=threads)
+            for name in ("fused", "student", "teacher")
+        },
+        "passed": certificate.passed,
+    }
+
+
+def certificate_table(certificate: Certificate) -> Any:
+    """Return a certificate's rungs, and its verdicts below."""
+    from rich.table import Table
+
+    table = Table(title=f"{'PASSED' if certificate.passed else 'FAILED'}: {certificate.space['id']}")
+    for column in ("", "cosine to teacher", "p05", "p01", "min", "overlap@10"):
+        table.add_column(column, justify="right" if column else "left")
+    for rung in certificate.rungs:
+        cosine = rung.teacher_cosine
+        numbers = (cosine.mean, cosine.p05, cosine.p01, cosine.min, rung.overlap_at_10)
+        table.add_row(rung.title, *(f"{number:.4f}" for number in numbers))
+    table.caption = "\n".join(verdict.line for verdict in certificate.verdicts)
+    return table
+
+
+def bundle_table(manifest: Manifest, bundle: Path) -> Any:
+    """Return what a bundle is: a line for every fact and file."""
+    from rich.table import Table
+
+    files = [name for name in manifest.files if (bundle / name).is_file()]
+    table = Table(show_header=False, title=str(bundle))
+    for name, value in (
+        ("vector space", manifest.space.id),
+        *((f"  {key}", value) for key, value in asdict(manifest.space).items()),
+        ("recipe", manifest.recipe),
+        *((f"student {key}", value) for key, value in manifest.student.items()),
+        *((f"tokenizer {key}", value) for key, value in manifest.tokenizer.items()),
+        *((f"quantization {key}", value) for key, value in manifest.quantization.items()),
+        *((f"file {name}", f"{(bundle / name).stat().st_size / 1e6:.2f} MB") for name in files),
+    ):
+        table.add_row(name, json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value))
+    return table
+
+
+def bundle_summary(manifest: Manifest, certificate: Certificate | None) -> dict[str, Any]:
+    """Return a bundle's manifest and what its certificate comes to (null without one) as plain values."""
+    verdict = certificate and {
+        "passed": certificate.passed,
+        "failures": certificate.failures,
+        "cosine_mean": certificate.rung("fused").teacher_cosine.mean,
+        "overlap_at_10": certificate.rung("fused").overlap_at_10,
+    }
+    return {**asdict(manifest), "certificate": verdict}
