@@ -1,0 +1,240 @@
+"""The bundle's file, unchanged, in onnxruntime-node and in onnxruntime-web in headless Chromium; and the page."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgeleaf.bundle import GOLDEN, QUERY_ENCODER, Manifest
+from edgeleaf.golden import read_golden
+from edgeleaf.search import Index
+from tests import ports
+
+WEB = Path(__file__).parent / "web"
+EVERY_GROUP, EVERY_TEXT = 10, 200
+DRIFT = 0.02
+"""What the arithmetic of another runtime may change in a cosine."""
+
+
+def lacking(what: str) -> None:
+    """Skip; or fail, where EDGELEAF_REQUIRE_RUNTIMES says that every runtime is there."""
+    if os.environ.get("EDGELEAF_REQUIRE_RUNTIMES") == "1":
+        pytest.fail(what)
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="session")
+def web() -> Path:
+    """The folder of the commands, their packages installed."""
+    if not (shutil.which("node") and shutil.which("npm")):
+        lacking("node or npm is missing; install Node.js 20 or newer, with npm")
+    lock, installed = WEB / "package-lock.json", WEB / "node_modules" / ".package-lock.json"
+    if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
+        done = subprocess.run(["npm", "ci"], cwd=WEB, capture_output=True, text=True, timeout=600)
+        if done.returncode:
+            lacking(f"npm ci failed in {WEB}: {done.stderr.strip()[-500:]}")
+    return WEB
+
+
+@pytest.fixture(scope="session")
+def chromium(web: Path) -> Path:
+    """A Chromium that the commands find."""
+    named = os.environ.get("CHROMIUM")
+    found = shutil.which(named) if named else shutil.which("chromium") or shutil.which("chromium-browser")
+    if not found:
+        lacking("no Chromium; install it (apt-get install chromium), or let CHROMIUM name one")
+    return Path(str(found))
+
+
+@pytest.fixture(scope="session")
+def pack(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pack of the tiny bundle: hard texts, every tenth group of code points, and real texts where there are any."""
+    hard = ports.hard_sets()
+    sets = hard | {"code points": islice(hard["code points"], 0, None, EVERY_GROUP)}
+    if data := os.environ.get("EDGELEAF_DATA"):
+        sets |= ports.data_sets(Path(data), lambda texts: islice(texts, 0, None, EVERY_TEXT))
+    return ports.write_pack(tiny_bundle, tmp_path_factory.mktemp("web") / "pack", sets)
+
+
+@pytest.fixture(scope="session")
+def index(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index whose documents are the golden texts, at the places that the fused file gives them."""
+    return write_index(tmp_path_factory.mktemp("web") / "index", tiny_bundle)
+
+
+def write_index(folder: Path, bundle: Path, **space: Any) -> Path:
+    """Write an index of the golden texts, in the bundle's space but for ``space``."""
+    entries = [entry for entry in read_golden(bundle) if entry["text"].strip()]
+    vectors = np.array([entry["embedding"] for entry in entries], dtype=np.float32)
+    documents = [(f"d{number}", entry["text"]) for number, entry in enumerate(entries)]
+    Index(space=replace(Manifest.read(bundle).space, **space), documents=documents, vectors=vectors).save(folder)
+    return folder
+
+
+def run(
+    web: Path, script: str, *arguments: str | Path, code: int, chromium: str | None = None
+) -> tuple[dict[str, Any], str]:
+    """Run a command; return the one JSON object that it prints, and what it says on stderr."""
+    command = ["node", script, *map(str, arguments)]
+    environment = os.environ | ({"CHROMIUM": chromium} if chromium else {})
+    done = subprocess.run(command, cwd=web, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == code, f"exit {done.returncode}: {done.stdout}\n{done.stderr}"
+    return json.loads(done.stdout or "{}"), done.stderr
+
+
+def check_report(report: dict[str, Any], pack: Path) -> None:
+    """Check that a runtime gave every id and vector of the pack."""
+    header = json.loads((pack / GOLDEN).read_text(encoding="utf-8").split("\n", 1)[0])
+    counts = {file.stem: file.read_text(encoding="utf-8").count("\n") for file in (pack / "parity").iterdir()}
+    assert report["parity"] == {name: {"texts": count, "mismatches": 0} for name, count in counts.items()}
+    assert report["golden"]["texts"] == len(read_golden(pack))
+    assert report["golden"]["id_mismatches"] == 0
+    assert report["golden"]["cosine_min"] >= header["cosine_min"]
+    assert report["golden"]["cosine_mismatches"] == 0
+
+
+def test_node_gives_every_id_and_vector(web: Path, pack: Path) -> None:
+    report, said = run(web, "node.mjs", pack, code=0)
+    check_report(report, pack)
+    assert report["runtime"].startswith("onnxruntime-node 1.")
+    assert said == ""
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_browser_gives_every_id_and_vector(web: Path, chromium: Path, pack: Path, threads: int) -> None:
+    report, _ = run(web, "browser.mjs", pack, "--threads", str(threads), code=0)
+    check_report(report, pack)
+    assert report["runtime"].startswith("onnxruntime-web 1.")
+    assert report["threads"] == threads
+    assert report["workers"] == threads - 1
+    assert report["cross_origin_isolated"] is (threads > 1)
+
+
+def test_one_wrong_id_fails(web: Path, pack: Path, tmp_path: Path) -> None:
+    damaged = shutil.copytree(pack, tmp_path / "pack")
+    file = damaged / "parity" / "hard texts.jsonl"
+    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line]
+    lines[3]["input_ids"][1] += 1
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    report, said = run(web, "node.mjs", damaged, code=1)
+    assert report["parity"]["hard texts"] == {"texts": len(lines), "mismatches": 1}
+    assert sum(counts["mismatches"] for counts in report["parity"].values()) == 1
+    assert json.dumps(lines[3]["text"], ensure_ascii=False) in said
+
+
+def test_a_vector_of_another_text_fails(web: Path, pack: Path, tmp_path: Path) -> None:
+    damaged = shutil.copytree(pack, tmp_path / "pack")
+    header, *lines = [json.loads(line) for line in (pack / GOLDEN).read_text(encoding="utf-8").split("\n") if line]
+    lines[-1]["embedding"] = [-value for value in lines[-1]["embedding"]]
+    (damaged / GOLDEN).write_text("".join(json.dumps(line) + "\n" for line in [header, *lines]), encoding="utf-8")
+    report, _ = run(web, "node.mjs", damaged, code=1)
+    assert report["golden"]["cosine_min"] < -0.99
+    assert report["golden"]["cosine_mismatches"] == 1
+
+
+def test_bad_input_costs_one_line(web: Path, pack: Path, tmp_path: Path) -> None:
+    assert run(web, "node.mjs", tmp_path / "nowhere", code=2)[1] == f"{tmp_path / 'nowhere'}: no such folder\n"
+    assert f"no {QUERY_ENCODER} in it" in run(web, "node.mjs", tmp_path, code=2)[1]
+    cut = shutil.copytree(pack, tmp_path / "pack")
+    file = cut / "parity" / "code points.jsonl"
+    file.write_bytes(file.read_bytes()[:-20])
+    lines = file.read_bytes().count(b"\n") + 1
+    assert run(web, "node.mjs", cut, code=2)[1] == f"code points.jsonl, line {lines}: not JSON\n"
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_page_finds_what_numpy_finds(
+    web: Path, chromium: Path, tiny_bundle: Path, index: Path, threads: int
+) -> None:
+    entries = [entry for entry in read_golden(tiny_bundle) if entry["text"].isascii() and " " in entry["text"].strip()]
+    golden = max((entry for entry in entries if entry["text"].isprintable()), key=lambda entry: len(entry["input_ids"]))
+    query = np.array([golden["embedding"]], dtype=np.float32)
+    documents = Index.load(index)
+    wanted = {
+        hit.id: hit.score for hit in documents.search(query, space=documents.space, k=len(documents.documents))[0]
+    }
+    tenth = sorted(wanted.values())[-10]
+
+    options = ("--query", golden["text"], "--threads", str(threads))
+    shown, _ = run(web, "screenshot.mjs", tiny_bundle, index, *options, code=0)
+    hits = shown["hits"]
+    assert hits[0]["text"] == golden["text"]
+    assert len({hit["id"] for hit in hits}) == 10
+    for hit in hits:
+        assert hit["score"] == pytest.approx(wanted[hit["id"]], abs=DRIFT)
+        assert wanted[hit["id"]] > tenth - DRIFT
+    assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
+    assert shown["encode_ms"] > 0
+    assert shown["search_ms"] >= 0
+    assert (shown["threads"], shown["error"], shown["foreign_requests"]) == (threads, None, [])
+    assert shown["file"] == f"{(tiny_bundle / QUERY_ENCODER).stat().st_size / 1e6:.1f} MB"
+    assert not shown["wider_than_the_window"]
+
+
+def test_a_missing_chromium_costs_one_line(web: Path, pack: Path) -> None:
+    said = run(web, "browser.mjs", pack, code=2, chromium="/nowhere/chromium")[1]
+    assert said.startswith("CHROMIUM=/nowhere/chromium is no program; install Debian's chromium")
+    assert said.count("\n") == 1
+
+
+def test_the_server_gives_named_files_only(web: Path, tmp_path: Path) -> None:
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "in.txt").write_text("in")
+    (tmp_path / "out.txt").write_text("out")
+    script = """
+        import { get } from "node:http";
+        import { serve } from "./server.mjs";
+        const { url, close } = await serve({ "/f/": `${process.argv[1]}/served` });
+        const paths = ["/f/in.txt", "/f/../out.txt",
+          "/f/%2e%2e%2fout.txt", "/f/..%5cout.txt", "/f/%00", "/f/%", "/", "/f/"];
+        const { port } = new URL(url);
+        const status = (path) =>
+          new Promise((resolve) => get({ port, path }, (response) => resolve(response.statusCode)));
+        const found = Object.fromEntries(await Promise.all(paths.map(async (path) => [path, await status(path)])));
+        close();
+        console.log(JSON.stringify(found));
+    """
+    found, _ = run(web, "--input-type=module", "--eval", script, tmp_path, code=0)
+    assert found.pop("/f/in.txt") == 200
+    assert set(found.values()) == {404}
+
+
+def test_the_page_refuses_an_index_of_another_space(
+    web: Path, chromium: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    shown, _ = run(web, "screenshot.mjs", tiny_bundle, write_index(tmp_path / "i", tiny_bundle, pooling="cls"), code=1)
+    assert 'different vector spaces (pooling: "mean" here, "cls" in the index)' in shown["error"]
+    assert shown["hits"] == []
+
+
+def test_javascript_reads_npy_as_numpy_does(web: Path, tmp_path: Path) -> None:
+    halves = np.arange(65536, dtype=np.uint16).view(np.float16).reshape(64, 1024)
+    np.save(tmp_path / "half.npy", halves)
+    np.save(tmp_path / "single.npy", halves.astype(np.float32))
+    np.save(tmp_path / "double.npy", halves.astype(np.float64))
+    script = """
+        import { readFileSync, writeFileSync } from "node:fs";
+        import { readNpy } from "./page/vectors.js";
+        const [folder] = process.argv.slice(1);
+        for (const name of ["half", "single"]) {
+          const { rows, dim, data } = readNpy(readFileSync(`${folder}/${name}.npy`));
+          writeFileSync(`${folder}/${name}.${rows}.${dim}`, data);
+        }
+        let message;
+        try { readNpy(readFileSync(`${folder}/double.npy`)); } catch (error) { message = error.message; }
+        console.log(JSON.stringify({ message }));
+    """
+    report, _ = run(web, "--input-type=module", "--eval", script, tmp_path, code=0)
+    assert report["message"].startswith("vectors.npy: a float16 or float32 matrix in C order is needed")
+    for name in ("half", "single"):
+        read = np.frombuffer((tmp_path / f"{name}.64.1024").read_bytes(), dtype=np.float32).reshape(64, 1024)
+        np.testing.assert_array_equal(read, halves.astype(np.float32))

@@ -1,0 +1,63 @@
+// What every JavaScript host of query_encoder.onnx needs: strings as a tensor, a download that shows its progress,
+// and lines of a stream. Runs in Node, in a page and in a worker.
+
+/**
+ * Strings as the model's input. onnxruntime hands strings over as C strings, which end at U+0000; U+FFFD stands in for
+ * it, since the tokenizer drops both alike.
+ *
+ * @param {object} ort onnxruntime-web or onnxruntime-node
+ * @param {string[]} texts at least one
+ * @returns {object} string tensor [texts.length]
+ */
+export function textTensor(ort, texts) {
+  const strings = texts.map((text) => text.replaceAll("\0", "\ufffd"));
+  return new ort.Tensor("string", strings, [strings.length]);
+}
+
+/**
+ * The bytes of a URL.
+ *
+ * @param {string} url
+ * @param {(loaded: number, total: number) => void} [progress] bytes so far and in all; in all is 0 where unknown
+ * @returns {Promise<Uint8Array>}
+ * @throws {Error} where the server does not answer with the file
+ */
+export async function download(url, progress = () => {}) {
+  const response = await fetch(url);
+  if (!response.ok) throw new Error(`${url}: the server answered ${response.status} ${response.statusText}`);
+  const total = Number(response.headers.get("content-length") ?? 0);
+  const chunks = [];
+  let loaded = 0;
+  for (const reader = response.body.getReader(); ; ) {
+    const { done, value } = await reader.read();
+    if (done) break;
+    chunks.push(value);
+    loaded += value.length;
+    progress(loaded, total);
+  }
+  const bytes = new Uint8Array(loaded);
+  let offset = 0;
+  for (const chunk of chunks) {
+    bytes.set(chunk, offset);
+    offset += chunk.length;
+  }
+  return bytes;
+}
+
+/**
+ * The lines of a UTF-8 stream, cut at "\n" alone: U+2028 and its kin occur inside texts.
+ *
+ * @param {ReadableStream<Uint8Array>} stream
+ * @returns {AsyncGenerator<string>} lines that are not empty
+ */
+export async function* linesOf(stream) {
+  const reader = stream.pipeThrough(new TextDecoderStream("utf-8", { fatal: true })).getReader();
+  let rest = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    const lines = (rest + (value ?? "")).split("\n");
+    rest = done ? "" : lines.pop();
+    for (const line of lines) if (line) yield line;
+    if (done) return;
+  }
+}
