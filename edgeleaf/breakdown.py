@@ -1,0 +1,268 @@
+"""Where a query's time goes: tokenizer, encoder and the rest, beside other tokenizers in the same run.
+
+One thread, one process; at every length all parts take turns in random order, so that a drifting machine hurts all
+alike. The peers are `tokenizers`, called from Python, and the fused BertTokenizer of onnxruntime-extensions.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeleaf import bundle as layout
+from edgeleaf import progress
+from edgeleaf.bundle import Manifest
+from edgeleaf.encoder import QueryEncoder, session
+from edgeleaf.errors import BundleError, MissingExtra
+from edgeleaf.golden import read_golden
+from edgeleaf.machine import machine
+from edgeleaf.tokenizer_peer import EXTENSIONS, TOKENIZER, bert_tokenizer, mismatches
+
+SCHEMA_VERSION = 1
+LENGTHS = (4, 8, 12, 16, 32, 64, 128, 256, 512)
+REPEATS = 400
+TEXTS_A_LENGTH = 6
+LOADS = 15
+BUDGET_S = 6.0
+"""Seconds that one length may take: long texts get fewer repeats, 30 at least."""
+LEAST_REPEATS = 30
+LONG_BATCH, LONG_CHARACTERS = 64, 10_000
+LONG_TEXTS = {
+    "english": "where is my parcel and who can tell how many people live in the unaffordable city of Zürich? ",
+    "no space": "abcdefghij",
+    "ideographs": "㐀中国京",
+    "hangul": "각한국밝",
+}
+WHOLE, ENCODER, REFERENCE = "whole", "encoder", "tokenizers"
+
+Parts = Mapping[str, Callable[[str], Any]]
+
+
+def measure(bundle: Path, *, lengths: Sequence[int] = LENGTHS, repeats: int = REPEATS, seed: int = 0) -> dict[str, Any]:
+    """Measure the parts of a bundle's query, batch 1, one thread.
+
+    Args:
+        bundle: the folder.
+        lengths: query lengths in tokens, special tokens and prompt included; those beyond the window are left out.
+        repeats: timed calls for each part and length.
+        seed: of the order of turns.
+
+    Returns:
+        A record: schema version, machine, settings, notes; ``sizes`` in bytes; ``load_ms``; by length and part
+        ``p50_us`` and ``p95_us``; ``mismatches`` against ``tokenizers`` by set of texts; ``long`` (64 texts of 10,000
+        characters: seconds, peak memory in 10**6 bytes).
+
+    Raises:
+        BundleError: not a bundle, or one without its unfused encoder.
+        MissingExtra: onnx or tokenizers are not installed.
+    """
+    try:
+        import onnx
+
+        from edgeleaf.graph.fuse import tokenizer_of
+        from edgeleaf.graph.tokenizers import reference_tokenizer
+        from edgeleaf.graph.tokenizers.spec import UNLIMITED
+    except ImportError as error:
+        raise MissingExtra(f"the breakdown needs {error.name}; pip install 'edgeleaf[bench]'") from None
+    manifest = Manifest.read(bundle)
+    for name in (layout.QUERY_ENCODER, layout.ONNX_INT8, f"{layout.STUDENT}/tokenizer.json"):
+        if not (bundle / name).is_file():
+            raise BundleError(f"{bundle / name}: missing; build or copy the bundle again")
+    prompt, window = manifest.space.query_prompt, int(manifest.tokenizer["max_length"])
+    tokenizer_json = (bundle / layout.STUDENT / "tokenizer.json").read_text(encoding="utf-8")
+    cut, uncut = (reference_tokenizer(tokenizer_json, length) for length in (window, UNLIMITED))
+
+    tokenizer = tokenizer_of(onnx.load(str(bundle / layout.QUERY_ENCODER))).SerializeToString()
+    opened, encoder = session(tokenizer, threads=1), session(bundle / layout.ONNX_INT8, threads=1)
+    fused = QueryEncoder.load(bundle, threads=1)
+
+    def token_ids(text: str) -> tuple[np.ndarray, np.ndarray]:
+        ids, mask = opened.run(["input_ids", "attention_mask"], {"text": np.array([text], dtype=object)})
+        return ids, mask
+
+    known: dict[str, dict[str, np.ndarray]] = {}
+
+    def encode_ids(text: str) -> Any:
+        return encoder.run(None, known[text])
+
+    parts: dict[str, Callable[[str], Any]] = {
+        WHOLE: lambda text: fused.encode([text]),
+        TOKENIZER: token_ids,
+        ENCODER: encode_ids,
+        REFERENCE: lambda text: cut.encode(prompt + text).ids,
+    }
+    notes: list[str] = []
+    peer = bert_tokenizer(tokenizer_json, notes)
+    if peer is not None:
+        parts[EXTENSIONS] = lambda text: peer(prompt + text)
+
+    texts = _texts(bundle, [length for length in lengths if length <= window], uncut, prompt)
+    for group in texts.values():
+        for text in group:
+            ids, mask = token_ids(text)
+            known[text] = {"input_ids": ids, "attention_mask": mask}
+    rows = []
+    with progress.bar("bench: breakdown", len(texts)) as advance:
+        for tokens, group in texts.items():
+            rows.append({"tokens": tokens, **_take_turns(parts, group, repeats=repeats, seed=seed)})
+            advance(1)
+    sizes = {
+        "query_encoder": (bundle / layout.QUERY_ENCODER).stat().st_size,
+        "tokenizer": len(tokenizer),
+        "encoder": (bundle / layout.ONNX_INT8).stat().st_size,
+    }
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "machine": machine(),
+        "settings": {"batch": 1, "threads": 1, "repeats": repeats, "seed": seed},
+        "notes": notes,
+        "sizes": sizes,
+        "load_ms": _loads({TOKENIZER: tokenizer, ENCODER: bundle / layout.ONNX_INT8}),
+        "lengths": rows,
+        "mismatches": mismatches(bundle, token_ids, peer, cut, uncut, prompt),
+        "long": {name: _long(tokenizer, name) for name in LONG_TEXTS},
+    }
+
+
+def table(report: Mapping[str, Any]) -> Any:
+    """Return a ``rich.table.Table`` of a record of ``measure``."""
+    from rich.table import Table
+
+    parts = [name for name in (WHOLE, TOKENIZER, ENCODER, REFERENCE, EXTENSIONS) if name in report["lengths"][0]]
+    titles = {WHOLE: "from the string", REFERENCE: "tokenizers\n(Python)", EXTENSIONS: "ort-extensions\nBertTokenizer"}
+    title = f"batch 1, one thread, p50 (p95) in ms; {report['machine']['processor']}"
+    out = Table(title=title, caption=_caption(report))
+    out.add_column("tokens", justify="right")
+    for name in parts[:3]:
+        out.add_column(titles.get(name, name), justify="right")
+    out.add_column("the rest", justify="right")
+    out.add_column("tokenizer /\nencoder", justify="right")
+    for name in parts[3:]:
+        out.add_column(titles[name], justify="right")
+    for row in report["lengths"]:
+        cells = {name: f"{row[name]['p50_us'] / 1000:.3f} ({row[name]['p95_us'] / 1000:.3f})" for name in parts}
+        share = row[TOKENIZER]["p50_us"] / row[ENCODER]["p50_us"]
+        rest = f"{row['rest_us'] / 1000:.3f}"
+        out.add_row(
+            str(row["tokens"]),
+            *(cells[name] for name in parts[:3]),
+            rest,
+            f"{share:.1%}",
+            *(cells[name] for name in parts[3:]),
+        )
+    return out
+
+
+def _caption(report: Mapping[str, Any]) -> str:
+    sizes, loads = report["sizes"], report["load_ms"]
+    lines = [
+        f"tokenizer: {sizes['tokenizer'] / 1e6:.2f} of {sizes['query_encoder'] / 1e6:.2f} MB, "
+        f"{loads[TOKENIZER]:.1f} ms of cold load beside the encoder's {loads[ENCODER]:.1f}"
+    ]
+    for name, entry in report["mismatches"].items():
+        peer = f", ort-extensions {entry[EXTENSIONS]:,}" if EXTENSIONS in entry else ""
+        lines.append(f"other ids than `tokenizers`, {entry['texts']:,} {name}: {entry[TOKENIZER]:,}{peer}")
+    for name, entry in report["long"].items():
+        lines.append(
+            f"{LONG_BATCH} texts of {LONG_CHARACTERS:,} characters, {name}: {entry['seconds']:.2f} s, "
+            f"peak {entry['peak_mb']:.0f} MB"
+        )
+    return "\n".join([*lines, *report["notes"]])
+
+
+def _take_turns(parts: Parts, texts: Sequence[str], *, repeats: int, seed: int) -> dict[str, Any]:
+    """Time every part on every text, in random order; p50 and p95 in microseconds."""
+    dice = random.Random(seed)
+    times: dict[str, list[float]] = {name: [] for name in parts}
+    for call in parts.values():
+        for text in (*texts, *texts):
+            call(text)
+    order = list(parts)
+    start = time.perf_counter()
+    for repeat in range(repeats):
+        if repeat >= LEAST_REPEATS and time.perf_counter() - start > BUDGET_S:
+            break
+        dice.shuffle(order)
+        text = texts[repeat % len(texts)]
+        for name in order:
+            call = parts[name]
+            begin = time.perf_counter()
+            call(text)
+            times[name].append(time.perf_counter() - begin)
+    found: dict[str, Any] = {}
+    for name, values in times.items():
+        p50, p95 = np.percentile(np.array(values) * 1e6, [50, 95])
+        found[name] = {"p50_us": round(float(p50), 1), "p95_us": round(float(p95), 1)}
+    # Unit norm and the call from Python; each part alone also pays for a call of its own, so it may be below zero.
+    rest = found[WHOLE]["p50_us"] - found[TOKENIZER]["p50_us"] - found[ENCODER]["p50_us"]
+    return {"repeats": len(times[WHOLE]), **found, "rest_us": round(rest, 1)}
+
+
+def _texts(bundle: Path, lengths: Sequence[int], tokenizer: Any, prompt: str) -> dict[int, list[str]]:
+    """Running text of exactly so many tokens, made of the golden pack's real queries."""
+    words = [
+        word for entry in read_golden(bundle) if len(entry["input_ids"]) in (4, 8, 16) for word in entry["text"].split()
+    ]
+    if not words:
+        raise BundleError(f"{bundle / layout.GOLDEN}: holds no running text; build or copy the bundle again")
+    found: dict[int, list[str]] = {}
+    for length in lengths:
+        for start in range(len(words)):
+            run = [words[(start + i) % len(words)] for i in range(length)]
+            few, many = 0, length
+            while few < many:  # the most words that fit
+                middle = (few + many + 1) // 2
+                if len(tokenizer.encode(prompt + " ".join(run[:middle])).ids) <= length:
+                    few = middle
+                else:
+                    many = middle - 1
+            text = " ".join(run[:few])
+            if len(tokenizer.encode(prompt + text).ids) == length:
+                found.setdefault(length, []).append(text)
+            if len(found.get(length, [])) == TEXTS_A_LENGTH:
+                break
+    return found
+
+
+def _loads(models: Mapping[str, bytes | Path]) -> dict[str, float]:
+    times: dict[str, list[float]] = {name: [] for name in models}
+    for _ in range(LOADS):
+        for name, model in models.items():
+            begin = time.perf_counter()
+            session(model, threads=1)
+            times[name].append(1000 * (time.perf_counter() - begin))
+    return {name: round(float(np.median(values)), 2) for name, values in times.items()}
+
+
+def _long(tokenizer: bytes, name: str) -> dict[str, float]:
+    """Tokenise the batch of long texts in a fresh process, so that its peak memory is its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tokenizer.onnx"
+        path.write_bytes(tokenizer)
+        command = [sys.executable, "-m", "edgeleaf.breakdown", str(path), name]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+def _run_long(path: Path, name: str) -> dict[str, float]:
+    from edgeleaf.latency_worker import peak_rss_mb
+
+    opened = session(path, threads=1)
+    text = (LONG_TEXTS[name] * LONG_CHARACTERS)[:LONG_CHARACTERS]
+    start = time.perf_counter()
+    opened.run(None, {"text": np.array([text] * LONG_BATCH, dtype=object)})
+    return {"seconds": round(time.perf_counter() - start, 3), "peak_mb": peak_rss_mb() or 0.0}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(_run_long(Path(sys.argv[1]), sys.argv[2])) + "\n")
