@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from edgeleaf import __version__, progress
-from edgeleaf.errors import EdgeleafError, GateFailed, TextsError
+from edgeleaf.errors import EdgeleafError, GateFailed, InputError, TextsError
 
 app = typer.Typer(
     name="edgeleaf",
@@ -117,19 +117,71 @@ def bench(
     bundle: Bundle,
     repeats: Annotated[int | None, typer.Option(min=1, help="Timed calls for each length.")] = None,
     alone: Annotated[bool, typer.Option("--alone", help="Only the fused file: no teacher, no torch.")] = False,
+    breakdown: Annotated[
+        bool, typer.Option("--breakdown", help="Tokenizer, encoder and the rest instead, beside other tokenizers.")
+    ] = False,
     output: Report = None,
     as_json: Json = False,
 ) -> None:
     """Measure a bundle's latency from the string on this machine, beside its teacher and its torch student."""
+    from edgeleaf import breakdown as parts
     from edgeleaf import latency, pipeline
 
-    report = pipeline.bench(bundle, repeats=repeats, alone=alone, output=output)
+    if breakdown and alone:
+        raise InputError("--breakdown measures no teacher anyway; leave --alone out")
+    if breakdown:
+        report = pipeline.breakdown(bundle, repeats=repeats, output=output)
+    else:
+        report = pipeline.bench(bundle, repeats=repeats, alone=alone, output=output)
     if as_json:
         _print_json(report)
         return
-    _print(latency.table(report))
+    _print(parts.table(report) if breakdown else latency.table(report))
     if output is not None:
-        _echo(str(output / "latency.json"))
+        _echo(str(output / ("breakdown.json" if breakdown else "latency.json")))
+
+
+@app.command()
+def fuse(
+    tokenizer: Annotated[Path, typer.Argument(help="A tokenizer.json.")],
+    model: Annotated[Path, typer.Argument(help="An ONNX encoder: input_ids, attention_mask, maybe token_type_ids.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The .onnx file to write.")],
+    pooling: Annotated[
+        str | None, typer.Option(help="mean, cls, last or max, for an encoder that gives token vectors.")
+    ] = None,
+    max_length: Annotated[
+        int | None, typer.Option(min=3, help="Window in tokens. Default: the tokenizer's own.")
+    ] = None,
+    prompt: Annotated[str, typer.Option(help="Put before every text, inside the file.")] = "",
+    dims: Annotated[int | None, typer.Option(min=1, help="Cut vectors to so many numbers (Matryoshka).")] = None,
+    as_json: Json = False,
+) -> None:
+    """Put a tokenizer into an ONNX encoder that you have already; exit 1 if a token id would differ."""
+    from edgeleaf import fused_file, tables
+
+    made = fused_file.fuse_file(
+        tokenizer, model, output, pooling=pooling, max_length=max_length, prompt=prompt, dim=dims
+    )
+    _print_json(tables.fused_summary(made)) if as_json else _print(tables.fused_table(made))
+
+
+@app.command()
+def tokenize(
+    file: Annotated[Path, typer.Argument(help="A fused .onnx file or a bundle folder.")],
+    texts: Annotated[list[str] | None, typer.Argument(help=f"Texts; {FROM_STDIN}")] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="A tokenizer.json, to name and to compare tokens. Default: the bundle's own.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show the tokens that a fused file cuts texts into; exit 1 if `tokenizers` gives others."""
+    from edgeleaf import fused_file, tables
+
+    rows = fused_file.tokenize(file, _given(texts), tokenizer_json=tokenizer)
+    for row in rows:
+        _echo(json.dumps(asdict(row), ensure_ascii=False) if as_json else tables.token_lines(row))
+    if different := [row.text for row in rows if row.equal is False]:
+        raise GateFailed(f"{len(different)} of {len(rows)} texts: `tokenizers` gives other ids, {different[0][:60]!r}")
 
 
 @app.command()
@@ -266,8 +318,7 @@ def _print(renderable: Any) -> None:
     """Print a table, as one text: ``rich`` itself takes a reader that has gone away for an error."""
     from rich.console import Console
 
-    console = Console()
-    console = console if console.is_terminal else Console(width=120)
+    console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 120)
     with console.capture() as captured:
         console.print(renderable)
     _echo(captured.get().rstrip("\n"))

@@ -48,6 +48,10 @@ class InputError(EdgeleafError, TypeError):
     """Something other than a list of strings was given to an encoder, or two options of which one may be given."""
 
 
+class EmulationError(EdgeleafError):
+    """A processor that is unknown or that this machine cannot emulate, or a set-up that failed."""
+
+
 class GateFailed(EdgeleafError):
     """A certificate below one of its gates."""
 

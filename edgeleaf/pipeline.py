@@ -205,6 +205,25 @@ def bench(
     return measured
 
 
+def breakdown(bundle: str | Path, *, repeats: int | None = None, output: str | Path | None = None) -> dict[str, Any]:
+    """Measure where a query's time goes: tokenizer, encoder and the rest, beside other tokenizers.
+
+    Args:
+        bundle: a bundle folder. It stays as it is.
+        repeats: timed calls for each length and part; 400 where it is None.
+        output: a new folder for ``breakdown.json``; nothing is written where it is None.
+    """
+    from edgeleaf import breakdown as parts
+
+    folder, report = Path(bundle), checks.report_folder(output)
+    Manifest.read(folder).verify(folder, layout.QUERY_ENCODER, layout.GOLDEN, layout.ONNX_INT8)
+    measured = parts.measure(folder, repeats=repeats or parts.REPEATS)
+    if report is not None:
+        with layout.whole_folder(report) as new:
+            layout.write_json(new / "breakdown.json", measured)
+    return measured
+
+
 def index(bundle: str | Path, documents: str | Path, *, output: str | Path, force: bool = False) -> Index:
     """Encode documents with a bundle's teacher and write an index that the bundle's queries can search.
 

@@ -12,6 +12,7 @@ from edgeleaf.bundle import Manifest
 
 if TYPE_CHECKING:
     from edgeleaf.certify import Certificate
+    from edgeleaf.fused_file import FusedFile, TokenizedText
     from edgeleaf.shipping import Result
 
 
@@ -115,3 +116,35 @@ def bundle_summary(manifest: Manifest, certificate: Certificate | None) -> dict[
         "overlap_at_10": certificate.rung("fused").overlap_at_10,
     }
     return {**asdict(manifest), "certificate": verdict}
+
+
+def fused_table(made: FusedFile) -> Any:
+    """Return what ``edgeleaf fuse`` has made, in a few lines."""
+    from rich.table import Table
+
+    table = Table(show_header=False, title=str(made.path))
+    for name, value in (
+        ("file", f"{made.mb:.2f} MB; text: string[batch] to embedding: float32[batch, {made.space.dim}], unit norm"),
+        (
+            "tokenizer",
+            f"{made.tokenizer_mb:.2f} MB of it, {made.tokenizer_nodes} nodes, cuts at {made.max_length} tokens",
+        ),
+        ("prompt", repr(made.space.query_prompt) if made.space.query_prompt else "none"),
+        ("token mismatches", f"{made.parity.mismatches} of {made.parity.tried:,} texts, every code point among them"),
+        ("vector space", made.space.id),
+    ):
+        table.add_row(name, value)
+    return table
+
+
+def fused_summary(made: FusedFile) -> dict[str, Any]:
+    """Return what ``edgeleaf fuse`` has made as plain values."""
+    return {**asdict(made), "path": str(made.path), "space": made.space.id}
+
+
+def token_lines(row: TokenizedText) -> str:
+    """Return a text and its tokens: ids, and names where they are known."""
+    names = row.tokens or [""] * len(row.input_ids)
+    cells = [f"{token_id} {name}".rstrip() for token_id, name in zip(row.input_ids, names, strict=True)]
+    verdict = {True: "", False: "   <- `tokenizers` gives other ids", None: ""}[row.equal]
+    return f"{row.text!r}: {len(row.input_ids)} tokens{verdict}\n  {'  '.join(cells)}"

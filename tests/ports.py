@@ -5,8 +5,9 @@
     tokenizer.onnx       the same file, cut off behind its token ids: text in, input_ids and attention_mask out
     parity/NAME.jsonl    {"text", "input_ids"} a line: more texts, with the ids of ``tokenizers``
 
-A port's runner takes the folder and prints one JSON object: ``{"runtime", "golden": {"texts", "id_mismatches",
-"cosine_min"}, "parity": {NAME: {"texts", "mismatches"}}}``. It runs texts in batches of mixed lengths.
+A port's runner takes the folder and prints one JSON object: ``{"passed", "runtime", "golden": {"texts",
+"id_mismatches", "cosine_mismatches", "cosine_min", "cosine_mean"}, "parity": {NAME: {"texts", "mismatches"}}}``, and
+exits with 1 if it did not pass. It runs texts in batches of mixed lengths.
 """
 
 from __future__ import annotations

@@ -215,3 +215,48 @@ def test_searching_with_another_space_exits_2(tiny_bundle: Path, tmp_path: Path)
     Index(space=other, documents=[("a", "b")], vectors=encoder.encode(["b"])).save(tmp_path / "index")
     done = edgeleaf("search", tiny_bundle, tmp_path / "index", "lost parcel")
     assert (done.returncode, "cannot search an index of the space" in done.stderr) == (2, True)
+
+
+def test_fuse_and_tokenize(tiny_bundle: Path, tmp_path: Path) -> None:
+    """The bundle's own unfused encoder and tokenizer give a file that encodes alike."""
+    tokenizer, output = tiny_bundle / "student/tokenizer.json", tmp_path / "own.onnx"
+    parts = (tokenizer, tiny_bundle / "onnx/model_qint8.onnx")
+    done = edgeleaf("fuse", *parts, "-o", output, "--prompt", "query: ", "--max-length", 48)
+    assert done.returncode == 0, done.stderr
+    assert "text: string[batch] to embedding: float32[batch, 48], unit norm" in done.stdout
+    texts = ["lost parcel", "graph error [SEP]"]
+    ours, shipped = (QueryEncoder.load(path).encode(texts) for path in (output, tiny_bundle))
+    assert np.allclose(ours, shipped, atol=1e-6)
+
+    done = edgeleaf("tokenize", output, "--tokenizer", tokenizer, *texts)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "'lost parcel': " in done.stdout
+    assert " [CLS]  " in done.stdout
+    line = json.loads(edgeleaf("tokenize", tiny_bundle, "--json", "-", stdin=b"lost parcel\n").stdout)
+    assert line["equal"]
+    assert line["tokens"][0] == "[CLS]"
+
+    settings = json.loads(tokenizer.read_text(encoding="utf-8"))
+    settings["model"]["vocab"] |= {"lost": 5, settings["model"]["unk_token"]: 6}
+    (tmp_path / "other.json").write_text(json.dumps(settings), encoding="utf-8")
+    done = edgeleaf("tokenize", output, "lost", "--tokenizer", tmp_path / "other.json")
+    assert done.returncode == 1
+    assert "`tokenizers` gives other ids, 'lost'" in done.stderr
+
+
+def test_fuse_refuses_in_one_line_and_leaves_nothing(tiny_bundle: Path, tmp_path: Path) -> None:
+    settings = json.loads((tiny_bundle / "student/tokenizer.json").read_text(encoding="utf-8"))
+    tokenizer = tmp_path / "tokenizer.json"
+    tokenizer.write_text(json.dumps(settings | {"pre_tokenizer": {"type": "Whitespace"}}), encoding="utf-8")
+    done = edgeleaf("fuse", tokenizer, tiny_bundle / "onnx/model.onnx", "-o", tmp_path / "o.onnx", "--max-length", 9)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "edgeleaf: pre_tokenizer Whitespace is not supported with WordPiece: only BertPreTokenizer\n"
+    )
+    assert list(tmp_path.iterdir()) == [tokenizer]
+
+
+def test_bench_breakdown_and_alone_exclude_each_other(tiny_bundle: Path) -> None:
+    done = edgeleaf("bench", tiny_bundle, "--breakdown", "--alone")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "leave --alone out" in done.stderr

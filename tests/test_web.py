@@ -96,6 +96,7 @@ def check_report(report: dict[str, Any], pack: Path) -> None:
     header = json.loads((pack / GOLDEN).read_text(encoding="utf-8").split("\n", 1)[0])
     counts = {file.stem: file.read_text(encoding="utf-8").count("\n") for file in (pack / "parity").iterdir()}
     assert report["parity"] == {name: {"texts": count, "mismatches": 0} for name, count in counts.items()}
+    assert report["passed"]
     assert report["golden"]["texts"] == len(read_golden(pack))
     assert report["golden"]["id_mismatches"] == 0
     assert report["golden"]["cosine_min"] >= header["cosine_min"]
