@@ -6,10 +6,11 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo test page runtimes lint format clean
+BUNDLE ?= out/demo
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed ## create .venv and install edgeleaf with everything (once)
 
@@ -27,6 +28,27 @@ demo: $(VENV)/.installed ## the main job: texts on this machine to a certified o
 test: $(VENV)/.installed ## the tests (point EDGELEAF_DATA at a folder of real texts for the ones that need it)
 	$(BIN)/python -m pytest
 
+page: $(VENV)/.installed out/page/index.json web-modules ## a page to search the held-out documents of out/demo with, in the browser
+	node tests/web/serve.mjs $(BUNDLE) out/page
+
+out/page/index.json: | $(VENV)/.installed
+	@$(BIN)/python -c "import json; rows = map(json.loads, open('$(BUNDLE)/held_out.jsonl', encoding='utf-8')); \
+	[print(json.dumps({'_id': str(n), 'text': row['text']})) for n, row in enumerate(rows) if row['kind'] == 'document']" \
+	> out/page.jsonl
+	$(BIN)/edgeleaf index $(BUNDLE) out/page.jsonl -o out/page --force
+
+.PHONY: web-modules
+web-modules:
+	@test tests/web/node_modules/.package-lock.json -nt tests/web/package-lock.json || (cd tests/web && npm ci)
+
+runtimes: $(VENV)/.installed web-modules ## out/demo's file (or BUNDLE=...) in Python, Node, Chromium, and on an emulated Arm
+	$(BIN)/python -m tests.ports $(BUNDLE) out/pack 20
+	$(BIN)/python -m edgeleaf.golden out/pack
+	node tests/web/node.mjs out/pack
+	node tests/web/browser.mjs out/pack --threads 1
+	node tests/web/browser.mjs out/pack --threads 2
+	$(BIN)/python -m edgeleaf.emulation armv8.2-dotprod -- -m edgeleaf.golden out/pack --every 8
+
 lint: $(VENV)/.installed ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -37,4 +59,4 @@ format: $(VENV)/.installed ## rewrite the code in the house style
 	$(BIN)/ruff format .
 
 clean: ## remove .venv and everything that was built
-	rm -rf $(VENV) out build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) tests/web/node_modules out build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

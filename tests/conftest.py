@@ -86,6 +86,14 @@ def minilm() -> Path:
 
 
 @pytest.fixture(scope="session")
+def mpnet() -> Path:
+    """The real all-mpnet-base-v2."""
+    from edgeleaf import models
+
+    return models.resolve("sentence-transformers/all-mpnet-base-v2")
+
+
+@pytest.fixture(scope="session")
 def data() -> Path:
     """The folder of real texts that ``EDGELEAF_DATA`` names."""
     folder = os.environ.get("EDGELEAF_DATA")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 
 from edgeleaf.errors import AxesMismatch, ExportError, NamesMismatch, ShapesMismatch, ValuesMismatch
 from edgeleaf.graph.export import export_onnx, features, validate
+from edgeleaf.graph.fuse import fuse
 from edgeleaf.graph.quantize import quantize_int8
 from edgeleaf.student import load_sentence_transformer
 
@@ -51,6 +54,38 @@ def test_attention_is_fused_and_leaves_the_weights_to_the_quantiser(tiny: tuple[
 def test_cls_pooling_without_dense_and_normalize(tmp_path: Path) -> None:
     folder = make_tiny_model(tmp_path / "cls", seed=3, hidden=32, pooling="cls")
     assert validate(export_onnx(folder), load_sentence_transformer(folder), TEXTS) < 1e-4
+
+
+@pytest.mark.parametrize("architecture", ["DistilBert", "MPNet"])
+def test_other_bert_like_students(architecture: str, tiny_student: Path, tmp_path: Path) -> None:
+    """Without token types, or with relative positions: text to vector, fused, as torch gives it."""
+    import transformers
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Normalize, Pooling, Transformer
+
+    sizes = {"vocab_size": 400, "max_position_embeddings": 66}
+    if architecture == "DistilBert":
+        config = transformers.DistilBertConfig(**sizes, dim=32, n_layers=2, n_heads=4, hidden_dim=64)
+    else:
+        config = transformers.MPNetConfig(
+            **sizes, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64
+        )
+    folder = tmp_path / "encoder"
+    getattr(transformers, f"{architecture}Model")(config).save_pretrained(folder)
+    shutil.copyfile(tiny_student / "tokenizer.json", folder / "tokenizer.json")
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": ["input_ids", "attention_mask"]}
+    settings |= {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    modules = [Transformer(str(folder), max_seq_length=64), Pooling(32, "mean"), Normalize()]
+    SentenceTransformer(modules=modules, device="cpu").save(str(tmp_path / "model"), create_model_card=False)
+    torch_model = load_sentence_transformer(tmp_path / "model")
+    model = export_onnx(tmp_path / "model")
+    assert validate(model, torch_model, TEXTS) < 1e-4
+    tokenizer_json = (tmp_path / "model" / "tokenizer.json").read_text(encoding="utf-8")
+    fused = fuse(model, tokenizer_json, max_length=64, metadata={})
+    session = ort.InferenceSession(fused.SerializeToString(), providers=["CPUExecutionProvider"])
+    vectors = session.run(["embedding"], {"text": np.array(TEXTS, dtype=object)})[0]
+    np.testing.assert_allclose(vectors, torch_model.encode(TEXTS), atol=1e-4)
 
 
 def test_export_is_deterministic(tiny: tuple[onnx.ModelProto, Any], tiny_teacher: Path) -> None:

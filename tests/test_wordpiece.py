@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bench import tokenizer_parity as parity_bench
 from edgeleaf.errors import ExportError, TokenizerNotSupported
 from edgeleaf.graph.builder import GraphBuilder
 from edgeleaf.graph.tokenizers import append_tokenizer
@@ -282,6 +284,32 @@ def test_real_text_of_every_language(pair: Pair, data: Path, name: str) -> None:
     texts = list(lines_of(data / "unicode" / name))
     assert len(texts) > 500
     assert pair.mismatches(texts, batch=256) == []
+
+
+def test_random_strings_of_adversarial_shape(pair: Pair) -> None:
+    pair.check(list(islice(parity_bench.adversarial(), 3000)))
+
+
+def test_mpnets_tokenizer(mpnet: Path) -> None:
+    """<s>, </s>, <pad> and <mask> are added tokens of the raw text, <unk> is one of the normalised text."""
+    other = Pair(json.loads((mpnet / "tokenizer.json").read_text(encoding="utf-8")))
+    texts = ["<UNK> a<unk>b <ünk>", "<s> </s><pad>x <mask>  y <MASK>", "< unk> <unk", "<unk><unk>"]
+    other.check([*HARD, *TRAINING, *texts, *islice(parity_bench.adversarial(), 1000)])
+    assert other.run(["<UNK>"])[0].tolist() == [[0, 3, 2]]
+
+
+def test_vocabularies_of_other_languages(data: Path) -> None:
+    """Trained on real text; every 997th of `python -m bench.tokenizer_parity`'s texts, all of the hard ones."""
+    sets = parity_bench.text_sets(data, 997, 1)
+    trained_ones = {
+        name: parity_bench.mismatches(tokenizer, sets)
+        for name, tokenizer in parity_bench.vocabularies(data)
+        if not name.startswith("all-")
+    }
+    assert len(trained_ones) == len(parity_bench.LANGUAGES)
+    for found in trained_ones.values():
+        assert sum(counts["texts"] for counts in found.values()) > 500
+        assert [counts["examples"] for counts in found.values()] == [[]] * len(found)
 
 
 Change = Callable[[Json], Json]
