@@ -42,7 +42,7 @@ LONG_TEXTS = {
     "ideographs": "㐀中国京",
     "hangul": "각한국밝",
 }
-WHOLE, ENCODER, REFERENCE = "whole", "encoder", "tokenizers"
+WHOLE, GRAPH, ENCODER, REFERENCE = "whole", "graph", "encoder", "tokenizers"
 
 Parts = Mapping[str, Callable[[str], Any]]
 
@@ -58,8 +58,9 @@ def measure(bundle: Path, *, lengths: Sequence[int] = LENGTHS, repeats: int = RE
 
     Returns:
         A record: schema version, machine, settings, notes; ``sizes`` in bytes; ``load_ms``; by length and part
-        ``p50_us`` and ``p95_us``; ``mismatches`` against ``tokenizers`` by set of texts; ``long`` (64 texts of 10,000
-        characters: seconds, peak memory in 10**6 bytes).
+        ``p50_us`` and ``p95_us``, and of the medians ``tokenizer_adds_us`` (the fused graph's less the encoder's) and
+        ``rest_us`` (``QueryEncoder.encode``'s less the fused graph's); ``mismatches`` against ``tokenizers`` by set of
+        texts; ``long`` (64 texts of 10,000 characters: seconds, peak memory in 10**6 bytes).
 
     Raises:
         BundleError: not a bundle, or one without its unfused encoder.
@@ -83,7 +84,7 @@ def measure(bundle: Path, *, lengths: Sequence[int] = LENGTHS, repeats: int = RE
 
     tokenizer = tokenizer_of(onnx.load(str(bundle / layout.QUERY_ENCODER))).SerializeToString()
     opened, encoder = session(tokenizer, threads=1), session(bundle / layout.ONNX_INT8, threads=1)
-    fused = QueryEncoder.load(bundle, threads=1)
+    fused, graph = QueryEncoder.load(bundle, threads=1), session(bundle / layout.QUERY_ENCODER, threads=1)
 
     def token_ids(text: str) -> tuple[np.ndarray, np.ndarray]:
         ids, mask = opened.run(["input_ids", "attention_mask"], {"text": np.array([text], dtype=object)})
@@ -96,6 +97,7 @@ def measure(bundle: Path, *, lengths: Sequence[int] = LENGTHS, repeats: int = RE
 
     parts: dict[str, Callable[[str], Any]] = {
         WHOLE: lambda text: fused.encode([text]),
+        GRAPH: lambda text: graph.run(None, {"text": np.array([text], dtype=object)}),
         TOKENIZER: token_ids,
         ENCODER: encode_ids,
         REFERENCE: lambda text: cut.encode(prompt + text).ids,
@@ -137,27 +139,27 @@ def table(report: Mapping[str, Any]) -> Any:
     """Return a ``rich.table.Table`` of a record of ``measure``."""
     from rich.table import Table
 
-    parts = [name for name in (WHOLE, TOKENIZER, ENCODER, REFERENCE, EXTENSIONS) if name in report["lengths"][0]]
-    titles = {WHOLE: "from the string", REFERENCE: "tokenizers\n(Python)", EXTENSIONS: "ort-extensions\nBertTokenizer"}
-    title = f"batch 1, one thread, p50 (p95) in ms; {report['machine']['processor']}"
+    peers = [name for name in (TOKENIZER, REFERENCE, EXTENSIONS) if name in report["lengths"][0]]
+    titles = {
+        TOKENIZER: "tokenizer's\ngraph alone",
+        REFERENCE: "tokenizers\n(Python)",
+        EXTENSIONS: "ort-extensions\nBertTokenizer",
+    }
+    title = f"batch 1, one thread, p50 in ms; {report['machine']['processor']}"
     out = Table(title=title, caption=_caption(report))
-    out.add_column("tokens", justify="right")
-    for name in parts[:3]:
-        out.add_column(titles.get(name, name), justify="right")
-    out.add_column("the rest", justify="right")
-    out.add_column("tokenizer /\nencoder", justify="right")
-    for name in parts[3:]:
+    for name in ("tokens", "from the\nstring", "encoder", "tokenizer\nadds", "of the\nencoder", "the rest,\nPython"):
+        out.add_column(name, justify="right")
+    for name in peers:
         out.add_column(titles[name], justify="right")
     for row in report["lengths"]:
-        cells = {name: f"{row[name]['p50_us'] / 1000:.3f} ({row[name]['p95_us'] / 1000:.3f})" for name in parts}
-        share = row[TOKENIZER]["p50_us"] / row[ENCODER]["p50_us"]
-        rest = f"{row['rest_us'] / 1000:.3f}"
+        encoder = row[ENCODER]["p50_us"]
+        times = (row[WHOLE]["p50_us"], encoder, row["tokenizer_adds_us"])
         out.add_row(
             str(row["tokens"]),
-            *(cells[name] for name in parts[:3]),
-            rest,
-            f"{share:.1%}",
-            *(cells[name] for name in parts[3:]),
+            *(f"{value / 1000:.3f}" for value in times),
+            f"{row['tokenizer_adds_us'] / encoder:.1%}",
+            f"{row['rest_us'] / 1000:.3f}",
+            *(f"{row[name]['p50_us'] / 1000:.3f}" for name in peers),
         )
     return out
 
@@ -202,9 +204,13 @@ def _take_turns(parts: Parts, texts: Sequence[str], *, repeats: int, seed: int) 
     for name, values in times.items():
         p50, p95 = np.percentile(np.array(values) * 1e6, [50, 95])
         found[name] = {"p50_us": round(float(p50), 1), "p95_us": round(float(p95), 1)}
-    # Unit norm and the call from Python; each part alone also pays for a call of its own, so it may be below zero.
-    rest = found[WHOLE]["p50_us"] - found[TOKENIZER]["p50_us"] - found[ENCODER]["p50_us"]
-    return {"repeats": len(times[WHOLE]), **found, "rest_us": round(rest, 1)}
+    whole, graph, encoder = (found[name]["p50_us"] for name in (WHOLE, GRAPH, ENCODER))
+    return {
+        "repeats": len(times[WHOLE]),
+        **found,
+        "tokenizer_adds_us": round(graph - encoder, 1),
+        "rest_us": round(whole - graph, 1),
+    }
 
 
 def _texts(bundle: Path, lengths: Sequence[int], tokenizer: Any, prompt: str) -> dict[int, list[str]]:

@@ -36,16 +36,17 @@ def append_rows(
     count = graph.Min(whole, room)
     longest = graph.reduce_max(count, axes=[0, 1], keepdims=0)
     column = graph.Range(np.int64(1), graph.Add(longest, np.int64(suffix)), np.int64(1))  # [L]: 1, 2, ...
-    after = graph.Sub(column, count)  # [B, L]: 0 at the first place after the text
     padded = graph.Concat(tokens, np.zeros(max_length + 1, np.int64), axis=0)
     source = graph.Add(begin, column)
     if spec.truncates_left:  # of the text, the last tokens; the prefix stays
         in_text = graph.Cast(graph.Greater(column, np.int64(prefix)), to=TensorProto.INT64)  # [L]
         source = graph.Add(source, graph.Mul(in_text, graph.Sub(whole, count)))
     ids = graph.Gather(padded, source, axis=0)  # [B, L]
-    mask = graph.Less(after, np.int64(suffix))
-    for i, token_id in enumerate(spec.suffix.ids):
-        ids = graph.Where(graph.GreaterOrEqual(after, np.int64(i)), np.int64(token_id), ids)
+    # The text and the prefix stand in the columns before `count`, the suffix from there on.
+    places = [count, *(graph.Add(count, np.int64(i)) for i in range(1, suffix))]
+    mask = graph.LessOrEqual(column, places[-1]) if suffix else graph.Less(column, count)  # [B, L]
+    for place, token_id in zip(places, spec.suffix.ids, strict=False):
+        ids = graph.Where(graph.GreaterOrEqual(column, place), np.int64(token_id), ids)
     ids = graph.Where(mask, ids, np.int64(spec.pad_id))
     ones = graph.Cast(mask, to=TensorProto.INT64)
     if not with_types:
@@ -54,7 +55,7 @@ def append_rows(
     for i, kind in enumerate(spec.prefix.types):
         if kind != spec.text_type:
             types = graph.Where(graph.Equal(column, np.int64(i + 1)), np.int64(kind), types)
-    for i, kind in enumerate(spec.suffix.types):
+    for place, kind in zip(places, spec.suffix.types, strict=False):
         if kind != spec.text_type:
-            types = graph.Where(graph.Equal(after, np.int64(i)), np.int64(kind), types)
+            types = graph.Where(graph.Equal(column, place), np.int64(kind), types)
     return ids, ones, types

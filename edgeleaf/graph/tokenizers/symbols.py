@@ -50,7 +50,7 @@ class Classes:
 
     Attributes:
         of: a character, or what stands for one, to its class; the rest is of class 1.
-        table: the symbols of every class, filled up with 0, int16 or int32 [classes, K].
+        table: the symbols of every class, filled up with 0, int32 [classes, K].
         cut: what the first pass cuts the text into, RE2.
         told_apart: what the second pass keeps, RE2; what it leaves out is of class 2.
         openings: elements that open every row.
@@ -107,15 +107,15 @@ def read_classes(
     other_class = class_of((symbols.other_nonword,)) if symbols.tells_words else 1
 
     width = max(map(len, rows))
+    single = [token for token in raw if token.single_word]
     openings = [_OPENING.format(at) for at in range(0, len(opening), width)]
     for i, name in enumerate(openings):
         of[name] = class_of(tuple(opening[i * width : (i + 1) * width]))
-    single = [token for token in raw if token.single_word]
     first_single = len(rows)
     for token in single:
         of[token.content] = len(rows)
         rows += [(symbols.of_token(token.id),), tuple(map(symbols.of, became(characters, token.content)))]
-    table = np.full((len(rows), max(map(len, rows))), NOTHING, np.int16 if symbols.count < 1 << 15 else np.int32)
+    table = np.full((len(rows), max(map(len, rows))), NOTHING, np.int32)
     for i, row in enumerate(rows):
         table[i, : len(row)] = row
 
@@ -148,6 +148,7 @@ def read_classes(
 def append_symbols(graph: GraphBuilder, text: str, classes: Classes) -> str:
     """Text [B] to the batch's symbols in one line, int32 [N]; every row begins with its opening."""
     characters = graph.Tokenizer(text, tokenexp=classes.cut, pad_value=_PAD, mark=0, mincharnum=1)  # string [B, C]
+    # The operator's own marks (mark=1) would open rows, but are missing where a batch holds no character at all.
     rows = graph.Concat(graph.Shape(text), np.array([len(classes.openings)], np.int64), axis=0)
     openings = graph.Expand(np.array([classes.openings], object), rows)  # string [B, openings]
     characters = graph.Concat(openings, characters, axis=1)
@@ -156,8 +157,8 @@ def append_symbols(graph: GraphBuilder, text: str, classes: Classes) -> str:
     classified = _look_up(graph, _keep(graph, characters, classes.told_apart), classes.of, default=1)  # int64 [B, C, 1]
     if classes.words:
         classified = _check_words(graph, characters, classified, classes, classes.words)
-    symbols = graph.Gather(classes.table, classified, axis=0)  # int16 [B, C, 1, K]
-    symbols = graph.Reshape(graph.Cast(symbols, to=TensorProto.INT32), np.array([-1], np.int64))  # [B*C*K]
+    symbols = graph.Gather(classes.table, classified, axis=0)  # [B, C, 1, K]
+    symbols = graph.Reshape(symbols, np.array([-1], np.int64))  # [B*C*K]
     return graph.Compress(symbols, graph.Cast(symbols, to=TensorProto.BOOL), axis=0)
 
 

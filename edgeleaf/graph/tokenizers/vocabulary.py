@@ -20,7 +20,7 @@ from edgeleaf.graph.builder import GraphBuilder
 from edgeleaf.graph.tokenizers.characters import SPACE, Census, Symbol, word_characters
 
 LENGTH_UNIT = 1 << 20  # an entry is stored as length * LENGTH_UNIT + id: the largest of several hits is the longest
-_BLOCK = 9  # window lengths looked up at once: bounds memory to a few times _BLOCK numbers a symbol
+_BLOCK = 18  # window lengths looked up at once: bounds memory to a few times _BLOCK numbers a symbol
 ROW_START_ID = LENGTH_UNIT - 1  # the id that a row's first symbol gets; never comes out
 
 
@@ -223,13 +223,13 @@ def append_longest(graph: GraphBuilder, values: str, places: str, entries: Mappi
         places: 0, 1, 2, ..., int64 [N].
         entries: length of a window to {hash: value}.
     """
-    last = graph.Sub(graph.Shape(values), np.int64(1))  # [1]
     weights = offset_weights(max(entries))
+    behind = graph.Concat(values, np.zeros(max(entries) - 1, np.int64), axis=0)  # windows may reach beyond the end
     longest, carried = "", ""
     for first in range(0, max(entries), _BLOCK):
         offsets = np.arange(first, min(first + _BLOCK, max(entries)))[:, None]
-        windows = graph.Min(graph.Add(places, offsets), last)  # [W, N]
-        terms = graph.Mul(graph.Gather(values, windows, axis=0), weights[offsets])
+        windows = graph.Gather(behind, graph.Add(places, offsets), axis=0)  # [W, N]
+        terms = graph.Mul(windows, weights[offsets])
         hashes = graph.CumSum(terms, np.int64(0))  # [W, N]: windows of 1, 2, ... symbols
         if carried:
             hashes = graph.Add(hashes, carried)

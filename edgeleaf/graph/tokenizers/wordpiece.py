@@ -49,13 +49,13 @@ def append(graph: GraphBuilder, text: str, spec: TokenizerSpec, *, max_length: i
     flat = graph.Concat(flat, np.array([ROW_START, SPACE_SYMBOL], np.int32), axis=0)
     if patterns:
         flat = append_added_tokens(graph, flat, symbols, patterns)
-    starts = _word_starts(graph, flat, symbols)  # bool [N]
+    starts, no_space = _word_starts(graph, flat, symbols)  # bool [N]
     places = vocabulary.append_places(graph, flat)  # int64 [N]
     values = graph.Gather(symbols.values, flat, axis=0)  # int64 [N]
     values = graph.Add(values, graph.Where(starts, np.int64(vocabulary.START), np.int64(0)))
     best = vocabulary.append_longest(graph, values, places, entries)  # int64 [N]: length * LENGTH_UNIT + id, or 0
     unk_id, limit = spec.vocab[model["unk_token"]], int(model["max_input_chars_per_word"])
-    return _emit(graph, flat, places, starts, best, unk_id, limit)
+    return _emit(graph, no_space, places, starts, best, unk_id, limit)
 
 
 def _check(spec: TokenizerSpec) -> tuple[Json, Json | None]:
@@ -71,21 +71,27 @@ def _check(spec: TokenizerSpec) -> tuple[Json, Json | None]:
     return model, settings.get("normalizer")
 
 
-def _word_starts(graph: GraphBuilder, flat: str, symbols: Symbols) -> str:
-    """Where words start: at an isolated character, and at another one after a space or an isolated one; bool [N]."""
-    alone = graph.Less(flat, np.int32(symbols.first_word))  # spaces and isolated characters
-    before = graph.Concat(np.array([True]), graph.Slice(alone, np.array([0]), np.array([-1]), np.array([0])), axis=0)
-    return graph.And(graph.Or(alone, before), graph.Greater(flat, np.int32(SPACE_SYMBOL)))
+def _word_starts(graph: GraphBuilder, flat: str, symbols: Symbols) -> tuple[str, str]:
+    """Where words start: at an isolated character, and at another one after a space or an isolated one.
+
+    Returns: that, and where there is no space; bool [N].
+    """
+    before = graph.Pad(flat, np.array([1, -1]), np.int32(SPACE_SYMBOL))  # every place's left neighbour
+    # Spaces and isolated characters are the symbols below first_word.
+    edge = graph.Less(graph.Min(flat, before), np.int32(symbols.first_word))
+    no_space = graph.Greater(flat, np.int32(SPACE_SYMBOL))
+    return graph.And(edge, no_space), no_space
 
 
-def _emit(graph: GraphBuilder, flat: str, places: str, starts: str, best: str, unk_id: int, limit: int) -> str:
+def _emit(graph: GraphBuilder, no_space: str, places: str, starts: str, best: str, unk_id: int, limit: int) -> str:
     """Follow the longest entries from every word start; return the ids of the whole batch in order, int64 [T]."""
     size = np.int64(LENGTH_UNIT)
     # Pointer doubling: `reached` counts the ways to a place from word starts in fewer than 2**i steps. A chain that
     # leaves its word lands on the next word's start, which is reached anyway, or on a space, which stays where it is.
     reached = graph.Cast(starts, to=TensorProto.INT64)  # [N]
     begun = reached
-    jump = graph.Add(places, graph.Div(best, size))  # [N]
+    lengths = graph.Div(best, size)  # [N]
+    jump = graph.Add(places, lengths)  # [N]
     steps = max(1, math.ceil(math.log2(limit + 1)))
     for step in range(steps):
         reached = graph.ScatterElements(reached, jump, reached, axis=0, reduction="add")
@@ -95,13 +101,12 @@ def _emit(graph: GraphBuilder, flat: str, places: str, starts: str, best: str, u
 
     # A word is unknown if a place in it is a dead end, or if it is too long: count dead ends as too many characters.
     dead = graph.And(active, graph.Equal(best, np.int64(0)))
-    characters = graph.Cast(graph.Greater(flat, np.int32(SPACE_SYMBOL)), to=TensorProto.INT64)  # [N]: 0 for spaces
-    weight = graph.Where(dead, np.int64(limit + 1), characters)
+    weight = graph.Where(dead, np.int64(limit + 1), graph.Cast(no_space, to=TensorProto.INT64))
     word = graph.CumSum(begun, np.int64(0))  # [N]: number of the word, from 1
-    weights = graph.ScatterElements(graph.Mul(begun, np.int64(0)), word, weight, axis=0, reduction="add")
-    unknown = graph.Gather(graph.Greater(weights, np.int64(limit)), word, axis=0)  # bool [N]
+    weights = graph.ScatterElements(graph.Sub(begun, begun), word, weight, axis=0, reduction="add")
+    known = graph.Gather(graph.LessOrEqual(weights, np.int64(limit)), word, axis=0)  # bool [N]
 
-    found = graph.And(active, graph.GreaterOrEqual(best, size))
-    kept = graph.Or(starts, graph.And(found, graph.Not(unknown)))
-    ids = graph.Where(unknown, np.int64(unk_id), graph.Mod(best, size))
+    # Of a known word, what is reached and has an entry (spaces have one of length 0); of an unknown one, its start.
+    kept = graph.Cast(graph.Where(known, graph.Min(reached, lengths), begun), to=TensorProto.BOOL)
+    ids = graph.Where(known, graph.Mod(best, size), np.int64(unk_id))
     return graph.Compress(ids, kept, axis=0)
