@@ -32,11 +32,8 @@ from edgeleaf.graph.tokenizers.vocabulary import (
     LENGTH_UNIT,
     ROW_START,
     SPACE_SYMBOL,
-    START,
     Symbols,
     append_longest,
-    append_places,
-    entry_table,
     offset_weights,
     read_symbols,
 )
@@ -64,15 +61,7 @@ def byte_model(tokenizer_json: str) -> onnx.ModelProto:
     symbols = read_symbols(spec.vocab, characters, [*(token.id for token in spec.added), *spec.prefix.ids])
     flat = _symbols(graph, utf8, spec, symbols, characters)
     flat = graph.Concat(flat, np.array([ROW_START, SPACE_SYMBOL], np.int32), axis=0)
-    starts = wordpiece._word_starts(graph, flat, symbols)
-    places = append_places(graph, flat)
-    values = graph.Gather(symbols.values, flat, axis=0)
-    values = graph.Add(values, graph.Where(starts, np.int64(START), np.int64(0)))
-    model = spec.settings["model"]
-    best = append_longest(graph, values, places, entry_table(spec.vocab, model["continuing_subword_prefix"], symbols))
-    tokens = wordpiece._emit(
-        graph, flat, places, starts, best, spec.vocab[model["unk_token"]], model["max_input_chars_per_word"]
-    )
+    tokens = wordpiece.append_model(graph, flat, spec, symbols)
     for tensor, name in zip(
         append_rows(graph, tokens, spec, MAX_LENGTH, with_types=False), ("input_ids", "attention_mask"), strict=True
     ):

@@ -172,7 +172,7 @@ def broken(change: str) -> onnx.ModelProto:
     model = make_encoder(15 if change == "opset" else 17)
     graph = model.graph
     if change == "input":
-        graph.input.append(helper.make_tensor_value_info("token_type_ids", TensorProto.INT64, ["batch", "sequence"]))
+        graph.input.append(helper.make_tensor_value_info("position_ids", TensorProto.INT64, ["batch", "sequence"]))
     elif change == "output":
         graph.output[0].name = "last_hidden_state"
     elif change == "width":
@@ -189,7 +189,7 @@ def broken(change: str) -> onnx.ModelProto:
     [
         (
             "input",
-            "the encoder's inputs are input_ids, attention_mask, token_type_ids; needed: input_ids, attention_mask",
+            "the encoder's inputs are input_ids, attention_mask, position_ids; needed: input_ids, attention_mask",
         ),
         ("output", "the encoder's outputs are last_hidden_state; needed: sentence_embedding"),
         ("width", "with a fixed width"),

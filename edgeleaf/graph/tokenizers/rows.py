@@ -34,8 +34,9 @@ def append_rows(
     room = np.int64(max_length - suffix + 1)  # counting the marker
     whole = graph.Sub(end, begin)  # [B, 1]: the marker and all tokens before the suffix
     count = graph.Min(whole, room)
-    longest = graph.reduce_max(count, axes=[0, 1], keepdims=0)
-    column = graph.Range(np.int64(1), graph.Add(longest, np.int64(suffix)), np.int64(1))  # [L]: 1, 2, ...
+    longest = graph.reduce_max(count, axes=[0], keepdims=0)  # [1]
+    width = longest if suffix == 1 else graph.Add(longest, np.int64(suffix - 1))
+    column = graph.Slice(np.arange(1, max_length + 1), np.array([0]), width)  # [L]: 1, 2, ...
     padded = graph.Concat(tokens, np.zeros(max_length + 1, np.int64), axis=0)
     source = graph.Add(begin, column)
     if spec.truncates_left:  # of the text, the last tokens; the prefix stays

@@ -148,10 +148,11 @@ def read_classes(
 def append_symbols(graph: GraphBuilder, text: str, classes: Classes) -> str:
     """Text [B] to the batch's symbols in one line, int32 [N]; every row begins with its opening."""
     characters = graph.Tokenizer(text, tokenexp=classes.cut, pad_value=_PAD, mark=0, mincharnum=1)  # string [B, C]
-    # The operator's own marks (mark=1) would open rows, but are missing where a batch holds no character at all.
-    rows = graph.Concat(graph.Shape(text), np.array([len(classes.openings)], np.int64), axis=0)
-    openings = graph.Expand(np.array([classes.openings], object), rows)  # string [B, openings]
-    characters = graph.Concat(openings, characters, axis=1)
+    # Every row gets its opening: a lookup that finds nothing. (The marks that Tokenizer can put around a row are
+    # missing where a batch holds no character at all.)
+    rows = graph.Unsqueeze(text, np.array([1]))  # [B, 1]
+    openings = [_look_up_nothing(graph, rows, name) for name in classes.openings]  # string [B, 1] each
+    characters = graph.Concat(*openings, characters, axis=1)
     # Tens of thousands of ideographs are alike: none is in the vocabulary, each is a word of its own. Instead of
     # listing them, a second pass leaves them out, and the padding "" stands where they were.
     classified = _look_up(graph, _keep(graph, characters, classes.told_apart), classes.of, default=1)  # int64 [B, C, 1]
@@ -193,6 +194,10 @@ def _look_up(graph: GraphBuilder, strings: str, table: dict[str, int], *, defaul
     return graph.LabelEncoder(
         strings, keys_strings=keys, values_int64s=[table[key] for key in keys], default_int64=default
     )
+
+
+def _look_up_nothing(graph: GraphBuilder, strings: str, default: str) -> str:
+    return graph.LabelEncoder(strings, keys_strings=[""], values_strings=[default], default_string=default)
 
 
 def _any_but(characters: set[str]) -> str:

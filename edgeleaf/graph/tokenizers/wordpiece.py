@@ -29,7 +29,7 @@ def append(graph: GraphBuilder, text: str, spec: TokenizerSpec, *, max_length: i
 
     See ``append_tokenizer`` for arguments and errors.
     """
-    model, normalizer = _check(spec)
+    normalizer = _check(spec)
     characters = census(normalizer, spec.settings["pre_tokenizer"])
     patterns = read_patterns(spec, characters)
     head_ids, tail = split_prompt(prompt, spec, characters, max_length)
@@ -43,23 +43,30 @@ def append(graph: GraphBuilder, text: str, spec: TokenizerSpec, *, max_length: i
     check_reordering(symbols.word, normalizer)
     opening = [ROW_START, *map(symbols.of_token, opening_ids), *map(symbols.of, became(characters, tail))]
     classes = read_classes(characters, symbols, spec.raw, opening, prompt)
-    entries = vocabulary.entry_table(spec.vocab, model["continuing_subword_prefix"], symbols)
 
     flat = append_symbols(graph, text, classes)  # [N]
     flat = graph.Concat(flat, np.array([ROW_START, SPACE_SYMBOL], np.int32), axis=0)
     if patterns:
         flat = append_added_tokens(graph, flat, symbols, patterns)
+    return append_model(graph, flat, spec, symbols)
+
+
+def append_model(graph: GraphBuilder, flat: str, spec: TokenizerSpec, symbols: Symbols) -> str:
+    """Add what comes behind the symbols: a line of them, int32 [N], to the tokens of the whole batch, int64 [T]."""
+    model = spec.settings["model"]
+    entries = vocabulary.entry_table(spec.vocab, model["continuing_subword_prefix"], symbols)
     starts, no_space = _word_starts(graph, flat, symbols)  # bool [N]
     places = vocabulary.append_places(graph, flat)  # int64 [N]
-    values = graph.Gather(symbols.values, flat, axis=0)  # int64 [N]
-    values = graph.Add(values, graph.Where(starts, np.int64(vocabulary.START), np.int64(0)))
+    begun = graph.Cast(starts, to=TensorProto.INT64)  # [N]
+    values = graph.Where(starts, np.int64(vocabulary.START), np.int64(0))
+    values = graph.Add(graph.Gather(symbols.values, flat, axis=0), values)  # int64 [N]
     best = vocabulary.append_longest(graph, values, places, entries)  # int64 [N]: length * LENGTH_UNIT + id, or 0
     unk_id, limit = spec.vocab[model["unk_token"]], int(model["max_input_chars_per_word"])
-    return _emit(graph, no_space, places, starts, best, unk_id, limit)
+    return _emit(graph, begun, no_space, places, best, unk_id, limit)
 
 
-def _check(spec: TokenizerSpec) -> tuple[Json, Json | None]:
-    """Return the model and the normaliser, or refuse."""
+def _check(spec: TokenizerSpec) -> Json | None:
+    """Return the normaliser, or refuse."""
     settings = spec.settings
     for section, needed in (("normalizer", ("BertNormalizer", None)), ("pre_tokenizer", ("BertPreTokenizer",))):
         kind = (settings.get(section) or {}).get("type")
@@ -68,7 +75,7 @@ def _check(spec: TokenizerSpec) -> tuple[Json, Json | None]:
     model: Json = settings["model"]
     if model["unk_token"] not in spec.vocab:
         raise TokenizerNotSupported(f"the unknown token {model['unk_token']!r} is not in the vocabulary; add it")
-    return model, settings.get("normalizer")
+    return settings.get("normalizer")
 
 
 def _word_starts(graph: GraphBuilder, flat: str, symbols: Symbols) -> tuple[str, str]:
@@ -83,13 +90,12 @@ def _word_starts(graph: GraphBuilder, flat: str, symbols: Symbols) -> tuple[str,
     return graph.And(edge, no_space), no_space
 
 
-def _emit(graph: GraphBuilder, no_space: str, places: str, starts: str, best: str, unk_id: int, limit: int) -> str:
+def _emit(graph: GraphBuilder, begun: str, no_space: str, places: str, best: str, unk_id: int, limit: int) -> str:
     """Follow the longest entries from every word start; return the ids of the whole batch in order, int64 [T]."""
     size = np.int64(LENGTH_UNIT)
     # Pointer doubling: `reached` counts the ways to a place from word starts in fewer than 2**i steps. A chain that
     # leaves its word lands on the next word's start, which is reached anyway, or on a space, which stays where it is.
-    reached = graph.Cast(starts, to=TensorProto.INT64)  # [N]
-    begun = reached
+    reached = begun
     lengths = graph.Div(best, size)  # [N]
     jump = graph.Add(places, lengths)  # [N]
     steps = max(1, math.ceil(math.log2(limit + 1)))
