@@ -8,6 +8,7 @@ export TOKENIZERS_PARALLELISM := false
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test page runtimes lint format clean
 BUNDLE ?= out/demo
+PAGE := out/page-$(notdir $(BUNDLE))
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,14 +29,14 @@ demo: $(VENV)/.installed ## the main job: texts on this machine to a certified o
 test: $(VENV)/.installed ## the tests (point EDGELEAF_DATA at a folder of real texts for the ones that need it)
 	$(BIN)/python -m pytest
 
-page: $(VENV)/.installed out/page/index.json web-modules ## a page to search the held-out documents of out/demo with, in the browser
-	node tests/web/serve.mjs $(BUNDLE) out/page
+page: $(VENV)/.installed $(PAGE)/index.json web-modules ## a page to search the held-out documents of out/demo with, in the browser
+	node tests/web/serve.mjs $(BUNDLE) $(PAGE)
 
-out/page/index.json: | $(VENV)/.installed
+$(PAGE)/index.json: | $(VENV)/.installed
 	@$(BIN)/python -c "import json; rows = map(json.loads, open('$(BUNDLE)/held_out.jsonl', encoding='utf-8')); \
 	[print(json.dumps({'_id': str(n), 'text': row['text']})) for n, row in enumerate(rows) if row['kind'] == 'document']" \
-	> out/page.jsonl
-	$(BIN)/edgeleaf index $(BUNDLE) out/page.jsonl -o out/page --force
+	> $(PAGE).jsonl
+	$(BIN)/edgeleaf index $(BUNDLE) $(PAGE).jsonl -o $(PAGE) --force
 
 .PHONY: web-modules
 web-modules:

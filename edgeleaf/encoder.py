@@ -20,6 +20,7 @@ from edgeleaf.errors import BundleError, InputError
 BATCH_SIZE = 32
 METADATA_SPACE = "edgeleaf.space"
 METADATA_SCHEMA = "edgeleaf.schema_version"
+METADATA_WINDOW = "edgeleaf.max_length"
 
 
 class QueryEncoder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -86,23 +87,26 @@ def fuse_file(
         TokenizerNotSupported: the tokenizer cannot be reproduced exactly.
         GateFailed: a text got other token ids than from ``tokenizers``; nothing is written.
     """
-    from edgeleaf.encoder import METADATA_SCHEMA, METADATA_SPACE
-    from edgeleaf.graph.adopt import adopt, load_encoder
+    from edgeleaf.encoder import METADATA_SCHEMA, METADATA_SPACE, METADATA_WINDOW
+    from edgeleaf.graph.adopt import adopt, load_model
     from edgeleaf.graph.fuse import fuse, tokenizer_of
     from edgeleaf.steps import serialize
 
-    if output.suffix != ".onnx":
-        raise ExportError(f"{output}: give a name that ends in .onnx")
+    if output.suffix != ".onnx" or output.is_dir():
+        raise ExportError(f"{output}: give the name of a file that ends in .onnx")
+    if encoder.exists() and output.exists() and output.samefile(encoder):
+        raise ExportError(f"{output} is the encoder itself; give another name")
     text, settings = _read_tokenizer(tokenizer_json)
     window = max_length or (settings.get("truncation") or {}).get("max_length")
     if not window:
         raise ExportError(f"{tokenizer_json} says no length to cut texts to; say it with --max-length")
-    adopted = adopt(load_encoder(encoder), pooling=pooling)
+    loaded = load_model(encoder)
+    adopted = adopt(loaded, pooling=pooling)
     width = int(adopted.graph.output[0].type.tensor_type.shape.dim[1].dim_value)
     space = VectorSpace(
         teacher=encoder.stem,
         revision=None,
-        weights_sha256=layout.sha256(encoder),
+        weights_sha256=hashlib.sha256(serialize(loaded)).hexdigest(),
         pooling=pooling or "inside",
         normalized=True,
         query_prompt=prompt,
@@ -112,6 +116,7 @@ def fuse_file(
     metadata = {
         METADATA_SPACE: json.dumps(asdict(space), sort_keys=True),
         METADATA_SCHEMA: str(layout.SCHEMA_VERSION),
+        METADATA_WINDOW: str(int(window)),
     }
     model = fuse(adopted, text, max_length=int(window), prompt=prompt, dim=dim, metadata=metadata)
     _try_window(model, adopted, text, int(window))
@@ -144,7 +149,6 @@ def tokenize(path: Path, texts: Sequence[str], *, tokenizer_json: Path | None = 
     """
     from edgeleaf.certify.parity import fused_token_ids
     from edgeleaf.graph.tokenizers import reference_tokenizer
-    from edgeleaf.graph.tokenizers.spec import UNLIMITED
 
     file = path / layout.QUERY_ENCODER if path.is_dir() else path
     if tokenizer_json is None:
@@ -154,19 +158,17 @@ def tokenize(path: Path, texts: Sequence[str], *, tokenizer_json: Path | None = 
     if tokenizer_json is None:
         return [TokenizedText(text, tuple(ids), None, None) for text, ids in zip(texts, rows, strict=True)]
     settings = _read_tokenizer(tokenizer_json)[1]
-    whole, prompt = reference_tokenizer(settings, UNLIMITED), _prompt(file)
+    prompt, window = _prompt_and_window(file)
+    reference = reference_tokenizer(settings, window)
     found = []
     for text, ids in zip(texts, rows, strict=True):
-        encoding = whole.encode(prompt + text)
-        if len(encoding.ids) > len(ids):  # the file has a window, and only its author knows how wide
-            encoding = reference_tokenizer(settings, len(ids)).encode(prompt + text)
-        tokens = tuple(whole.id_to_token(token_id) or f"<{token_id}>" for token_id in ids)
-        found.append(TokenizedText(text, tuple(ids), tokens, encoding.ids == ids))
+        tokens = tuple(reference.id_to_token(token_id) or f"<{token_id}>" for token_id in ids)
+        found.append(TokenizedText(text, tuple(ids), tokens, reference.encode(prompt + text).ids == ids))
     return found
 
 
 def _read_tokenizer(path: Path) -> tuple[str, dict[str, Any]]:
-    from edgeleaf.graph.tokenizers.spec import parse
+    from edgeleaf.graph.tokenizers.spec import check_loads, parse
 
     if path.is_dir():
         raise ExportError(f"{path} is a folder; give its tokenizer.json")
@@ -176,21 +178,25 @@ def _read_tokenizer(path: Path) -> tuple[str, dict[str, Any]]:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise ExportError(f"{path}: cannot be read ({reason}); a tokenizer.json is needed") from None
     try:
-        return text, parse(text)
+        settings = parse(text)
+        check_loads(settings)
+        return text, settings
     except ExportError as error:
         raise ExportError(f"{path}: {error}") from None
 
 
-def _prompt(file: Path) -> str:
+def _prompt_and_window(file: Path) -> tuple[str, int]:
     import onnx
 
-    from edgeleaf.encoder import METADATA_SPACE
+    from edgeleaf.encoder import METADATA_SPACE, METADATA_WINDOW
 
     props = {prop.key: prop.value for prop in onnx.load(str(file)).metadata_props}
     try:
-        return str(json.loads(props[METADATA_SPACE])["query_prompt"])
+        return str(json.loads(props[METADATA_SPACE])["query_prompt"]), int(props[METADATA_WINDOW])
     except (KeyError, ValueError):
-        raise BundleError(f"{file}: its metadata names no vector space; a file that edgeleaf fused is needed") from None
+        raise BundleError(
+            f"{file}: its metadata does not say prompt and window; a file that this edgeleaf fused is needed"
+        ) from None
 
 
 def _try_window(model: onnx.ModelProto, encoder: onnx.ModelProto, tokenizer_json: str, window: int) -> None:
@@ -208,7 +214,7 @@ def _try_window(model: onnx.ModelProto, encoder: onnx.ModelProto, tokenizer_json
             f"the tokenizer gives ids up to {highest}, for which the encoder has no vector; they don't belong together"
         ) from None
     try:
-        session(model.SerializeToString(), threads=1).run(None, {"text": np.array(["a " * window], dtype=object)})
+        session(model.SerializeToString(), threads=1).run(None, {"text": np.array(["", "a " * window], dtype=object)})
     except Exception as error:
         reason = " ".join(str(error).split())
         raise ExportError(
@@ -217,14 +223,16 @@ def _try_window(model: onnx.ModelProto, encoder: onnx.ModelProto, tokenizer_json
 
 
 def _parity(tokenizer: onnx.ModelProto, tokenizer_json: str, window: int, prompt: str) -> Parity:
-    from edgeleaf.certify.parity import reference_token_ids, token_ids_of, token_parity
+    from edgeleaf.certify.parity import added_token_texts, reference_token_ids, token_ids_of, token_parity
     from edgeleaf.encoder import session
     from edgeleaf.graph.tokenizers import reference_tokenizer
 
     progress.say("fuse: comparing every code point's token ids with `tokenizers`")
+    reference = reference_tokenizer(tokenizer_json, window)
     parity = token_parity(
         token_ids_of(session(tokenizer.SerializeToString(), threads=1)),
-        reference_token_ids(reference_tokenizer(tokenizer_json, window), prompt),
+        reference_token_ids(reference, prompt),
+        texts=added_token_texts(reference),
         code_points=True,
     )
     if parity.mismatches:

@@ -270,7 +270,7 @@ def fused(folder: Path, quantized: Path, student: Path, space: VectorSpace, max_
     """Fuse tokenizer and prompt into the quantised graph: ``query_encoder.onnx``."""
     import onnx
 
-    from edgeleaf.encoder import METADATA_SCHEMA, METADATA_SPACE
+    from edgeleaf.encoder import METADATA_SCHEMA, METADATA_SPACE, METADATA_WINDOW
     from edgeleaf.graph.fuse import fuse
 
     progress.say("fuse: tokenizer into the graph")
@@ -282,6 +282,7 @@ def fused(folder: Path, quantized: Path, student: Path, space: VectorSpace, max_
         metadata={
             METADATA_SPACE: json.dumps(asdict(space), sort_keys=True),
             METADATA_SCHEMA: str(layout.SCHEMA_VERSION),
+            METADATA_WINDOW: str(max_length),
         },
     )
     layout.write_bytes(folder / layout.QUERY_ENCODER, serialize(model))

@@ -35,6 +35,7 @@ def write_pack(bundle: Path, folder: Path, sets: Mapping[str, Iterable[str]]) ->
     from edgeleaf.graph.tokenizers import reference_tokenizer
 
     folder.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(folder / "parity", ignore_errors=True)  # ids of another bundle
     for name in (QUERY_ENCODER, GOLDEN):
         shutil.copyfile(bundle / name, folder / name)
     onnx.save(tokenizer_of(onnx.load(str(bundle / QUERY_ENCODER))), str(folder / TOKENIZER))

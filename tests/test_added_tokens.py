@@ -142,23 +142,28 @@ def test_overlaps_are_seen() -> None:
     assert not _can_overlap([(1, 2, 3), (1, 2), (4,)])
 
 
-CONTENTS = st.text(alphabet="abB ,_é中#-", min_size=1, max_size=4)
+CONTENTS = st.text(alphabet="abB ,_é中#-\t\n\u3000", min_size=1, max_size=4)
 TOKENS = st.lists(
     st.builds(token, CONTENTS, st.sampled_from(["", "n", "s", "ns", "lr", "nlr", "S", "nS"])),
     min_size=1,
     max_size=5,
     unique_by=lambda entry: entry["content"],
 )
-TEXTS = st.lists(st.text(alphabet="abABx ,_éE\u0301中#-\u200b[SEP]", max_size=14), min_size=1, max_size=5)
+TEXTS = st.lists(st.text(alphabet="abABx ,_éE\u0301中#-\u200b\t\n\u3000[SEP]", max_size=14), min_size=1, max_size=5)
 PROPERTY = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @PROPERTY
-@given(tokens=TOKENS, texts=TEXTS, prompt=st.one_of(st.just(""), st.text(alphabet="abB ,_é中x", max_size=6)))
-def test_any_set_of_added_tokens(tokens: list[Json], texts: list[str], prompt: str) -> None:
+@given(
+    normalizer=st.sampled_from([{}, {"lowercase": False}, {"clean_text": False, "handle_chinese_chars": False}]),
+    tokens=TOKENS,
+    texts=TEXTS,
+    prompt=st.one_of(st.just(""), st.text(alphabet="abB ,_é中x", max_size=6)),
+)
+def test_any_set_of_added_tokens(normalizer: Json, tokens: list[Json], texts: list[str], prompt: str) -> None:
     """What is not refused is exact; ids, batches and prompts included."""
     try:
-        pair = Pair(with_added(tiny(), *tokens), prompt=prompt)
+        pair = Pair(with_added(tiny(**normalizer), *tokens), prompt=prompt)
     except TokenizerNotSupported:
         assume(False)
     assert pair.mismatches(texts) == []
@@ -178,6 +183,9 @@ def test_what_once_failed(tokens: list[Json], prompt: str, texts: list[str]) -> 
 
 
 REFUSED = {
+    "added token ' ' is whitespace with lstrip": ([token(" ", "lr")], {}, ""),
+    "added token '\\n' is whitespace with lstrip": ([token("<m>", "r"), token("\n", "l")], {}, ""),
+    "added token '\\ue000row0' begins like the graph's own marks": ([token("\ue000row0")], {}, ""),
     "added token '\\u200b' is nothing once it is normalised": ([token("\u200b", "n")], {}, ""),
     "added token ' x' begins or ends with a space": ([token(" x", "n")], {}, ""),
     "added token 'x y' holds a space, of which there are many kinds without clean_text": (

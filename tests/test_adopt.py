@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgeleaf.errors import ExportError
-from edgeleaf.graph.adopt import POOLINGS, adopt, load_encoder
+from edgeleaf.graph.adopt import POOLINGS, adopt, load_model
 from edgeleaf.graph.builder import GraphBuilder
 from edgeleaf.graph.fuse import fuse
 from tests.tokenizer_pairs import TRAINING, Pair, trained
@@ -133,7 +133,7 @@ def test_the_original_is_left_alone() -> None:
 @pytest.mark.parametrize(
     ("encoder", "pooling", "message"),
     [
-        ({}, None, r"gives token vectors \(last_hidden_state \[1, 3, 6\].*--pooling mean, cls, last, max"),
+        ({}, None, r"gives token vectors \(last_hidden_state \[2, 3, 6\].*--pooling mean, cls, last, max"),
         ({}, "median", "pooling 'median' is not known; pass one of mean, cls, last, max"),
         ({"pooled": True}, "mean", "no token vectors to pool; leave --pooling out"),
         ({"extra": "position_ids"}, "mean", "inputs are input_ids, attention_mask, position_ids; needed: input_ids"),
@@ -153,10 +153,10 @@ def test_what_does_not_fit_is_refused_by_name(encoder: dict[str, Any], pooling: 
 
 def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match="no such file"):
-        load_encoder(tmp_path / "none.onnx")
+        load_model(tmp_path / "none.onnx")
     (tmp_path / "text.onnx").write_text("this is no model")
     with pytest.raises(ExportError, match="not an ONNX model"):
-        load_encoder(tmp_path / "text.onnx")
+        load_model(tmp_path / "text.onnx")
     (tmp_path / "empty.onnx").write_bytes(b"")
     with pytest.raises(ExportError, match="holds no graph"):
-        load_encoder(tmp_path / "empty.onnx")
+        load_model(tmp_path / "empty.onnx")

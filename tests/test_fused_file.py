@@ -99,8 +99,10 @@ def test_a_text_with_other_ids_leaves_no_file(
 def test_inputs_that_do_not_fit(parts: tuple[Path, Path], tmp_path: Path) -> None:
     tokenizer, encoder = parts
     output = tmp_path / "out.onnx"
-    with pytest.raises(ExportError, match=r"out: give a name that ends in .onnx"):
+    with pytest.raises(ExportError, match=r"out: give the name of a file that ends in .onnx"):
         fuse_file(tokenizer, encoder, tmp_path / "out")
+    with pytest.raises(ExportError, match="is the encoder itself; give another name"):
+        fuse_file(tokenizer, encoder, encoder, pooling="mean", max_length=32)
     with pytest.raises(ExportError, match="is a folder; give its tokenizer.json"):
         fuse_file(tmp_path, encoder, output)
     with pytest.raises(ExportError, match="cannot be read .* a tokenizer.json is needed"):
@@ -114,6 +116,8 @@ def test_inputs_that_do_not_fit(parts: tuple[Path, Path], tmp_path: Path) -> Non
         fuse_file(tokenizer, encoder, output, pooling="mean", max_length=32)
     with pytest.raises(BundleError, match="a fused query encoder is needed"):
         tokenize(encoder, ["x"])
+    with pytest.raises(BundleError, match=r"tokenizer.json: not an ONNX model that can be read"):
+        tokenize(tokenizer, ["x"])
     assert not output.exists()
 
 

@@ -182,6 +182,14 @@ def test_long_entries() -> None:
     assert (long.run(["w" * 60])[0] != 1).all()
 
 
+PADDING = {
+    "strategy": "BatchLongest",
+    "direction": "Right",
+    "pad_to_multiple_of": 8,
+    "pad_id": 3,
+    "pad_type_id": 4,
+    "pad_token": "[SEP]",
+}
 SPECIAL = {name: {"id": name, "ids": ids, "tokens": [name] * len(ids)} for name, ids in (("A", [7, 8]), ("B", [9]))}
 A, B = ({"SpecialToken": {"id": name, "type_id": kind}} for name, kind in (("A", 2), ("B", 1)))
 TEXT, TEXT_1 = ({"Sequence": {"id": "A", "type_id": kind}} for kind in (0, 1))
@@ -194,14 +202,7 @@ def test_templates_padding_and_sides_of_truncation(template: list[Json], side: s
     settings = {
         "post_processor": {"type": "TemplateProcessing", "single": template, "pair": [], "special_tokens": SPECIAL},
         "truncation": {"direction": side, "max_length": 5, "strategy": "LongestFirst", "stride": 0},
-        "padding": {
-            "strategy": "BatchLongest",
-            "direction": "Right",
-            "pad_to_multiple_of": 8,
-            "pad_id": 3,
-            "pad_type_id": 4,
-            "pad_token": "[SEP]",
-        },
+        "padding": PADDING,
     }
     for prompt in ("", "where is un", "my, "):
         for max_length in (11, 12, 64):
@@ -236,7 +237,7 @@ def test_same_bytes_twice(real: Json) -> None:
 
 def test_it_stays_small(real: Json, pair: Pair) -> None:
     assert pair.model.ByteSize() < 1_000_000
-    assert len(pair.model.graph.node) < 160
+    assert len(pair.model.graph.node) <= 80  # a node costs 1 to 2 microseconds: docs/log.md
 
 
 PIECES = st.one_of(
@@ -318,12 +319,34 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "tokenizer model BPE is not supported: only WordPiece": (lambda t: t | {"model": {"type": "BPE"}}, ""),
     "normalizer NFKC is not supported": (lambda t: t | {"normalizer": {"type": "NFKC"}}, ""),
     "pre_tokenizer Whitespace is not supported": (lambda t: t | {"pre_tokenizer": {"type": "Whitespace"}}, ""),
-    "post-processor ByteLevel is not supported": (lambda t: t | {"post_processor": {"type": "ByteLevel"}}, ""),
-    "padding on the left": (lambda t: t | {"padding": {"direction": "Left"}}, ""),
+    "post-processor ByteLevel is not supported": (
+        lambda t: (
+            t
+            | {
+                "post_processor": {
+                    "type": "ByteLevel",
+                    "add_prefix_space": True,
+                    "trim_offsets": True,
+                    "use_regex": True,
+                }
+            }
+        ),
+        "",
+    ),
+    "padding on the left": (lambda t: t | {"padding": PADDING | {"direction": "Left"}}, ""),
+    "token id 2000000 is not supported": (lambda t: t | {"post_processor": template_of(2_000_000, "A")}, ""),
+    "holds the second one ($B)": (lambda t: t | {"post_processor": template_of(7, "B")}, ""),
+    "max_input_chars_per_word 0": (lambda t: t | {"model": t["model"] | {"max_input_chars_per_word": 0}}, ""),
     "unknown token '[OH]'": (lambda t: t | {"model": t["model"] | {"unk_token": "[OH]"}}, ""),
     "U+1B44 and U+302E": (lambda t: with_entries(t, "a\u302e", "##\u1b44"), ""),
     "the prompt ends in '[SE'": (lambda t: t, "query [SE"),
 }
+
+
+def template_of(prefix: int, sequence: str) -> Json:
+    special = {"A": {"id": "A", "ids": [prefix], "tokens": ["A"]}}
+    pieces = [{"SpecialToken": {"id": "A", "type_id": 0}}, {"Sequence": {"id": sequence, "type_id": 0}}]
+    return {"type": "TemplateProcessing", "single": pieces, "pair": [], "special_tokens": special}
 
 
 def with_entries(tokenizer: Json, *entries: str) -> Json:
@@ -346,6 +369,12 @@ def test_what_cannot_be_reproduced_is_refused_by_name(named: str) -> None:
     [
         ("{", 16, "", "is not JSON"),
         ({}, 16, "", 'no "model"'),
+        (trained() | {"post_processor": "x"}, 16, "", "tokenizers cannot load this"),
+        (trained() | {"post_processor": {"type": "TemplateProcessing"}}, 16, "", "tokenizers cannot load this"),
+        (trained() | {"added_tokens": [{"id": 1}]}, 16, "", "tokenizers cannot load this"),
+        (trained() | {"padding": "x"}, 16, "", "tokenizers cannot load this"),
+        (trained() | {"truncation": {"direction": "Left"}}, 16, "", "tokenizers cannot load this"),
+        (trained() | {"normalizer": {"type": "BertNormalizer"}}, 16, "", "tokenizers cannot load this"),
         (None, 2, "", "leaves no room for text beside 2 special tokens; pass at least 3"),
         (None, 6, "where is my parcel ", "the prompt takes 4 of max_length 6 tokens"),
     ],

@@ -71,8 +71,11 @@ class Pair:
             made, expected = self.run(part), self.expected(part)
             wrong = np.zeros(len(part), bool)
             for array, other in zip(made, expected, strict=True):
-                assert array.shape == other.shape
-                wrong |= (array != other).any(axis=1)
+                if array.shape == other.shape:
+                    wrong |= (array != other).any(axis=1)
+                else:  # some row is too long or too short: the ones that are so alone, or all of them
+                    alone = [len(part) == 1 or bool(self.mismatches([text])) for text in part]
+                    wrong |= np.array(alone) | (not any(alone))
             found += [part[i] for i in np.flatnonzero(wrong)]
         return found
 

@@ -28,7 +28,7 @@ from edgeleaf.certify.certificate import (
 )
 from edgeleaf.certify.invariance import Invariance, batch_invariance
 from edgeleaf.certify.ladder import FUSED, RUNGS, STUDENT, climb, fused_encode
-from edgeleaf.certify.parity import fused_token_ids, reference_token_ids, token_parity
+from edgeleaf.certify.parity import added_token_texts, fused_token_ids, reference_token_ids, token_parity
 from edgeleaf.errors import TextsError
 
 K = 10
@@ -103,7 +103,7 @@ def certify(
     parity = token_parity(
         fused_token_ids(file, threads=threads),
         reference_token_ids(ladder.tokenizer, query_prompt),
-        texts=queries,
+        texts=[*queries, *added_token_texts(ladder.tokenizer)],
         code_points=code_points,
     )
     chosen = sorted(random.Random(0).sample(range(len(queries)), min(INVARIANCE_TEXTS, len(queries))))

@@ -144,6 +144,24 @@ def code_point_texts() -> Iterator[str]:
             packed = []
 
 
+def added_token_texts(tokenizer: Any) -> list[str]:
+    """Texts about a tokenizer's added tokens: alone, in words, between spaces, twice, in other case, beside each other.
+
+    Args:
+        tokenizer: the reference. Of many added tokens, the first and the last 100 are tried.
+    """
+    contents = [token.content for _, token in sorted(tokenizer.get_added_tokens_decoder().items())]
+    contents = contents if len(contents) <= 200 else contents[:100] + contents[-100:]
+    forms = ("{0}", "x{0}y", " {0} ", "{0}{0}", "{0}\t{0}", "a, {0}. b", "_{0}-", "{0}\u0301", "\u200b{0}")
+    texts = [form.format(content) for content in contents for form in forms]
+    texts += [
+        change for content in contents for change in (content.upper(), content.lower(), content[:-1], content[1:])
+    ]
+    few = contents[:12]
+    texts += [f"{one}{between}{other}" for one in few for other in few for between in ("", " ", " \n", "x")]
+    return list(dict.fromkeys(texts))
+
+
 def reference_token_ids(tokenizer: Any, prompt: str) -> TokenIds:
     """Return the ids that ``tokenizers`` gives ``prompt + text``; ``tokenizer`` truncates and does not pad."""
 
@@ -163,16 +181,19 @@ def fused_token_ids(file: Path, *, threads: int = 1) -> TokenIds:
     Raises:
         BundleError: no such file, or one without those tensors.
     """
-    import onnx
-
     from edgeleaf.encoder import session
     from edgeleaf.errors import BundleError, ExportError
+    from edgeleaf.graph.adopt import load_model
     from edgeleaf.graph.fuse import tokenizer_of
 
     if not file.is_file():
         raise BundleError(f"{file}: missing; build or copy the bundle again")
     try:
-        model = tokenizer_of(onnx.load(str(file)))
+        model = load_model(file)
+    except ExportError as error:
+        raise BundleError(str(error)) from None
+    try:
+        model = tokenizer_of(model)
     except ExportError:
         raise BundleError(
             f"{file}: has no inner tensors input_ids and attention_mask; a fused query encoder is needed"

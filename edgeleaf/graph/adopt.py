@@ -24,16 +24,16 @@ _MASK = "attention_mask"
 _LOWEST = np.float32(-3e38)
 
 
-def load_encoder(path: Path) -> onnx.ModelProto:
+def load_model(path: Path) -> onnx.ModelProto:
     """Load an .onnx file, its external data included.
 
     Raises:
         ExportError: no such file, not an ONNX model, or one too large for a single file.
     """
     if not path.is_file():
-        raise ExportError(f"{path}: no such file; an .onnx encoder is needed")
+        raise ExportError(f"{path}: no such file; an .onnx file is needed")
     try:
-        model = onnx.load(str(path))
+        model = onnx.load(str(path), format="protobuf")
         size = model.ByteSize()
     except Exception as error:  # protobuf, onnx and the file system all raise their own
         reason = " ".join(str(error).split())
@@ -68,7 +68,12 @@ def adopt(model: onnx.ModelProto, *, pooling: str | None = None) -> onnx.ModelPr
     name, width = _choose_output(ranks, pooling)
     _make_output(adopted, name, pooling, width)
     prune(adopted)
-    onnx.checker.check_model(adopted)
+    adopted.graph.name = adopted.graph.name or "encoder"
+    try:
+        onnx.checker.check_model(adopted)
+    except onnx.checker.ValidationError as error:
+        reason = " ".join(str(error).split())
+        raise ExportError(f"the encoder is no valid ONNX model: {reason[:200]}") from None
     return adopted
 
 
@@ -121,27 +126,27 @@ def _check_inputs(model: onnx.ModelProto) -> None:
 
 
 def _run_once(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
-    """Run the encoder on three tokens; return the shapes of its floating-point outputs, by name."""
+    """Run the encoder on two texts of three tokens; return the shapes of its floating-point outputs, by name."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.log_severity_level = 3
     try:
         session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        three = np.ones((1, 3), np.int64)
+        three = np.ones((2, 3), np.int64)
         names = [output.name for output in session.get_outputs() if "float" in output.type or "double" in output.type]
         values = session.run(names, {entry.name: three for entry in session.get_inputs()})
     except Exception as error:  # onnxruntime raises many kinds without a common base below Exception
         reason = " ".join(str(error).split())
-        raise ExportError(f"onnxruntime cannot run the encoder on three tokens: {reason[:200]}") from None
+        raise ExportError(f"onnxruntime cannot run the encoder on two texts of three tokens: {reason[:200]}") from None
     return {name: value.shape for name, value in zip(names, values, strict=True)}
 
 
 def _choose_output(shapes: dict[str, tuple[int, ...]], pooling: str | None) -> tuple[str, int]:
     """The output that becomes the embedding, and its width."""
     listed = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items()) or "none in floating point"
-    pooled = [name for name, shape in shapes.items() if len(shape) == 2 and shape[0] == 1]
-    tokens = [name for name, shape in shapes.items() if len(shape) == 3 and shape[:2] == (1, 3)]
+    pooled = [name for name, shape in shapes.items() if len(shape) == 2 and shape[0] == 2]
+    tokens = [name for name, shape in shapes.items() if len(shape) == 3 and shape[:2] == (2, 3)]
     if pooling is None:
         if ENCODER_OUTPUT in pooled:
             return ENCODER_OUTPUT, shapes[ENCODER_OUTPUT][1]
@@ -149,7 +154,7 @@ def _choose_output(shapes: dict[str, tuple[int, ...]], pooling: str | None) -> t
             return pooled[0], shapes[pooled[0]][1]
         if tokens:
             raise ExportError(
-                f"the encoder gives token vectors ({listed}, of three tokens); say how they are pooled: "
+                f"the encoder gives token vectors ({listed}, of two texts); say how they are pooled: "
                 f"--pooling {', '.join(POOLINGS)}"
             )
         raise ExportError(f"the encoder's outputs are {listed}; needed: {ENCODER_OUTPUT}, or one [batch, width]")
@@ -167,6 +172,8 @@ def _make_output(model: onnx.ModelProto, name: str, pooling: str | None, width: 
     source = name
     if name == ENCODER_OUTPUT:  # the name is needed behind the tail
         source = f"{name}/before"
+        while any(source in node.output for node in model.graph.node):
+            source += "_"
         for node in model.graph.node:
             for names in (node.input, node.output):
                 for i in itertools.compress(range(len(names)), [used == name for used in names]):

@@ -15,6 +15,7 @@ from edgeleaf.errors import ExportError, TokenizerNotSupported
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+RESERVED = ("\ue000pad", "\ue000row")  # how the graph's own elements begin, among the characters of a text
 UNLIMITED = 1 << 30  # a max_length for texts that are not to be cut
 Json = dict[str, Any]
 
@@ -49,7 +50,7 @@ class TokenizerSpec:
     """The parts of a tokenizer.json that do not depend on the kind of model.
 
     Attributes:
-        settings: the parsed tokenizer.json, without padding, and truncation without its length.
+        settings: the parsed tokenizer.json, without padding.
         vocab: token to id, of the model.
         added: the added tokens; of several that match at a place, the longest counts, of equal ones the first.
         prefix, suffix: what the template puts around one text.
@@ -116,6 +117,20 @@ def reference_tokenizer(tokenizer_json: str | dict[str, Any], max_length: int) -
     return tokenizer
 
 
+def check_loads(settings: Json) -> None:
+    """Check a tokenizer.json by loading it as it is.
+
+    Raises:
+        ExportError: ``tokenizers`` cannot load it.
+    """
+    from tokenizers import Tokenizer
+
+    try:
+        Tokenizer.from_str(json.dumps(settings))
+    except Exception as error:  # tokenizers raises plain Exception
+        raise ExportError(f"tokenizers cannot load this tokenizer.json: {error}") from None
+
+
 def _direction(settings: Json, section: str) -> str:
     return str((settings.get(section) or {}).get("direction", "Right"))
 
@@ -125,7 +140,9 @@ def read_spec(settings: Json) -> TokenizerSpec:
 
     Raises:
         TokenizerNotSupported: naming the first setting that the graph cannot reproduce exactly.
+        ExportError: ``tokenizers`` cannot load it.
     """
+    check_loads(settings)
     if _direction(settings, "padding") != "Right":
         raise TokenizerNotSupported("padding on the left is not supported: only on the right")
     vocab = settings["model"].get("vocab")
@@ -150,13 +167,23 @@ def read_spec(settings: Json) -> TokenizerSpec:
 def _added_tokens(settings: Json) -> tuple[AddedToken, ...]:
     """Special ones first: of tokens that are equal once normalised, the first is the one that is found.
 
-    lstrip and rstrip only take whitespace into the token; a BERT pre-tokenizer drops that anyway: no difference.
+    lstrip and rstrip only take whitespace into the token; a BERT pre-tokenizer drops that anyway: no difference, but
+    for tokens that are whitespace themselves, which a token before them can take in.
     The ids are those that `tokenizers` really gives: it ignores ids in the file that are not the next free ones.
     """
     entries = [entry for entry in settings.get("added_tokens") or [] if entry["content"]]
     contents = [entry["content"] for entry in entries]
     if twice := next((content for content in contents if contents.count(content) > 1), None):
         raise TokenizerNotSupported(f"added token {twice!r} is listed twice; supported: once each")
+    taken = next((entry["content"] for entry in entries if entry["content"].isspace() and entry.get("lstrip")), None)
+    if taken is not None and any(entry.get("rstrip") for entry in entries):
+        raise TokenizerNotSupported(
+            f"added token {taken!r} is whitespace with lstrip, which an added token with rstrip may take in; "
+            "supported: lstrip: false for it"
+        )
+    reserved = next((content for content in contents if content.startswith(RESERVED)), None)
+    if reserved is not None:
+        raise TokenizerNotSupported(f"added token {reserved!r} begins like the graph's own marks; rename it")
     reference = reference_tokenizer(settings, UNLIMITED) if entries else None
     return tuple(
         AddedToken(
@@ -184,6 +211,8 @@ def _template(processor: Json | None) -> tuple[Specials, int, Specials]:
     text_type = 0
     for piece in processor["single"]:
         if "Sequence" in piece:
+            if piece["Sequence"]["id"] != "A":
+                raise TokenizerNotSupported("the template for one text holds the second one ($B); supported: $A")
             text_type = int(piece["Sequence"]["type_id"])
             sides.append([])
         else:

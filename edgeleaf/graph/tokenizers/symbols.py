@@ -15,11 +15,11 @@ from onnx import TensorProto
 
 from edgeleaf.graph.builder import GraphBuilder
 from edgeleaf.graph.tokenizers.characters import Census, became, code_point_ranges, word_characters
-from edgeleaf.graph.tokenizers.spec import AddedToken
+from edgeleaf.graph.tokenizers.spec import RESERVED, AddedToken
 from edgeleaf.graph.tokenizers.vocabulary import NOTHING, Symbols
 
-_PAD = "\ue000pad"  # fills short rows of characters; longer than any character, so that it is none
-_OPENING = "\ue000row{}"  # stands for what opens every row
+_PAD = RESERVED[0]  # fills short rows of characters; longer than any character, so that it is none
+_OPENING = RESERVED[1] + "{}"  # stands for what opens every row
 _STARTS, _ENDS = 1, 2  # bits: a character, or an added token as it is written, starts or ends with a word character
 
 

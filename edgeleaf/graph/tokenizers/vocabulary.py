@@ -20,7 +20,7 @@ from edgeleaf.graph.builder import GraphBuilder
 from edgeleaf.graph.tokenizers.characters import SPACE, Census, Symbol, word_characters
 
 LENGTH_UNIT = 1 << 20  # an entry is stored as length * LENGTH_UNIT + id: the largest of several hits is the longest
-_BLOCK = 18  # window lengths looked up at once: bounds memory to a few times _BLOCK numbers a symbol
+_ONE_BLOCK, _BLOCK = 18, 9  # window lengths looked up at once, if those are all, and otherwise: memory follows them
 ROW_START_ID = LENGTH_UNIT - 1  # the id that a row's first symbol gets; never comes out
 
 
@@ -80,9 +80,13 @@ class Symbols:
         word = {symbol: self.first_word + 1 + self.tells_words + i for i, symbol in enumerate(self.word)}
         return isolated | word | {SPACE: SPACE_SYMBOL}
 
+    @cached_property
+    def _tokens(self) -> dict[int, int]:
+        return {token_id: ROW_START + 1 + i for i, token_id in enumerate(self.direct)}
+
     def of_token(self, token_id: int) -> int:
         """The symbol that stands for a token id."""
-        return ROW_START + 1 + self.direct.index(token_id)
+        return self._tokens[token_id]
 
     def of(self, symbol: Symbol) -> int:
         """The number of a normalised character."""
@@ -163,11 +167,10 @@ def entry_table(vocab: Mapping[str, int], prefix: str, symbols: Symbols) -> dict
     for symbol in symbols.isolated:
         if symbol.character in vocab:
             reachable.append(((symbols.of(symbol),), True, vocab[symbol.character]))
-    for token, token_id in vocab.items():
+    for token_id in (*vocab.values(), *symbols.direct):
         if not 0 <= token_id < ROW_START_ID:
-            raise TokenizerNotSupported(
-                f"token id {token_id} ({token!r}) is not supported: only 0 to {ROW_START_ID - 1}"
-            )
+            raise TokenizerNotSupported(f"token id {token_id} is not supported: only 0 to {ROW_START_ID - 1}")
+    for token, token_id in vocab.items():
         if token and all(character in words for character in token):
             reachable.append((tuple(words[c] for c in token), True, token_id))
         rest = token.removeprefix(prefix)
@@ -225,9 +228,12 @@ def append_longest(graph: GraphBuilder, values: str, places: str, entries: Mappi
     """
     weights = offset_weights(max(entries))
     behind = graph.Concat(values, np.zeros(max(entries) - 1, np.int64), axis=0)  # windows may reach beyond the end
+    block_size = _ONE_BLOCK if max(entries) <= _ONE_BLOCK else _BLOCK
     longest, carried = "", ""
-    for first in range(0, max(entries), _BLOCK):
-        offsets = np.arange(first, min(first + _BLOCK, max(entries)))[:, None]
+    for first in range(0, max(entries), block_size):
+        offsets = np.arange(first, min(first + block_size, max(entries)))[:, None]
+        if carried:  # adds nothing, but a block waits for the one before it, so that memory for one is enough
+            places = graph.Add(places, graph.Mul(carried, np.int64(0)))
         windows = graph.Gather(behind, graph.Add(places, offsets), axis=0)  # [W, N]
         terms = graph.Mul(windows, weights[offsets])
         hashes = graph.CumSum(terms, np.int64(0))  # [W, N]: windows of 1, 2, ... symbols

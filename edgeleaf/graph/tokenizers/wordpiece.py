@@ -75,6 +75,8 @@ def _check(spec: TokenizerSpec) -> Json | None:
     model: Json = settings["model"]
     if model["unk_token"] not in spec.vocab:
         raise TokenizerNotSupported(f"the unknown token {model['unk_token']!r} is not in the vocabulary; add it")
+    if model["max_input_chars_per_word"] < 1:
+        raise TokenizerNotSupported("max_input_chars_per_word 0 is not supported: only 1 and above")
     return settings.get("normalizer")
 
 
