@@ -107,7 +107,7 @@ def text_sets(data: Path, every: int, every_english: int) -> Sets:
         return lambda: islice(make(), 0, None, every * (every_english if name.startswith("English") else 1))
 
     sets: Sets = {
-        "every code point": every_code_point,
+        "every code point": lambda: packed(code_points(), 8),
         "adversarial random": adversarial,
         "Unicode test strings": lambda: map(json.loads, lines(unicode / "unicode-test-strings.jsonl.gz")),
         "naughty strings": lambda: json.loads((unicode / "blns.json").read_text(encoding="utf-8")),
@@ -119,10 +119,10 @@ def text_sets(data: Path, every: int, every_english: int) -> Sets:
     return {"hard texts": lambda: HARD_TEXTS} | {name: thin(name, make) for name, make in sets.items()}
 
 
-def every_code_point() -> Iterator[str]:
-    """Yield every code point alone and inside a word, eight to a text: a wrong one shifts or changes an id."""
-    characters = code_points()
-    while group := list(islice(characters, 8)):
+def packed(characters: Iterable[str], size: int) -> Iterator[str]:
+    """Yield characters alone and inside a word, so many to a text: a wrong one shifts or changes an id."""
+    rest = iter(characters)
+    while group := list(islice(rest, size)):
         yield " ".join(f"{character} a{character}b" for character in group)
 
 

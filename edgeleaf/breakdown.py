@@ -23,14 +23,14 @@ from edgeleaf import progress
 from edgeleaf.bundle import Manifest
 from edgeleaf.encoder import QueryEncoder, session
 from edgeleaf.errors import BundleError, MissingExtra
-from edgeleaf.golden import read_golden
+from edgeleaf.golden import texts_of_lengths
 from edgeleaf.machine import machine
+from edgeleaf.texts import read_texts
 from edgeleaf.tokenizer_peer import EXTENSIONS, TOKENIZER, bert_tokenizer, mismatches
 
 SCHEMA_VERSION = 1
 LENGTHS = (4, 8, 12, 16, 32, 64, 128, 256, 512)
 REPEATS = 400
-TEXTS_A_LENGTH = 6
 LOADS = 15
 BUDGET_S = 6.0
 """Seconds that one length may take: long texts get fewer repeats, 30 at least."""
@@ -214,28 +214,13 @@ def _take_turns(parts: Parts, texts: Sequence[str], *, repeats: int, seed: int) 
 
 
 def _texts(bundle: Path, lengths: Sequence[int], tokenizer: Any, prompt: str) -> dict[int, list[str]]:
-    """Running text of exactly so many tokens, made of the golden pack's real queries."""
-    words = [
-        word for entry in read_golden(bundle) if len(entry["input_ids"]) in (4, 8, 16) for word in entry["text"].split()
-    ]
-    if not words:
-        raise BundleError(f"{bundle / layout.GOLDEN}: holds no running text; build or copy the bundle again")
+    """Running text of exactly so many tokens, made of the queries that the bundle was certified on."""
+    queries = [text.text for text in read_texts(bundle / layout.HELD_OUT) if text.kind == "query"]
     found: dict[int, list[str]] = {}
-    for length in lengths:
-        for start in range(len(words)):
-            run = [words[(start + i) % len(words)] for i in range(length)]
-            few, many = 0, length
-            while few < many:  # the most words that fit
-                middle = (few + many + 1) // 2
-                if len(tokenizer.encode(prompt + " ".join(run[:middle])).ids) <= length:
-                    few = middle
-                else:
-                    many = middle - 1
-            text = " ".join(run[:few])
-            if len(tokenizer.encode(prompt + text).ids) == length:
-                found.setdefault(length, []).append(text)
-            if len(found.get(length, [])) == TEXTS_A_LENGTH:
-                break
+    for length, text in texts_of_lengths(tokenizer, queries, lengths, prompt):
+        found.setdefault(length, []).append(text)
+    if not found:
+        raise BundleError(f"no text of {', '.join(map(str, lengths)) or 'so few'} tokens can be made; ask for others")
     return found
 
 

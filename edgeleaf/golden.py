@@ -72,7 +72,9 @@ def write_golden(bundle: Path, queries: Sequence[str], *, max_length: int, promp
 
     tokenizer_json = (bundle / STUDENT / "tokenizer.json").read_text(encoding="utf-8")
     tokenizer, uncut = (reference_tokenizer(tokenizer_json, length) for length in (max_length, 2 * LENGTHS[-1]))
-    texts = dict.fromkeys([*HARD, *queries[:QUERIES], *_of_lengths(uncut, queries, max_length, prompt)])
+    lengths = [length for length in LENGTHS if length <= max_length]
+    made = (text for _, text in texts_of_lengths(uncut, queries, lengths, prompt))
+    texts = dict.fromkeys([*HARD, *queries[:QUERIES], *made])
     encoder = QueryEncoder.load(bundle / QUERY_ENCODER)
     header = {
         "schema_version": 1,
@@ -233,20 +235,29 @@ def _run(model: Any, texts: list[str], outputs: list[str]) -> list[Any]:
     return results
 
 
-def _of_lengths(tokenizer: Any, queries: Sequence[str], max_length: int, prompt: str) -> Iterator[str]:
-    """Yield running text of exactly 4, 8, ... tokens, special tokens and prompt included, none of it cut off."""
+def texts_of_lengths(
+    tokenizer: Any, queries: Sequence[str], lengths: Iterable[int], prompt: str
+) -> Iterator[tuple[int, str]]:
+    """Yield running text of exactly so many tokens, special tokens and prompt included, six of each length.
+
+    Args:
+        tokenizer: one that cuts nothing off.
+        queries: real queries; their words are taken in order, from the start again at the end.
+        lengths: in tokens.
+        prompt: put before every text.
+    """
     words = [word for query in queries for word in query.split()]
-    for length in (length for length in LENGTHS if length <= max_length):
+    for length in lengths:
         found = 0
         for start in range(len(words)):
-            text = ""
-            for word in words[start : start + length]:
-                text = f"{text} {word}".lstrip()
+            text, count = "", 0
+            for i in range(length):
+                text = f"{text} {words[(start + i) % len(words)]}".lstrip()
                 count = len(tokenizer.encode(prompt + text).ids)
                 if count >= length:
                     break
             if count == length:
-                yield text
+                yield length, text
                 found += 1
             if found == PER_LENGTH:
                 break

@@ -22,9 +22,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from bench.tokenizer_parity import packed
 from edgeleaf.bundle import GOLDEN, QUERY_ENCODER, STUDENT, Manifest
-
-TOKENIZER = "tokenizer.onnx"
+from edgeleaf.golden import TOKENIZER
 
 
 def write_pack(bundle: Path, folder: Path, sets: Mapping[str, Iterable[str]]) -> Path:
@@ -57,12 +57,8 @@ def hard_sets() -> dict[str, Iterable[str]]:
     from edgeleaf.certify.parity import HARD_TEXTS
     from edgeleaf.graph.tokenizers.characters import code_points
 
-    characters = [character for character in code_points() if ord(character) < 0x30000 or ord(character) >= 0xE0000]
-    groups = [characters[i : i + 12] for i in range(0, len(characters), 12)]
-    return {
-        "hard texts": HARD_TEXTS,
-        "code points": (" ".join(f"{c} a{c}b" for c in group) for group in groups),
-    }
+    characters = (character for character in code_points() if ord(character) < 0x30000 or ord(character) >= 0xE0000)
+    return {"hard texts": HARD_TEXTS, "code points": packed(characters, 12)}
 
 
 def data_sets(data: Path, every: Callable[[Iterator[str]], Iterator[str]]) -> dict[str, Iterable[str]]:

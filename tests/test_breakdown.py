@@ -15,16 +15,32 @@ from edgeleaf.errors import BundleError
 
 @pytest.fixture(scope="module")
 def report(tiny_bundle: Path) -> dict:
-    return breakdown.measure(tiny_bundle, lengths=(4, 12, 32, 512), repeats=3)
+    return breakdown.measure(tiny_bundle, lengths=(8, 12, 32, 512), repeats=3)
 
 
 def test_every_part_is_timed_at_every_length_within_the_window(report: dict) -> None:
-    assert [row["tokens"] for row in report["lengths"]] == [4, 12, 32]  # the window is 48 tokens
+    assert [row["tokens"] for row in report["lengths"]] == [8, 12, 32]  # the window is 48 tokens
     for row in report["lengths"]:
         for part in ("whole", "graph", "tokenizer", "encoder", "tokenizers", "extensions"):
             assert 0 < row[part]["p50_us"] <= row[part]["p95_us"]
         parts = row["encoder"]["p50_us"] + row["tokenizer_adds_us"] + row["rest_us"]
         assert parts == pytest.approx(row["whole"]["p50_us"], abs=0.2)
+
+
+def test_texts_have_exactly_the_asked_length_with_a_long_prompt(tiny_bundle: Path) -> None:
+    from edgeleaf.graph.tokenizers import reference_tokenizer
+
+    tokenizer = reference_tokenizer((tiny_bundle / "student/tokenizer.json").read_text(encoding="utf-8"), 512)
+    prompt = "where is my parcel " * 5
+    texts = breakdown._texts(tiny_bundle, [32, 40], tokenizer, prompt)
+    assert {
+        length: {len(tokenizer.encode(prompt + text).ids) for text in group} for length, group in texts.items()
+    } == {
+        32: {32},
+        40: {40},
+    }
+    with pytest.raises(BundleError, match="no text of 4 tokens can be made; ask for others"):
+        breakdown._texts(tiny_bundle, [4], tokenizer, prompt)
 
 
 def test_sizes_and_loads(report: dict, tiny_bundle: Path) -> None:

@@ -127,12 +127,10 @@ def _check_inputs(model: onnx.ModelProto) -> None:
 
 def _run_once(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     """Run the encoder on two texts of three tokens; return the shapes of its floating-point outputs, by name."""
-    import onnxruntime as ort
+    from edgeleaf.encoder import session as open_session
 
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
     try:
-        session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = open_session(model.SerializeToString(), threads=1)
         three = np.ones((2, 3), np.int64)
         names = [output.name for output in session.get_outputs() if "float" in output.type or "double" in output.type]
         values = session.run(names, {entry.name: three for entry in session.get_inputs()})
