@@ -171,9 +171,8 @@ def check(bundle: str | Path, *, texts: Sequence[str | Path] = (), output: str |
         if report is not None:
             with layout.whole_folder(report) as new:
                 checks.write_certificate(certificate, new)
-        for scraps in (
-            (own, vectors) if any(stages.work.glob("texts*")) else (own, vectors, cache)
-        ):  # else a run's cache
+        of_a_run = any(stages.work.glob("texts*"))  # which keeps its vectors
+        for scraps in (own, vectors, *(() if of_a_run else (cache,))):
             shutil.rmtree(scraps, ignore_errors=True)
     return certificate
 

@@ -160,3 +160,33 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     (tmp_path / "empty.onnx").write_bytes(b"")
     with pytest.raises(ExportError, match="holds no graph"):
         load_model(tmp_path / "empty.onnx")
+
+
+def test_an_encoder_that_does_not_run() -> None:
+    model = make_encoder()
+    model.graph.node[0].input[0] = model.graph.node[0].input[1]  # gathers from the ids instead of the table
+    with pytest.raises(ExportError, match="onnxruntime cannot run the encoder on two texts of three tokens: "):
+        adopt(model, pooling="mean")
+
+
+def test_an_encoder_that_works_with_one_text_only() -> None:
+    graph = GraphBuilder("encoder")
+    for name in ("input_ids", "attention_mask"):
+        graph.input(name, TensorProto.INT64, ["batch", "sequence"])
+    fixed = graph.Reshape(graph.Gather(TABLE, "input_ids", axis=0), np.array([1, -1, WIDTH]))
+    graph.output(fixed, "last_hidden_state", TensorProto.FLOAT, [1, "sequence", WIDTH])
+    with pytest.raises(ExportError, match=r"no token vectors to pool|outputs are last_hidden_state \[1, 6, 6\]"):
+        adopt(graph.model(), pooling="mean")
+
+
+def test_an_opset_that_cannot_be_raised() -> None:
+    model = make_encoder(opset=12)
+    model.graph.node.append(helper.make_node("NoSuchOperator", ["input_ids"], ["nothing"]))
+    with pytest.raises(ExportError, match="has opset 12, the tokenizer needs 16, and onnx cannot convert it: "):
+        adopt(model, pooling="mean")
+
+
+def test_a_graph_without_a_name_gets_one() -> None:
+    model = make_encoder()
+    model.graph.name = ""
+    assert adopt(model, pooling="mean").graph.name == "encoder"

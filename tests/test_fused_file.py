@@ -61,6 +61,16 @@ def test_tokenizing_without_a_tokenizer_gives_ids(parts: tuple[Path, Path], tmp_
     assert tokenize(output, []) == []
 
 
+def test_a_file_that_does_not_say_its_window(parts: tuple[Path, Path], tmp_path: Path) -> None:
+    output = tmp_path / "out.onnx"
+    fuse_file(*parts, output, pooling="mean", max_length=32)
+    model = onnx.load(str(output))
+    del model.metadata_props[:]
+    onnx.save(model, str(output))
+    with pytest.raises(BundleError, match="its metadata does not say prompt and window"):
+        tokenize(output, ["where"], tokenizer_json=parts[0])
+
+
 def test_another_tokenizer_shows(parts: tuple[Path, Path], tmp_path: Path) -> None:
     output, other = tmp_path / "out.onnx", tmp_path / "other.json"
     fuse_file(*parts, output, pooling="mean", max_length=32)
