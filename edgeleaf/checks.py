@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 QUERIES = 1000
 DOCUMENTS = 1000
+CALIBRATION = 600
 LEAST_QUERIES = 20
 """With fewer queries than this, percentiles and overlaps mean nothing. A recipe may not hold out fewer either."""
 
@@ -48,18 +49,21 @@ def own_queries(files: Sequence[str | Path]) -> list[Text]:
 
 
 def check_texts(folder: Path, files: Sequence[str | Path]) -> None:
-    """Collect texts to check with: queries from ``files`` where there are some, the rest from this machine."""
+    """Collect texts to check with: queries from ``files`` where there are some, the rest from this machine.
+
+    Others from this machine, to calibrate a quantisation on, are in ``train.jsonl``.
+    """
     own = own_queries(files)
     machine = collect(
         [MachineSource()],
-        limit=1,
+        limit=CALIBRATION,
         held_out_queries=0 if own else QUERIES,
         held_out_documents=DOCUMENTS,
         max_chars=500,
         seed=0,
         base=Path(),
     )
-    write_corpus(Corpus(train=[], held_out=own + machine.held_out), folder)
+    write_corpus(Corpus(train=machine.train, held_out=own + machine.held_out), folder)
 
 
 def origin(files: Sequence[str | Path]) -> str:

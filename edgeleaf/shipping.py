@@ -74,7 +74,11 @@ def ship(job: Job, stages: Stages, texts: Path, vectors: Path, student: Path, ou
         GateFailed: the certificate is below a gate; nothing is put at ``output``.
     """
     graph = stages.run("graph", {"student": student}, lambda folder: steps.graph(folder, student, texts))
-    quantized = stages.run("quantized", {"graph": graph}, lambda folder: steps.quantized(folder, graph))
+    quantized = stages.run(
+        "quantized",
+        {"graph": graph, "texts": texts},
+        lambda folder: steps.quantized(folder, graph, texts, student, job.space, job.max_length),
+    )
     fused = stages.run(
         "fused",
         {"quantized": quantized, "space": job.space, "max_length": job.max_length},

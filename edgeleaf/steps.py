@@ -29,6 +29,8 @@ START_TEXTS = 4096
 """Training texts that the projection's closed-form start is fitted on."""
 EVALUATED = 256
 """Held-out queries by which training is watched."""
+CALIBRATION_TEXTS = 600
+"""Training texts that the quantiser sees: some ten thousand tokens, more than a layer has inputs."""
 LADDER_LENGTHS = (1, 5, 20, 60, 200)
 """Words of the texts that the exported graph is compared with torch on."""
 LADDER_TEXTS = 1000
@@ -245,25 +247,33 @@ def graph(folder: Path, student: Path, texts: Path) -> None:
     layout.write_bytes(folder / layout.ONNX_FP32, serialize(model))
 
 
-def quantized(folder: Path, graph: Path) -> None:
+def quantized(folder: Path, graph: Path, texts: Path, student: Path, space: VectorSpace, max_length: int) -> None:
     """Quantise ``onnx/model.onnx`` to ``onnx/model_qint8.onnx``, and say what was done in ``quantization.json``."""
     import onnx
 
     from edgeleaf.graph.quantize import quantize_int8
+    from edgeleaf.graph.tokenizers import reference_tokenizer
 
-    result = quantize_int8(onnx.load(graph / layout.ONNX_FP32))
+    settings = (student / layout.STUDENT / "tokenizer.json").read_text(encoding="utf-8")
+    prompts = {"query": space.query_prompt, "document": space.document_prompt}
+    calibration = [prompts[text.kind] + text.text for text in read(texts, "train")[:CALIBRATION_TEXTS]]
+    encodings = reference_tokenizer(settings, max_length).encode_batch(calibration)
+    result = quantize_int8(onnx.load(graph / layout.ONNX_FP32), [encoding.ids for encoding in encodings])
     data = serialize(result.model)
     layout.write_bytes(folder / layout.ONNX_INT8, data)
     facts = {
         "preset": "int8",
-        "activations": "uint8, a scale a row, dynamic",
-        "weights": "int8, symmetric, a scale a column",
+        "weights": "int8, symmetric, a scale a column, errors compensated",
         "tables": "int8, symmetric, a scale a row",
-        "matmuls": result.matmuls,
+        "activations": "uint8, scales fixed on texts where numbers are bounded, a scale a token elsewhere",
+        "calibration_texts": len(calibration),
+        "fixed": result.fixed,
+        "running": result.running,
         "embedding_tables": result.tables,
     }
     layout.write_json(folder / QUANTIZATION, facts)
-    progress.say(f"quantise: {result.matmuls} matrices and {result.tables} tables, {len(data) / 1e6:.1f} MB")
+    layers = result.fixed + result.running
+    progress.say(f"quantise: {layers} layers and {result.tables} tables, {len(data) / 1e6:.1f} MB")
 
 
 def fused(folder: Path, quantized: Path, student: Path, space: VectorSpace, max_length: int) -> None:

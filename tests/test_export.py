@@ -48,7 +48,6 @@ def test_attention_is_fused_and_leaves_the_weights_to_the_quantiser(tiny: tuple[
     ops = [node.op_type for node in tiny[0].graph.node]
     assert ops.count("MultiHeadAttention") == 2
     assert (ops.count("MatMul"), ops.count("Gemm")) == (2 * 6, 1)
-    assert quantize_int8(tiny[0]).matmuls == 2 * 6 + 1
 
 
 def test_cls_pooling_without_dense_and_normalize(tmp_path: Path) -> None:
@@ -82,6 +81,7 @@ def test_other_bert_like_students(architecture: str, tiny_student: Path, tmp_pat
     model = export_onnx(tmp_path / "model")
     assert validate(model, torch_model, TEXTS) < 1e-4
     tokenizer_json = (tmp_path / "model" / "tokenizer.json").read_text(encoding="utf-8")
+    assert not {"Expand"} & {node.op_type for node in model.graph.node[-12:]}  # pooling and norm broadcast
     fused = fuse(model, tokenizer_json, max_length=64, metadata={})
     session = ort.InferenceSession(fused.SerializeToString(), providers=["CPUExecutionProvider"])
     vectors = session.run(["embedding"], {"text": np.array(TEXTS, dtype=object)})[0]
@@ -130,12 +130,13 @@ def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
 def test_minilm_int8_stays_close_and_ignores_its_neighbours(minilm: Path) -> None:
     model, torch_model = export_onnx(minilm), load_sentence_transformer(minilm, max_length=128)
     assert validate(model, torch_model, TEXTS) < 1e-5
-    quantized = quantize_int8(model)
-    assert (quantized.matmuls, quantized.tables) == (36, 2)
-    assert quantized.model.ByteSize() < 23_100_000
     texts = ["where is my parcel?", "capital of France", "how do I reset the password of my router", "recipe miso soup"]
+    calibration = [ids.tolist() for text in [*texts, *TEXTS] for ids in features(torch_model, [text])["input_ids"]]
+    quantized = quantize_int8(model, calibration)
+    assert (quantized.fixed, quantized.running, quantized.tables) == (30, 6, 2)
+    assert quantized.model.ByteSize() < 23_100_000
     session = ort.InferenceSession(quantized.model.SerializeToString(), providers=["CPUExecutionProvider"])
     together = session.run(None, features(torch_model, texts))[0]
     alone = np.vstack([session.run(None, features(torch_model, [text]))[0] for text in texts])
-    assert np.sum(together * torch_model.encode(texts), axis=1).min() > 0.99
-    assert np.sum(together * alone, axis=1).min() > 0.99999
+    assert np.sum(together * torch_model.encode(texts), axis=1).min() > 0.995
+    np.testing.assert_array_equal(together, alone)

@@ -200,7 +200,7 @@ def _pool(graph: GraphBuilder, vectors: str, pooling: str | None) -> str:
     mask = graph.Unsqueeze(graph.Cast(_MASK, to=TensorProto.FLOAT), np.array([2]))  # [batch, sequence, 1]
     if pooling == "max":
         masked = graph.Where(graph.Cast(mask, to=TensorProto.BOOL), vectors, _LOWEST)
-        return graph.reduce_max(masked, axes=[1], keepdims=0)
+        return graph.reduce("ReduceMax", masked, axes=[1], keepdims=0)
     total = graph.ReduceSum(graph.Mul(vectors, mask), np.array([1]), keepdims=0)  # [batch, width]
     count = graph.Max(graph.ReduceSum(mask, np.array([1]), keepdims=0), np.float32(1e-9))  # [batch, 1]
     return graph.Div(total, count)

@@ -25,7 +25,7 @@ IR_VERSION = 8
 Operand = str | np.ndarray | np.generic
 
 _ML_OPS = frozenset({"LabelEncoder"})
-_CONTRIB_OPS = frozenset({"Tokenizer"})
+_CONTRIB_OPS = frozenset({"FusedMatMul", "MatMulIntegerToFloat", "QLinearSigmoid", "Tokenizer"})
 
 
 class GraphBuilder:
@@ -100,11 +100,14 @@ class GraphBuilder:
             raise AttributeError(op)
         return lambda *operands, **attributes: self.node(op, *operands, **attributes)[0]
 
-    def reduce_max(self, tensor: str, *, axes: Sequence[int], keepdims: int = 1) -> str:
-        """``ReduceMax``, whose axes are an attribute before opset 18 and an input from then on."""
-        if self.opset < 18:
-            return self.ReduceMax(tensor, axes=list(axes), keepdims=keepdims)
-        return self.ReduceMax(tensor, np.array(axes, np.int64), keepdims=keepdims)
+    def reduce(self, op: str, tensor: str, *, axes: Sequence[int], keepdims: int = 1) -> str:
+        """``ReduceMax`` and its kin, whose axes are an attribute before opset 18 and an input from then on.
+
+        ``ReduceSum`` has them as an input from opset 13 on.
+        """
+        if self.opset < (13 if op == "ReduceSum" else 18):
+            return self.node(op, tensor, axes=list(axes), keepdims=keepdims)[0]
+        return self.node(op, tensor, np.array(axes, np.int64), keepdims=keepdims)[0]
 
     def domains(self) -> dict[str, int]:
         """Return the operator sets that the nodes need, domain to version, in a fixed order."""

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import onnx
 
 from edgeleaf.errors import AxesMismatch, ExportError, NamesMismatch, ShapesMismatch, ValuesMismatch
+from edgeleaf.graph.simplify import simplify
 
 OPSET = 17
 INPUTS = ("input_ids", "attention_mask")
@@ -129,6 +130,8 @@ def _tidy(model: onnx.ModelProto) -> onnx.ModelProto:
     _fix_token_types(graph)
     del graph.output[:]
     graph.output.extend(outputs)
+    prune(model)
+    simplify(model)
     prune(model)
     for value in graph.input:
         _name_axes(value, ("batch", "sequence"))

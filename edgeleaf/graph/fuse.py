@@ -25,7 +25,7 @@ TOKENIZER_OUTPUTS = (*ENCODER_INPUTS, "token_type_ids")
 ENCODER_OUTPUT = "sentence_embedding"
 OLDEST_OPSET = 16  # ScatterElements that adds
 _TOKENIZER, _TAIL = "tokenizer", "unit_norm"
-_SMALLEST_NORM = np.float32(1e-12)
+_SMALLEST_NORM = np.float64(1e-12)
 
 
 def fuse(
@@ -165,8 +165,12 @@ def _check(encoder: onnx.ModelProto) -> tuple[int, bool]:
 
 
 def _append_norm(graph: GraphBuilder, embedding: str, dim: int | None) -> str:
-    """The first ``dim`` numbers of every row, brought to unit norm, float32 [batch, dim]; a zero row stays zero."""
+    """The first ``dim`` numbers of every row, brought to unit norm, float32 [batch, dim]; a zero row stays zero.
+
+    In float64, so that the sum comes out the same on every processor, see :mod:`edgeleaf.graph.exact`.
+    """
     if dim is not None:
         embedding = graph.Slice(embedding, np.array([0]), np.array([dim]), np.array([1]))
-    squares = graph.ReduceSum(graph.Mul(embedding, embedding), np.array([1], np.int64), keepdims=1)  # [batch, 1]
-    return graph.Div(embedding, graph.Max(graph.Sqrt(squares), _SMALLEST_NORM))
+    wide = graph.Cast(embedding, to=TensorProto.DOUBLE)
+    norm = graph.Max(graph.reduce("ReduceL2", wide, axes=[1]), _SMALLEST_NORM)  # [batch, 1]
+    return graph.Cast(graph.Div(wide, norm), to=TensorProto.FLOAT)

@@ -1,14 +1,19 @@
-"""Per-row dynamic int8: every row of an activation has its own scale, every column of a weight its own.
+"""An fp32 encoder to int8 whose vectors are the same alone and in a batch, and on every processor.
 
-Plain dynamic quantisation gives a whole tensor one scale, so that a query's vector changes with its neighbours in the
-batch (cosine 0.970 to itself, docs/log.md). Here no number of one row touches another row. Standard operators only:
+What a linear layer becomes depends on what it reads:
 
-    scale = max|x| / 127 of the row;  q = round(x / scale) + 128 as uint8
-    y = MatMulInteger(q, weight) * scale * scale of the column
+- **a layer normalisation, or an attention over one**: numbers are bounded whatever the text, so that scales are fixed
+  once, on real texts, one a channel (outlier channels are made fit by :func:`edgeleaf.graph.rounding.smoothing`). Two
+  nodes: ``QuantizeLinear``, and ``MatMulIntegerToFloat`` with weight scales and bias;
+- **anything else** (GELU's outputs, pooled vectors) has a scale of its own for every row, found while it runs.
+
+No number of one token touches another token's, and everything between two layers is computed as
+:mod:`edgeleaf.graph.exact` does. Weights are rounded by :mod:`edgeleaf.graph.rounding`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,13 +22,34 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeleaf.errors import ExportError
+from edgeleaf.graph import exact
+from edgeleaf.graph.builder import GraphBuilder
+from edgeleaf.graph.calibration import Moments, observe, run_inside
 from edgeleaf.graph.export import prune
+from edgeleaf.graph.rounding import round_columns, smoothing
 
+SAMPLE = (2, 5)
+"""Batch and sequence of the run that tells the shapes."""
 MIN_TABLE = 1024
 """Tables and matrices with fewer numbers stay in float32: they weigh nothing."""
-ZERO_POINT = "int8/zero_point"
-LEVELS = "int8/levels"
-SMALLEST = "int8/smallest_scale"
+ZERO_POINT = np.uint8(128)
+NORM_STRENGTH, ATTENTION_STRENGTH = 0.85, 0.75
+"""How far smoothing moves the difficulty from the inputs into the weights."""
+NORM_HEADROOM, ATTENTION_HEADROOM = 1.1, 1.3
+"""A fixed scale reaches so many times as far as the largest input of the calibration texts."""
+GELU_ZERO_POINT = np.uint8(32)
+"""GELU's outputs are hardly ever negative: seven eighths of the range are for the others."""
+NORMS = frozenset({"LayerNormalization", "SkipLayerNormalization"})
+GELUS = frozenset({"BiasGelu", "Gelu"})
+IN_DOUBLE = frozenset({"MatMul", "ReduceL2", "ReduceMean", "ReduceSum", "Softmax", "Tanh"})
+MASKED = np.float32(-(2**26))
+"""Added to the score of a padding token: below all others, which are less than 2**24."""
+SMALLEST_UNIT = 2.0**-20
+"""No score of 1 stands for a smaller logit, so that a padding token's is -64 at most."""
+SUM_BITS, VALUE_BITS = 24, 10
+"""Whole numbers add up exactly in float32 below 2**24; how large attention's values may be."""
+
+Vector = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -31,139 +57,456 @@ class Quantized:
     """A quantised model, and how much of it was quantised: structure that tests and the manifest read."""
 
     model: onnx.ModelProto
-    matmuls: int
+    fixed: int
+    running: int
     tables: int
 
 
-def quantize_int8(model: onnx.ModelProto) -> Quantized:
-    """Quantise every weight matrix and every embedding table of an fp32 graph to int8.
+def quantize_int8(model: onnx.ModelProto, texts: Sequence[Sequence[int]]) -> Quantized:
+    """Quantise every linear layer and every embedding table of an fp32 encoder to int8.
 
     Args:
-        model: float32, weights of MatMul and tables of Gather as 2-D initializers; left as it is.
+        model: float32, as :func:`edgeleaf.graph.export.export_onnx` returns it; left as it is.
+        texts: token ids of texts to calibrate on, special tokens included: a few hundred, of the kind it will read.
 
     Raises:
-        ExportError: the graph has no weight to quantise.
+        ExportError: the graph has no weight to quantise, or there are no texts.
     """
-    quantized = onnx.ModelProto()
-    quantized.CopyFrom(model)
-    return _Quantizer(quantized).run()
+    if not texts:
+        raise ExportError("no texts to calibrate the quantisation on; give a few hundred")
+    plain = _plain(model)
+    plan = _Plan(plain, {name: np.shape(value) for name, value in run_inside(plain, *SAMPLE).items()})
+    if not plan.linears:
+        raise ExportError("the graph has no MatMul with a weight matrix, so there is nothing to quantise")
+    moments = observe(plain, plan.observed(), texts)
+    return _Rewriter(plan, moments).run()
 
 
-def quantize_columns(weight: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """Quantise [in, out] symmetrically, a scale a column.
+class _Plan:
+    """What is to be done with each node of an encoder."""
 
-    Returns:
-        int8 [in, out] in -127..127, and float32 [out]; weight ≈ int8 * scale.
-    """
-    scale = np.maximum(np.abs(weight).max(axis=0) / 127, np.finfo(np.float32).tiny).astype(np.float32)
-    return np.round(weight / scale).astype(np.int8), scale
-
-
-class _Quantizer:
-    def __init__(self, model: onnx.ModelProto) -> None:
+    def __init__(self, model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -> None:
         self.model = model
-        _split_gemms(model.graph)
-        self.weights = {tensor.name: tensor for tensor in model.graph.initializer}
-        self.nodes: list[onnx.NodeProto] = []
-        self.rows: dict[str, tuple[str, str]] = {}
-        self.new: dict[str, onnx.TensorProto] = {}
+        self.shapes = shapes
+        self.weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+        self.maker = {name: node for node in model.graph.node for name in node.output}
+        self.readers: dict[str, list[onnx.NodeProto]] = {}
+        for node in model.graph.node:
+            for name in node.input:
+                self.readers.setdefault(name, []).append(node)
+        self.kept = {output.name for output in model.graph.output}
+        self.linears = {node.output[0]: node for node in model.graph.node if self._is_linear(node)}
+        self.bias: dict[str, Vector] = {}
+        self.gain: dict[str, Vector | float] = {}
+        self.absorbed: set[tuple[str, int]] = set()
+        """Inputs, by a node's first output and the place, that a linear layer has taken over."""
+        self.offset: dict[str, Vector] = {}
+        """What a normalisation's output is too large by, so that one addition less is needed."""
+        for node in model.graph.node:
+            self._absorb(node)
+        for node in model.graph.node:
+            if node.op_type == "SkipLayerNormalization":
+                self._pass_bias(node)
+
+    def is_rows(self, name: str) -> bool:
+        """Whether a tensor holds a row a token, or a row a text."""
+        shape = self.shapes.get(name, ())
+        return len(shape) == 2 or (len(shape) == 3 and shape[:2] == SAMPLE)
+
+    def _pass_bias(self, skip: onnx.NodeProto) -> None:
+        """Let a residual connection's two sides share one addition.
+
+        What a normalisation adds last, a linear layer with fixed scales beside it adds for nothing; and what a layer
+        with running scales would have to add, the normalisation adds with its own.
+        """
+        for name, other in (skip.input[:2], skip.input[1::-1]):
+            norm, others = self.maker.get(name), [node for node in self.readers[name] if node is not skip]
+            if (
+                norm is None
+                or norm.op_type not in NORMS
+                or name in self.kept
+                or (skip.output[0], 4) not in self.absorbed
+                or other not in self.bias
+                or not all(self._is_fixed_linear(node) for node in others)
+            ):
+                continue
+            if self._is_fixed_linear(self.linears[other]):
+                beta = self.weights[norm.input[3 if norm.op_type == "SkipLayerNormalization" else 2]]
+                self.offset[name], self.bias[other] = -beta, self.bias[other] + beta
+            else:
+                self.offset[name] = self.bias.pop(other)
+
+    def _is_fixed_linear(self, node: onnx.NodeProto) -> bool:
+        if node.output[0] not in self.linears:
+            return False
+        maker = self.maker.get(node.input[0])
+        return self.is_fixed(node.input[0]) or (maker is not None and self.is_plain_attention(maker))
+
+    def observed(self) -> list[str]:
+        """The tensors that the quantiser wants to know: what linear layers read, and what attentions read of them."""
+        parts = {name for node in self.model.graph.node if self.is_plain_attention(node) for name in node.input[:3]}
+        return sorted(parts | {node.input[0] for node in self.linears.values()})
+
+    def is_matrix(self, name: str) -> bool:
+        """Whether it is a weight matrix or a table worth quantising."""
+        weight = self.weights.get(name)
+        return weight is not None and weight.dtype == np.float32 and weight.ndim == 2 and weight.size >= MIN_TABLE
+
+    def is_fixed(self, name: str) -> bool:
+        """Whether scales found once hold for a tensor: a layer normalisation makes it, or it has a row a text."""
+        return len(self.shapes[name]) == 2 or (name in self.maker and self.maker[name].op_type in NORMS)
+
+    def is_plain_attention(self, node: onnx.NodeProto) -> bool:
+        """Whether it is a self-attention between linear layers, with at most a padding mask."""
+        out = node.output[0]
+        return (
+            node.op_type == "MultiHeadAttention"
+            and not any(node.input[5:])
+            and all((out, place) in self.absorbed for place in range(3))
+            and len({self.linears[name].input[0] for name in node.input[:3]}) == 1
+            and self.is_fixed(self.linears[node.input[0]].input[0])
+            and out not in self.kept
+            and all(reader.output[0] in self.linears for reader in self.readers[out])
+            and "attention_mask" in {value.name for value in self.model.graph.input}
+        )
+
+    def only_reader(self, name: str) -> onnx.NodeProto | None:
+        """The node that reads a tensor, if there is exactly one."""
+        readers = self.readers.get(name, [])
+        return readers[0] if len(readers) == 1 and name not in self.kept else None
+
+    def _is_linear(self, node: onnx.NodeProto) -> bool:
+        return node.op_type == "MatMul" and self.is_matrix(node.input[1]) and self.is_rows(node.input[0])
+
+    def _absorb(self, node: onnx.NodeProto) -> None:
+        """Let the linear layers before a node add its bias, and scale the query of an attention."""
+        out = node.output[0]
+        if node.op_type == "MultiHeadAttention":
+            width = self.shapes[out][-1]
+            bias = self.weights.get(node.input[3]) if len(node.input) > 3 else None
+            for place, name in enumerate(node.input[:3]):
+                if name in self.linears and self.only_reader(name) is node:
+                    part = bias[place * width : (place + 1) * width] if bias is not None else np.zeros(width)
+                    self.bias[name] = part.astype(np.float32)
+                    self.absorbed.add((out, place))
+            return
+        at = {"BiasGelu": 1, "SkipLayerNormalization": 4}.get(node.op_type)
+        if node.op_type == "Add":
+            at = next((place for place, name in enumerate(node.input) if name in self.weights), None)
+        if at is None or len(node.input) <= at or node.input[at] not in self.weights:
+            return
+        vector = self.weights[node.input[at]]
+        for name in node.input[:2]:
+            if name in self.linears and self.only_reader(name) is node and vector.shape == self.shapes[name][-1:]:
+                self.bias[name] = vector
+                self.absorbed.add((out, at))
+                return
+
+
+class _Rewriter:
+    """Writes the quantised graph, node by node.
+
+    Tensors of the old graph live on as rows [sequence * batch, width] (the texts' first tokens, then their second, and
+    so on: attention reads them so without moving them), in their old shape, or both: whatever somebody asks for.
+    """
+
+    def __init__(self, plan: _Plan, moments: dict[str, Moments]) -> None:
+        self.plan = plan
+        self.moments = {
+            name: seen.shifted(plan.offset[name]) if name in plan.offset else seen for name, seen in moments.items()
+        }
+        self.g = GraphBuilder("int8", opset=_opset(plan.model))
+        self.row_names: dict[str, str] = {}
+        self.old_names: dict[str, str] = {}
+        self.divided: dict[str, Vector] = {}
+        """What the channels of a tensor come divided by."""
+        self.steps: dict[str, float] = {}
+        """What one step of int8 is in an attention's output."""
+        self.units: dict[str, float] = {}
+        """What a score of 1 is in an attention."""
+        self.shared: dict[object, str] = {}
+        self.counts = {"fixed": 0, "running": 0, "tables": 0}
 
     def run(self) -> Quantized:
-        counts = {"MatMul": 0, "Gather": 0}
-        for node in self.model.graph.node:
-            if node.op_type == "MatMul" and self._is_matrix(node.input[1]):
-                self._matmul(node)
-            elif node.op_type == "Gather" and self._is_matrix(node.input[0]) and not _axis(node):
-                self._gather(node)
-            else:
-                self.nodes.append(node)
-                continue
-            counts[node.op_type] += 1
-        if not counts["MatMul"]:
-            raise ExportError("the graph has no MatMul with a weight matrix, so there is nothing to quantise")
-        graph = self.model.graph
-        del graph.node[:]
-        graph.node.extend(self.nodes)
-        graph.initializer.extend(self.new.values())
-        prune(self.model)
-        onnx.checker.check_model(self.model)
-        return Quantized(self.model, matmuls=counts["MatMul"], tables=counts["Gather"])
-
-    def _is_matrix(self, name: str) -> bool:
-        tensor = self.weights.get(name)
-        if tensor is None or tensor.data_type != TensorProto.FLOAT or len(tensor.dims) != 2:
-            return False
-        return int(np.prod(tensor.dims)) >= MIN_TABLE
-
-    def _matmul(self, node: onnx.NodeProto) -> None:
-        out = node.output[0]
-        rows, row_scale = self._quantized_rows(node.input[0])
-        weight, scale = quantize_columns(numpy_helper.to_array(self.weights[node.input[1]]))
-        operands = [rows, self._initializer(f"{out}/int8", weight), self._initializer(ZERO_POINT, np.uint8(128))]
-        product = self._add("MatMulInteger", operands, f"{out}/int32")  # int32 [batch, sequence, out]
-        product = self._add("Cast", [product], f"{out}/float", to=TensorProto.FLOAT)
-        product = self._add("Mul", [product, row_scale], f"{out}/row_scaled")
-        self._add("Mul", [product, self._initializer(f"{out}/scale", scale)], out)
-
-    def _quantized_rows(self, x: str) -> tuple[str, str]:
-        """Quantise float32 [batch, sequence, in] once, however many MatMuls read it (query, key and value share it).
-
-        Returns:
-            uint8 [batch, sequence, in] with zero point 128, and its float32 scales [batch, sequence, 1].
-        """
-        if x not in self.rows:
-            size = self._add("Abs", [x], f"{x}/abs")
-            size = self._add("ReduceMax", [size], f"{x}/max", axes=[-1], keepdims=1)
-            scale = self._add("Mul", [size, self._initializer(LEVELS, np.float32(1 / 127))], f"{x}/scaled_max")
-            smallest = self._initializer(SMALLEST, np.float32(1e-30))
-            scale = self._add("Max", [scale, smallest], f"{x}/row_scale")
-            q = self._add("Round", [self._add("Div", [x, scale], f"{x}/div")], f"{x}/round")
-            q = self._add("Add", [q, self._initializer("int8/shift", np.float32(128))], f"{x}/shifted")
-            self.rows[x] = self._add("Cast", [q], f"{x}/uint8", to=TensorProto.UINT8), scale
-        return self.rows[x]
-
-    def _gather(self, node: onnx.NodeProto) -> None:
-        """A table's rows are quantised one by one, and expanded after the look-up."""
-        out, table = node.output[0], node.input[0]
-        values, scale = quantize_columns(numpy_helper.to_array(self.weights[table]).T)
-        rows = self._add("Gather", [self._initializer(f"{table}/int8", values.T), node.input[1]], f"{out}/table_int8")
-        rows = self._add("Cast", [rows], f"{out}/table_float", to=TensorProto.FLOAT)
-        scales = self._add(
-            "Gather", [self._initializer(f"{table}/scale", scale[:, None]), node.input[1]], f"{out}/table_scale"
+        for node in self.plan.model.graph.node:
+            if self.plan.is_plain_attention(node):
+                self._scale_attention(node)
+        for node in self.plan.model.graph.node:
+            self._node(node)
+        graph = self.plan.model.graph
+        for output in graph.output:
+            self.g.alias(self.old(output.name), output.name)
+        model = onnx.ModelProto()
+        model.CopyFrom(self.plan.model)
+        del model.graph.node[:], model.graph.value_info[:]
+        model.graph.node.extend(self.g.nodes)
+        model.graph.initializer.extend(self.g.initializers.values())
+        have = {opset.domain for opset in model.opset_import}
+        model.opset_import.extend(
+            helper.make_opsetid(domain, version) for domain, version in self.g.domains().items() if domain not in have
         )
-        self._add("Mul", [rows, scales], out)
+        prune(model)
+        onnx.checker.check_model(model)
+        return Quantized(model, **self.counts)
 
-    def _initializer(self, name: str, value: npt.NDArray[np.generic] | np.generic) -> str:
-        if name not in self.new:
-            self.new[name] = numpy_helper.from_array(np.ascontiguousarray(value).reshape(np.shape(value)), name)
-        return name
+    def _node(self, node: onnx.NodeProto) -> None:
+        plan, kind = self.plan, node.op_type
+        if node.output[0] in plan.linears:
+            self._linear(node)
+        elif kind == "Gather" and plan.is_matrix(node.input[0]) and not _attribute(node, "axis"):
+            self._table(node)
+        elif kind in NORMS and plan.is_rows(node.input[0]):
+            self._norm(node)
+        elif kind in GELUS:
+            self._gelu(node)
+        elif plan.is_plain_attention(node):
+            self._attention(node)
+        elif kind == "Add" and any((node.output[0], place) in plan.absorbed for place in (0, 1)):
+            self.row_names[node.output[0]] = self.rows(next(name for name in node.input if name in plan.linears))
+        elif kind in IN_DOUBLE and all(name in plan.shapes for name in node.input[: 2 if kind == "MatMul" else 1]):
+            self._in_double(node)
+        else:
+            copy = onnx.NodeProto()
+            copy.CopyFrom(node)
+            copy.input[:] = [self.old(name) for name in node.input]
+            self.g.nodes.append(copy)
 
-    def _add(self, op: str, inputs: list[str], output: str, **attributes: int | list[int]) -> str:
-        self.nodes.append(helper.make_node(op, inputs, [output], name=f"{output}/{op}", **attributes))
-        return output
+    def rows(self, name: str) -> str:
+        """The rows of a tensor of the old graph, float32 [tokens or texts, width]."""
+        if name not in self.row_names:
+            shape = self.plan.shapes[name]
+            old = self.old(name)
+            if len(shape) == 3:
+                old = self.g.Reshape(self.g.Transpose(old, perm=[1, 0, 2]), np.array([-1, shape[-1]]))
+            self.row_names[name] = old
+        return self.row_names[name]
+
+    def old(self, name: str) -> str:
+        """A tensor of the old graph in its old shape."""
+        if name in self.row_names and name not in self.old_names:
+            rows, shape = self.row_names[name], self.plan.shapes[name]
+            if len(shape) == 2:
+                self.old_names[name] = rows
+            else:
+                self.old_names[name] = self.g.Transpose(self.g.Reshape(rows, self._shape(shape[-1])), perm=[1, 0, 2])
+        return self.old_names.get(name, name)
+
+    def _shape(self, *tail: int) -> str:
+        """int64: sequence, batch, and the rest."""
+        return self._once(tail, lambda: self.g.Concat(self._lengths(), np.array(tail, np.int64), axis=0))
+
+    def _lengths(self) -> str:
+        return self._once("lengths", lambda: self.g.Gather(self.g.Shape("input_ids"), np.array([1, 0])))
+
+    def _once(self, key: object, make: Callable[[], str]) -> str:
+        if key not in self.shared:
+            self.shared[key] = make()
+        return self.shared[key]
+
+    def _linear(self, node: onnx.NodeProto) -> None:
+        name, out = node.input[0], node.output[0]
+        if name in self.steps:
+            self.row_names[out] = self._fixed_linear([node], self.rows(name), self.divided[name], self.steps[name])
+        elif self.plan.is_fixed(name):
+            reader = self.plan.only_reader(out)
+            if reader is None or not self.plan.is_plain_attention(reader):  # which makes its three layers one
+                self.row_names[out] = self._normed_linear([node])
+        else:
+            self._dynamic_linear(node)
+
+    def _normed_linear(self, nodes: Sequence[onnx.NodeProto]) -> str:
+        """Linear layers that read one tensor which scales found once hold for, side by side."""
+        name = nodes[0].input[0]
+        divisor = self._fixed_divisor(name, NORM_STRENGTH, NORM_HEADROOM)
+        return self._fixed_linear(
+            nodes, self._once(("scaled", name), lambda: self.g.Mul(self.rows(name), 1 / divisor)), divisor, 1.0
+        )
+
+    def _fixed_linear(self, nodes: Sequence[onnx.NodeProto], scaled: str, divisor: Vector, step: float) -> str:
+        """Quantise what comes divided, and multiply: float32 [rows, out]."""
+        name = nodes[0].input[0]
+        quantized = self._once(("quantized", name), lambda: self.g.QuantizeLinear(scaled, np.float32(step), ZERO_POINT))
+        weight, bias = (np.concatenate(parts, axis=-1) for parts in zip(*map(self._weight, nodes), strict=True))
+        values, scale = _rounded(weight, divisor, self.moments[name])
+        if name in self.plan.offset:
+            bias = bias - (self.plan.offset[name] / divisor) @ (values * scale)
+        self.counts["fixed"] += len(nodes)
+        return self._product(quantized, values, scale, ZERO_POINT, bias.astype(np.float32))
+
+    def _weight(self, node: onnx.NodeProto) -> tuple[Vector, Vector]:
+        """A layer's weight [in, out] and bias [out], its gain included."""
+        weight, out = self.plan.weights[node.input[1]], node.output[0]
+        gain = np.asarray(self.plan.gain.get(out, 1.0), np.float32)
+        return weight * gain, np.broadcast_to(self.plan.bias.get(out, np.float32(0)) * gain, weight.shape[1:])
+
+    def _dynamic_linear(self, node: onnx.NodeProto) -> None:
+        """A scale for every row, found while it runs."""
+        name, out = node.input[0], node.output[0]
+        weight, bias = self._weight(node)
+        divisor = self.divided.get(name, np.ones(len(weight), np.float32))
+        zero_point = GELU_ZERO_POINT if name in self.divided else ZERO_POINT
+        quantized, row_scale = self._dynamic(name, zero_point)
+        values, scale = _rounded(weight, divisor, self.moments[name])
+        product = self.g.Mul(self._product(quantized, values, scale, zero_point, None), row_scale)
+        self.row_names[out] = self.g.Add(product, bias) if out in self.plan.bias else product
+        self.counts["running"] += 1
+
+    def _product(
+        self, quantized: str, values: npt.NDArray[np.int8], scale: Vector, zero_point: np.uint8, bias: Vector | None
+    ) -> str:
+        operands: list[str | np.ndarray | np.generic] = [quantized, values, np.float32(1), scale, zero_point]
+        if bias is not None:
+            operands += [np.int8(0), bias]
+        return self.g.MatMulIntegerToFloat(*operands)
+
+    def _fixed_divisor(self, name: str, strength: float, headroom: float) -> Vector:
+        """What each channel is divided by, so that int8 holds all that the texts gave, and a little more."""
+        peak = self.moments[name].peak
+        weights = [node for node in self.plan.linears.values() if node.input[0] == name]
+        together = np.concatenate([self.plan.weights[node.input[1]] for node in weights], axis=1)
+        smooth = smoothing(peak, together, strength)
+        return np.asarray(smooth * (peak / smooth).max() * headroom / 127, dtype=np.float32)
+
+    def _dynamic(self, name: str, zero_point: np.uint8) -> tuple[str, str]:
+        """Rows quantised each with its own scale: uint8 [rows, width], and the scales, float32 [rows, 1]."""
+        if ("dynamic", name) not in self.shared:
+            g, x = self.g, self.rows(name)
+            of_gelu = zero_point == GELU_ZERO_POINT
+            size = g.reduce("ReduceMax", x if of_gelu else g.Abs(x), axes=[-1], keepdims=0)  # [rows]
+            lowest = exact.GELU_LOWEST * float(exact.LEVELS) / float(zero_point) if of_gelu else -1e-30
+            scale = g.Max(g.Mul(size, np.float32(1 / (255 - int(zero_point)))), np.float32(-lowest))
+            rank = len(self.plan.shapes[name])  # 3: a row a token; 2: a row a text
+            zero = self._once(("zero", int(zero_point), rank), lambda: g.Expand(zero_point, g.Shape(scale)))
+            self.shared["dynamic", name] = g.QuantizeLinear(x, scale, zero, axis=0)
+            self.shared["scale", name] = g.Unsqueeze(scale, np.array([1]))
+        return self.shared["dynamic", name], self.shared["scale", name]
+
+    def _table(self, node: onnx.NodeProto) -> None:
+        """A table's rows are quantised one by one, and expanded after the look-up."""
+        g, table = self.g, self.plan.weights[node.input[0]]
+        scale = np.maximum(np.abs(table).max(axis=1, keepdims=True) / 127, np.finfo(np.float32).tiny)
+        ids = self.old(node.input[1])
+        values = g.Cast(g.Gather(np.round(table / scale).astype(np.int8), ids), to=TensorProto.FLOAT)
+        self.old_names[node.output[0]] = g.Mul(values, g.Gather(scale.astype(np.float32), ids))
+        self.counts["tables"] += 1
+
+    def _norm(self, node: onnx.NodeProto) -> None:
+        g, weights, skip = self.g, self.plan.weights, node.op_type == "SkipLayerNormalization"
+        x = self.rows(node.input[0])
+        if skip:
+            x = g.Add(x, self.rows(node.input[1]))
+            if len(node.input) > 4 and (node.output[0], 4) not in self.plan.absorbed:
+                x = g.Add(x, weights[node.input[4]])
+            if len(node.output) > 3 and node.output[3]:
+                self.row_names[node.output[3]] = x
+        gamma, beta = (weights[name] for name in (node.input[2:4] if skip else node.input[1:3]))
+        beta = beta + self.plan.offset.get(node.output[0], np.float32(0))
+        epsilon = _attribute(node, "epsilon") or 1e-5
+        self.row_names[node.output[0]] = exact.layer_norm(g, x, gamma, beta if beta.any() else None, epsilon)
+
+    def _gelu(self, node: onnx.NodeProto) -> None:
+        out, plan = node.output[0], self.plan
+        x = self.rows(node.input[0])
+        if node.op_type == "BiasGelu" and (out, 1) not in plan.absorbed:
+            x = self.g.Add(x, plan.weights[node.input[1]])
+        y = exact.gelu(self.g, x)
+        if out not in plan.kept and all(reader.output[0] in plan.linears for reader in plan.readers[out]):
+            self.divided[out] = np.full(plan.shapes[out][-1], 1 / exact.LEVELS, np.float32)
+        else:
+            y = self.g.Mul(y, 1 / exact.LEVELS)
+        self.row_names[out] = y
+
+    def _scale_attention(self, node: onnx.NodeProto) -> None:
+        """Let the layers before an attention give numbers as large as sums allow, values divided for its output."""
+        plan, out = self.plan, node.output[0]
+        query, key, value = node.input[:3]
+        head = plan.shapes[out][-1] // int(_attribute(node, "num_heads") or 1)
+        scale = _attribute(node, "scale") or head**-0.5
+        most = 2.0 ** ((SUM_BITS - np.log2(head)) / 2)
+        gains = [most / float(self._peak(name).max() * NORM_HEADROOM) for name in (query, key)]
+        self.units[out] = max(scale / (gains[0] * gains[1]), SMALLEST_UNIT)
+        less = float(np.sqrt(scale / self.units[out] / (gains[0] * gains[1])))
+        plan.gain[query], plan.gain[key] = gains[0] * less, gains[1] * less
+        divisor = self._fixed_divisor(out, ATTENTION_STRENGTH, ATTENTION_HEADROOM)
+        bits = int(np.floor(VALUE_BITS - np.log2((self._peak(value) / divisor).max() * NORM_HEADROOM)))
+        plan.gain[value] = np.float32(2.0**bits) / divisor
+        self.divided[out] = divisor
+        self.steps[out] = exact.SHARES * 2.0**bits
+
+    def _peak(self, name: str) -> Vector:
+        """Largest magnitude of each output of a linear layer, its bias included."""
+        return self.moments[name].peak + np.abs(self.plan.bias.get(name, np.float32(0)))
+
+    def _attention(self, node: onnx.NodeProto) -> None:
+        g, width, heads = self.g, self.plan.shapes[node.output[0]][-1], int(_attribute(node, "num_heads") or 1)
+
+        def additive() -> str:
+            kept = g.Cast("attention_mask", to=TensorProto.FLOAT)
+            return g.Unsqueeze(g.Mul(g.Sub(np.float32(1), kept), MASKED), np.array([1, 2]))
+
+        self.row_names[node.output[0]] = exact.attention(
+            g,
+            self._normed_linear([self.plan.linears[name] for name in node.input[:3]]),
+            heads=self._shape(3 * heads, width // heads),
+            width=width,
+            mask=self._once("mask", additive) if any(node.input[4:5]) else None,
+            unit=self.units[node.output[0]],
+        )
+
+    def _in_double(self, node: onnx.NodeProto) -> None:
+        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        count = 2 if node.op_type == "MatMul" else 1
+        operands = [self.g.Cast(self.old(name), to=TensorProto.DOUBLE) for name in node.input[:count]]
+        operands += [self.old(name) for name in node.input[count:]]
+        wide = self.g.node(node.op_type, *operands, **attributes)[0]
+        self.old_names[node.output[0]] = self.g.Cast(wide, to=TensorProto.FLOAT)
 
 
-def _axis(node: onnx.NodeProto) -> int:
-    return next((int(attribute.i) for attribute in node.attribute if attribute.name == "axis"), 0)
+def _rounded(weight: Vector, divisor: Vector, moments: Moments) -> tuple[npt.NDArray[np.int8], Vector]:
+    """Round a weight whose inputs come divided."""
+    return round_columns(weight * divisor[:, None], moments.products / np.outer(divisor, divisor))
 
 
-def _split_gemms(graph: onnx.GraphProto) -> None:
-    """Write each Gemm with plain factors as MatMul and Add, so that one rule quantises both."""
+def _plain(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy with constants as initializers, and each Gemm with plain factors as MatMul and Add."""
+    plain = onnx.ModelProto()
+    plain.CopyFrom(model)
+    graph = plain.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
     nodes = list(graph.node)
     del graph.node[:]
     for node in nodes:
-        given = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-        plain = given.get("alpha", 1.0) == given.get("beta", 1.0) == 1.0 and not given.get("transA", 0)
-        if node.op_type != "Gemm" or not plain or node.input[1] not in weights:
+        out = node.output[0]
+        if node.op_type == "Constant":
+            value = next(helper.get_attribute_value(a) for a in node.attribute)
+            tensor = value if isinstance(value, TensorProto) else numpy_helper.from_array(np.array(value))
+            named = TensorProto()
+            named.CopyFrom(tensor)
+            named.name = out
+            graph.initializer.append(named)
+        elif node.op_type == "Gemm" and _is_plain_gemm(node) and node.input[1] in weights:
+            matrix = numpy_helper.to_array(weights[node.input[1]])
+            matrix = np.ascontiguousarray(matrix.T if _attribute(node, "transB") else matrix)
+            graph.initializer.append(numpy_helper.from_array(matrix, f"{out}/weight"))
+            bias = [name for name in node.input[2:] if name]
+            product = f"{out}/product" if bias else out
+            graph.node.append(helper.make_node("MatMul", [node.input[0], f"{out}/weight"], [product]))
+            if bias:
+                graph.node.append(helper.make_node("Add", [product, *bias], [out]))
+        else:
             graph.node.append(node)
-            continue
-        out, matrix = node.output[0], numpy_helper.to_array(weights[node.input[1]])
-        name = f"{out}/weight"
-        transposed = np.ascontiguousarray(matrix.T if given.get("transB", 0) else matrix)
-        graph.initializer.append(numpy_helper.from_array(transposed, name))
-        bias = [node.input[2]] if len(node.input) > 2 else []
-        product = f"{out}/product" if bias else out
-        graph.node.append(helper.make_node("MatMul", [node.input[0], name], [product], name=f"{out}/MatMul"))
-        if bias:
-            graph.node.append(helper.make_node("Add", [product, *bias], [out], name=f"{out}/Add"))
+    return plain
+
+
+def _is_plain_gemm(node: onnx.NodeProto) -> bool:
+    factors = (_attribute(node, "alpha"), _attribute(node, "beta"))
+    return all(factor in (None, 1.0) for factor in factors) and not _attribute(node, "transA")
+
+
+def _attribute(node: onnx.NodeProto, name: str) -> float | None:
+    """A number among a node's attributes; None where it is not given."""
+    return next((float(helper.get_attribute_value(a)) for a in node.attribute if a.name == name), None)
+
+
+def _opset(model: onnx.ModelProto) -> int:
+    return next(int(opset.version) for opset in model.opset_import if opset.domain in ("", "ai.onnx"))

@@ -34,7 +34,7 @@ def append_rows(
     room = np.int64(max_length - suffix + 1)  # counting the marker
     whole = graph.Sub(end, begin)  # [B, 1]: the marker and all tokens before the suffix
     count = graph.Min(whole, room)
-    longest = graph.reduce_max(count, axes=[0], keepdims=0)  # [1]
+    longest = graph.reduce("ReduceMax", count, axes=[0], keepdims=0)  # [1]
     width = longest if suffix == 1 else graph.Add(longest, np.int64(suffix - 1))
     column = graph.Slice(np.arange(1, max_length + 1), np.array([0]), width)  # [L]: 1, 2, ...
     padded = graph.Concat(tokens, np.zeros(max_length + 1, np.int64), axis=0)

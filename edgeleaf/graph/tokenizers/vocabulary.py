@@ -246,6 +246,6 @@ def append_longest(graph: GraphBuilder, values: str, places: str, entries: Mappi
         hits = graph.LabelEncoder(
             hashes, keys_int64s=list(block), values_int64s=list(block.values()), default_int64=0
         )  # [W, N]
-        best = graph.reduce_max(hits, axes=[0], keepdims=0)  # [N]
+        best = graph.reduce("ReduceMax", hits, axes=[0], keepdims=0)  # [N]
         longest = graph.Max(longest, best) if longest else best
     return longest

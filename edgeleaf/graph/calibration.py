@@ -1,0 +1,122 @@
+"""What the layers of an encoder see when it reads real texts: shapes, peaks and second moments of their inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from edgeleaf import progress
+
+TOKENS_A_STEP = 2048
+"""Rows of an input that are kept before their moments are added up."""
+ENCODER_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+@dataclass
+class Moments:
+    """One tensor over all tokens of the calibration texts.
+
+    Args:
+        low, high: smallest and largest number of each channel, float32 [width].
+        total: sum of each channel, float64 [width].
+        products: sum of ``x.T @ x``, float64 [width, width].
+        tokens: how many rows that were.
+    """
+
+    low: npt.NDArray[np.floating]
+    high: npt.NDArray[np.floating]
+    total: npt.NDArray[np.float64]
+    products: npt.NDArray[np.float64]
+    tokens: int = 0
+    _waiting: list[npt.NDArray[np.float32]] = field(default_factory=list)
+
+    @staticmethod
+    def of_width(width: int) -> Moments:
+        """Nothing seen yet."""
+        zeros = np.zeros(width)
+        return Moments(zeros + np.inf, zeros - np.inf, zeros, np.zeros((width, width)))
+
+    @property
+    def peak(self) -> npt.NDArray[np.float32]:
+        """Largest magnitude of each channel, [width]."""
+        return np.asarray(np.maximum(-self.low, self.high), dtype=np.float32)
+
+    def shifted(self, offset: npt.NDArray[np.floating]) -> Moments:
+        """The moments of the same rows with ``offset`` [width] added."""
+        cross = np.outer(self.total, offset)
+        products = self.products + cross + cross.T + self.tokens * np.outer(offset, offset)
+        total = self.total + self.tokens * offset
+        return Moments(self.low + offset, self.high + offset, total, products, self.tokens)
+
+    def add(self, rows: npt.NDArray[np.float32]) -> None:
+        """See rows, float32 [tokens, width]."""
+        self._waiting.append(rows)
+        if sum(map(len, self._waiting)) >= TOKENS_A_STEP:
+            self.finish()
+
+    def finish(self) -> None:
+        """Count what is waiting."""
+        if self._waiting:
+            rows = np.concatenate(self._waiting)
+            self._waiting.clear()
+            self.low = np.minimum(self.low, rows.min(axis=0))
+            self.high = np.maximum(self.high, rows.max(axis=0))
+            self.total = self.total + rows.sum(axis=0, dtype=np.float64)
+            self.products += rows.T @ rows
+            self.tokens += len(rows)
+
+
+def run_inside(model: onnx.ModelProto, batch: int, sequence: int) -> dict[str, npt.NDArray[Any]]:
+    """Run an encoder on ``batch`` texts of ``sequence`` tokens and return every tensor that its nodes make."""
+    names = [name for node in model.graph.node for name in node.output if name]
+    found = _session(model, names).run(names, _feed(model, np.ones((batch, sequence), np.int64)))
+    return dict(zip(names, found, strict=True))
+
+
+def observe(
+    model: onnx.ModelProto, tensors: Sequence[str], texts: Sequence[Sequence[int]], *, threads: int = 2
+) -> dict[str, Moments]:
+    """Run an encoder on texts, one at a time, and return the moments of inner tensors.
+
+    Args:
+        model: the float32 encoder.
+        tensors: names of inner tensors, float32 [..., width].
+        texts: token ids of each text, special tokens included.
+        threads: processor threads.
+    """
+    session = _session(model, tensors, threads=threads)
+    moments: dict[str, Moments] = {}
+    with progress.bar("quantise: what the layers see", len(texts)) as advance:
+        for text in texts:
+            found = session.run(list(tensors), _feed(model, np.array([text], np.int64)))
+            for name, value in zip(tensors, found, strict=True):
+                rows = value.reshape(-1, value.shape[-1])
+                moments.setdefault(name, Moments.of_width(rows.shape[1])).add(rows)
+            advance(1)
+    for seen in moments.values():
+        seen.finish()
+    return moments
+
+
+def _session(model: onnx.ModelProto, tensors: Iterable[str], threads: int = 1) -> Any:
+    """Open a copy that gives out inner tensors."""
+    import onnxruntime as ort
+
+    tapped = onnx.ModelProto()
+    tapped.CopyFrom(model)
+    del tapped.graph.output[:]
+    tapped.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    return ort.InferenceSession(tapped.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def _feed(model: onnx.ModelProto, ids: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.int64]]:
+    values = dict(zip(ENCODER_INPUTS, (ids, np.ones_like(ids), np.zeros_like(ids)), strict=True))
+    return {value.name: values[value.name] for value in model.graph.input}

@@ -1,0 +1,93 @@
+"""Float weights to int8, so that the layer's outputs, not the weights, come out right, on every processor.
+
+Two things set this apart from rounding to nearest:
+
+- **Error compensation** (GPTQ, arXiv 2210.17323): rows are rounded one after the other, and what one row loses is made
+  up for by those that follow, as far as their inputs go together in real texts.
+- **No saturation.** Without VNNI, x86 kernels multiply uint8 by int8 with ``vpmaddubsw``, which adds two neighbouring
+  products in 16 bits and saturates. So ``|w[2k]| + |w[2k+1]| <= 128`` in every column: 255 * 128 < 2**15. That keeps
+  more of int8 than the usual cure, seven-bit weights.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+PAIR_LIMIT = 128
+"""Largest sum of the magnitudes of two weights that ``vpmaddubsw`` may meet together."""
+SCALE_BITS = 5
+"""Significant bits of a column's scale: an int32 sum below 2**19 times such a scale is exact in float32, so that it
+does not matter whether a kernel adds the bias in the same instruction (FMA) or in the next."""
+BLOCK = 128
+"""Rows whose errors are passed on to all later ones together."""
+DAMPING = 0.01
+"""Share of the mean input power that is added to every input's own: keeps the factorisation stable."""
+
+Floats = npt.NDArray[np.floating]
+
+
+def smoothing(peak: Floats, weight: Floats, strength: float) -> npt.NDArray[np.float32]:
+    """Scale of each input channel that makes outlier channels fit for one quantisation step (SmoothQuant, 2211.10438).
+
+    Args:
+        peak: largest magnitude of each channel in real texts, [in].
+        weight: [in, out].
+        strength: 1 equalises the inputs, 0 the weights.
+
+    Returns:
+        float32 [in]; inputs are divided by it, weights multiplied.
+    """
+    inputs = np.maximum(peak, 1e-3 * peak.max() + 1e-12).astype(np.float64)
+    rows = np.abs(weight).max(axis=1).astype(np.float64)
+    rows = np.maximum(rows, 1e-3 * rows.max() + 1e-12)
+    return np.asarray(inputs**strength / rows ** (1 - strength), dtype=np.float32)
+
+
+def column_scales(weight: Floats) -> npt.NDArray[np.float32]:
+    """Smallest scales [out], of few significant bits, at which no pair of a column of [in, out] exceeds the limit."""
+    size = np.abs(weight)
+    if len(size) % 2:
+        size = np.vstack([size, np.zeros_like(size[:1])])
+    largest = np.maximum((size[0::2] + size[1::2]).max(axis=0) / PAIR_LIMIT, size.max(axis=0) / 127)
+    mantissa, exponent = np.frexp(np.maximum(largest, np.finfo(np.float32).tiny * 2**SCALE_BITS))
+    return np.asarray(np.ldexp(np.ceil(mantissa * 2**SCALE_BITS) / 2**SCALE_BITS, exponent), dtype=np.float32)
+
+
+def round_columns(
+    weight: Floats, moments: Floats | None = None
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """Quantise [in, out] symmetrically, a scale a column.
+
+    Args:
+        weight: [in, out].
+        moments: sums of products of the inputs over real texts, ``x.T @ x``, [in, in]; None rounds to nearest.
+
+    Returns:
+        int8 [in, out] within the pair limit, and float32 [out]; weight ≈ int8 * scale.
+    """
+    scale = column_scales(weight)
+    rest = weight.astype(np.float64) / scale
+    follow = np.zeros((len(rest), len(rest))) if moments is None else _compensation(moments)
+    values = np.zeros(rest.shape, dtype=np.int8)
+    full = np.full(rest.shape[1], 127.0)
+    room = full
+    for start in range(0, len(rest), BLOCK):
+        block = slice(start, min(start + BLOCK, len(rest)))
+        lost = np.zeros_like(rest[block])
+        for row in range(block.start, block.stop):
+            rounded = np.clip(np.round(rest[row]), -room, room)
+            values[row] = rounded
+            lost[row - start] = rest[row] - rounded
+            rest[row + 1 : block.stop] -= np.outer(follow[row, row + 1 : block.stop], lost[row - start])
+            room = full if row % 2 else np.minimum(full, PAIR_LIMIT - np.abs(rounded))
+        rest[block.stop :] -= follow[block, block.stop :].T @ lost
+    return values, scale
+
+
+def _compensation(moments: Floats) -> npt.NDArray[np.float64]:
+    """What each row's error takes from each later row, [in, in]: the inverse's Cholesky factor, rows scaled to 1."""
+    damped = moments.astype(np.float64)
+    damped = damped + np.eye(len(damped)) * (DAMPING * np.trace(damped) / len(damped) + 1e-12)
+    upper = np.linalg.cholesky(np.linalg.inv(damped)).T
+    return np.asarray(upper / np.diag(upper)[:, None], dtype=np.float64)

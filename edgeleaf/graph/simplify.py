@@ -1,0 +1,108 @@
+"""Nodes that an exporter leaves behind and that a small encoder feels: each costs a microsecond or more a query."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from edgeleaf.graph.calibration import run_inside
+
+ELEMENTWISE = frozenset({"Add", "Sub", "Mul", "Div"})
+SHAPES = ((2, 5), (1, 9))
+"""Batches on which a value must be the same to count as constant."""
+
+
+def simplify(model: onnx.ModelProto) -> None:
+    """Take out of an encoder, in place, what changes nothing: expansions, and look-ups of one and the same row."""
+    found = [run_inside(model, *shape) for shape in SHAPES]
+    _drop_expands(model, {name: np.shape(value) for name, value in found[0].items()})
+    _fix_rows(model, found)
+    _drop_single_concats(model)
+
+
+def _drop_single_concats(model: onnx.ModelProto) -> None:
+    """Remove ``Concat`` of one tensor."""
+    graph = model.graph
+    outputs = {output.name for output in graph.output}
+    for node in [node for node in graph.node if node.op_type == "Concat" and len(node.input) == 1]:
+        if node.output[0] not in outputs:
+            for reader in graph.node:
+                reader.input[:] = [node.input[0] if name == node.output[0] else name for name in reader.input]
+            graph.node.remove(node)
+
+
+def _drop_expands(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Remove ``Expand`` where those that read it would broadcast anyway."""
+    graph = model.graph
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    outputs = {output.name for output in graph.output}
+
+    def broadcasts(name: str) -> bool:
+        """Whether everything that reads a tensor comes out the same if its last axis has one entry."""
+        return name not in outputs and all(reads(node, name) for node in readers.get(name, []))
+
+    def reads(node: onnx.NodeProto, name: str) -> bool:
+        if node.op_type in ELEMENTWISE:
+            others = [other for other in node.input if other != name]
+            return len(others) == 1 and shapes.get(others[0]) == shapes[node.output[0]]
+        if node.op_type in ("Cast", "Clip") or (node.op_type == "ReduceSum" and not _reduces_last(model, node, shapes)):
+            return node.input[0] == name and broadcasts(node.output[0])
+        return False
+
+    for node in list(graph.node):
+        old, new = shapes.get(node.input[0] if node.input else "", ()), shapes.get(node.output[0], ())
+        if node.op_type != "Expand" or len(old) != len(new) or old[:-1] != new[:-1] or not broadcasts(node.output[0]):
+            continue
+        for reader in readers[node.output[0]]:
+            reader.input[:] = [node.input[0] if name == node.output[0] else name for name in reader.input]
+            readers.setdefault(node.input[0], []).append(reader)
+        graph.node.remove(node)
+
+
+def _reduces_last(model: onnx.ModelProto, node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> bool:
+    axes = next((list(a.ints) for a in node.attribute if a.name == "axes"), None)
+    if axes is None and len(node.input) > 1:
+        constant = _constants(model).get(node.input[1])
+        axes = None if constant is None else constant.tolist()
+    rank = len(shapes[node.input[0]])
+    return axes is None or rank - 1 in axes or -1 in axes
+
+
+def _fix_rows(model: onnx.ModelProto, found: list[dict[str, np.ndarray]]) -> None:
+    """Write the row itself where a table is asked for the same row at every place, whatever the text."""
+    graph = model.graph
+    tables = {tensor.name: tensor for tensor in graph.initializer}
+    varying = _varying(model)
+    for node in list(graph.node):
+        if node.op_type != "Gather" or node.input[0] not in tables or node.input[1] in varying:
+            continue
+        table, ids = numpy_helper.to_array(tables[node.input[0]]), node.input[1]
+        places = [values[ids] for values in found if ids in values and np.ndim(values[ids]) == 2]
+        if table.ndim != 2 or len(places) != len(found) or len({int(i) for part in places for i in part.flat}) != 1:
+            continue
+        row = table[int(places[0].flat[0])][None, None]
+        graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(row), node.output[0]))
+        graph.node.remove(node)
+
+
+def _varying(model: onnx.ModelProto) -> set[str]:
+    """Tensors that depend on what the inputs hold, not on their shapes alone."""
+    varying = {value.name for value in model.graph.input}
+    for node in model.graph.node:
+        itself = node.op_type == "Sub" and node.input[0] == node.input[1]
+        if node.op_type != "Shape" and not itself and varying & set(node.input):
+            varying |= set(node.output)
+    return varying
+
+
+def _constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    found = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Constant":
+            value = helper.get_attribute_value(node.attribute[0])
+            found[node.output[0]] = numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value
+    return found
