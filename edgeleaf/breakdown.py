@@ -75,7 +75,8 @@ def measure(bundle: Path, *, lengths: Sequence[int] = LENGTHS, repeats: int = RE
     except ImportError as error:
         raise MissingExtra(f"the breakdown needs {error.name}; pip install 'edgeleaf[bench]'") from None
     manifest = Manifest.read(bundle)
-    for name in (layout.QUERY_ENCODER, layout.ONNX_INT8, f"{layout.STUDENT}/tokenizer.json"):
+    unfused = layout.quantized_onnx(bundle) or bundle / layout.ONNX_FP32
+    for name in (layout.QUERY_ENCODER, unfused.relative_to(bundle), f"{layout.STUDENT}/tokenizer.json"):
         if not (bundle / name).is_file():
             raise BundleError(f"{bundle / name}: missing; build or copy the bundle again")
     prompt, window = manifest.space.query_prompt, int(manifest.tokenizer["max_length"])
@@ -83,7 +84,7 @@ def measure(bundle: Path, *, lengths: Sequence[int] = LENGTHS, repeats: int = RE
     cut, uncut = (reference_tokenizer(tokenizer_json, length) for length in (window, UNLIMITED))
 
     tokenizer = tokenizer_of(onnx.load(str(bundle / layout.QUERY_ENCODER))).SerializeToString()
-    opened, encoder = session(tokenizer, threads=1), session(bundle / layout.ONNX_INT8, threads=1)
+    opened, encoder = session(tokenizer, threads=1), session(unfused, threads=1)
     fused, graph = QueryEncoder.load(bundle, threads=1), session(bundle / layout.QUERY_ENCODER, threads=1)
 
     def token_ids(text: str) -> tuple[np.ndarray, np.ndarray]:
@@ -120,7 +121,7 @@ def measure(bundle: Path, *, lengths: Sequence[int] = LENGTHS, repeats: int = RE
     sizes = {
         "query_encoder": (bundle / layout.QUERY_ENCODER).stat().st_size,
         "tokenizer": len(tokenizer),
-        "encoder": (bundle / layout.ONNX_INT8).stat().st_size,
+        "encoder": unfused.stat().st_size,
     }
     return {
         "schema_version": SCHEMA_VERSION,
@@ -128,7 +129,7 @@ def measure(bundle: Path, *, lengths: Sequence[int] = LENGTHS, repeats: int = RE
         "settings": {"batch": 1, "threads": 1, "repeats": repeats, "seed": seed},
         "notes": notes,
         "sizes": sizes,
-        "load_ms": _loads({TOKENIZER: tokenizer, ENCODER: bundle / layout.ONNX_INT8}),
+        "load_ms": _loads({TOKENIZER: tokenizer, ENCODER: unfused}),
         "lengths": rows,
         "mismatches": mismatches(bundle, token_ids, peer, cut, uncut, prompt),
         "long": {name: _long(tokenizer, name) for name in LONG_TEXTS},

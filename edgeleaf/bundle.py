@@ -13,7 +13,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ MANIFEST = "edgeleaf.json"
 QUERY_ENCODER = "query_encoder.onnx"
 ONNX_FP32 = "onnx/model.onnx"
 ONNX_INT8 = "onnx/model_qint8.onnx"
+QUANTIZED = {"int8": ONNX_INT8, "int4": "onnx/model_q4.onnx", "fp16": "onnx/model_fp16.onnx"}
+"""The quantised encoder's place, by the preset; fp32 has none."""
 STUDENT = "student"
 GOLDEN = "golden.jsonl"
 CERTIFICATE = "certificate.json"
@@ -88,6 +90,8 @@ class Manifest:
         quantization: preset and what it did.
         gates: what the certificate is judged by.
         held_out: where the texts of ``held_out.jsonl``, which it was certified on, come from, and how many they are.
+        processors: what was found on each kind of processor that it was certified on, see
+            ``edgeleaf.machine.processor_kind``: the machine that made the certificate, and those it compared with.
         dims: output widths that were asked for; the first is the file's own.
         files: sha256 of each file, by its path in the bundle.
     """
@@ -104,6 +108,7 @@ class Manifest:
     dims: tuple[int, ...]
     files: Mapping[str, str]
     edgeleaf_version: str
+    processors: Mapping[str, Any] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     def write(self, folder: Path) -> None:
@@ -143,7 +148,7 @@ class Manifest:
             manifest = Manifest(space=space, dims=tuple(data.pop("dims")), **data)
         except (KeyError, TypeError) as error:
             raise BundleError(f"{path}: damaged manifest ({error}); build or copy the bundle again") from None
-        for name in ("student", "tokenizer", "quantization", "gates", "held_out", "files"):
+        for name in ("student", "tokenizer", "quantization", "gates", "held_out", "processors", "files"):
             if not isinstance(getattr(manifest, name), dict):
                 raise BundleError(f"{path}: damaged manifest ({name} is no table); build or copy the bundle again")
         return manifest
@@ -165,6 +170,11 @@ class Manifest:
                 problems.append(f"{path}: damaged: sha256 {found[:12]}…, {MANIFEST} says {self.files[name][:12]}…")
         if problems:
             raise BundleError(f"{'; '.join(problems)}; build or copy the bundle again")
+
+
+def quantized_onnx(folder: Path) -> Path | None:
+    """Return the quantised encoder of a bundle, unfused; None where its preset leaves it in fp32."""
+    return next((folder / name for name in QUANTIZED.values() if (folder / name).is_file()), None)
 
 
 def says_failed(bundle: Path) -> bool:

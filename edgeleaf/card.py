@@ -38,8 +38,8 @@ tokens are cut off.
 
 {verdict}, on {queries} queries against {documents} teacher-encoded documents ({origin}); see `certificate.html`.
 
-| | cosine to the teacher: mean | p05 | p01 | min | overlap@10 |
-|---|---|---|---|---|---|
+| | cosine to the teacher: mean | p05 | p01 | min | overlap@10 | recall@100 |
+|---|---|---|---|---|---|---|
 {rungs}
 
 Token ids differ from the reference tokenizer's on {mismatches} of {tried} texts. Latency on the machine that built the
@@ -59,7 +59,8 @@ def model_card(manifest: Manifest, certificate: Certificate) -> str:
     for rung in certificate.rungs:
         cosine = rung.teacher_cosine
         numbers = (cosine.mean, cosine.p05, cosine.p01, cosine.min, rung.overlap_at_10)
-        rows.append(f"| {rung.title} | {' | '.join(f'{number:.4f}' for number in numbers)} |")
+        recall = "–" if rung.recall_at_100 is None else f"{rung.recall_at_100:.4f}"
+        rows.append(f"| {rung.title} | {' | '.join(f'{number:.4f}' for number in numbers)} | {recall} |")
     return _TEMPLATE.format(
         name=manifest.recipe,
         start=manifest.student["start"],

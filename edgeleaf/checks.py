@@ -18,10 +18,11 @@ from edgeleaf.texts import Corpus, FilesSource, MachineSource, Text, collect, wr
 
 if TYPE_CHECKING:
     from edgeleaf.certify import Certificate
+    from edgeleaf.collection import Collection, EncodedCollection
 
 QUERIES = 1000
 DOCUMENTS = 1000
-CALIBRATION = 600
+CALIBRATION = 3000
 LEAST_QUERIES = 20
 """With fewer queries than this, percentiles and overlaps mean nothing. A recipe may not hold out fewer either."""
 
@@ -72,25 +73,76 @@ def origin(files: Sequence[str | Path]) -> str:
     return f"queries of {', '.join(Path(name).name for name in files)}, documents from {machine}" if files else machine
 
 
+def collections_of(folders: Sequence[str | Path]) -> list[Collection]:
+    """Read collections to check with; none where no folders are given.
+
+    Raises:
+        TextsError: one is missing or damaged.
+        MissingExtra: there are some, and ir-measures is not installed.
+    """
+    if not folders:
+        return []
+    from edgeleaf.certify.retrieval import require_measures
+    from edgeleaf.collection import read_collections
+
+    require_measures()
+    return read_collections(folders)
+
+
+def gates_of(manifest: Manifest) -> Gates:
+    """Return what a bundle was judged by when it shipped.
+
+    Raises:
+        BundleError: a gate that this edgeleaf does not know.
+    """
+    known = Gates.__dataclass_fields__
+    if unknown := [name for name in manifest.gates if name not in known]:
+        raise BundleError(f"gates that this edgeleaf does not know: {', '.join(unknown)}; known: {', '.join(known)}")
+    return Gates(**manifest.gates)
+
+
 def certify_bundle(
-    bundle: Path, texts: Path, vectors: Path, space: VectorSpace, gates: Gates, origin: str
+    bundle: Path,
+    texts: Path,
+    vectors: Path,
+    space: VectorSpace,
+    gates: Gates,
+    origin: str,
+    *,
+    collections: Sequence[EncodedCollection] = (),
+    processors: Sequence[str] = (),
 ) -> Certificate:
-    """Measure a bundle against the teacher on held-out texts, every code point's token ids included."""
+    """Measure a bundle against the teacher on held-out texts, every code point included, and on collections.
+
+    Args:
+        bundle: the folder.
+        texts, vectors: folders with ``held_out.jsonl`` and ``held_out.npy``.
+        space: the teacher's.
+        gates: what it must reach.
+        origin: where the texts come from.
+        collections: with the teacher's vectors.
+        processors: others to compare this one with, by their names in ``edgeleaf.emulation``.
+    """
     from edgeleaf.certify import certify
+    from edgeleaf.certify.processors import compare
 
     held_out = steps.read(texts, "held_out")
     matrix = np.load(vectors / "held_out.npy").astype(np.float32)
     matrix /= np.linalg.norm(matrix, axis=1, keepdims=True)
     is_query = np.array([text.kind == "query" for text in held_out])
+    queries = [text.text for text in held_out if text.kind == "query"]
     return certify(
         bundle,
-        queries=[text.text for text in held_out if text.kind == "query"],
+        queries=queries,
         teacher_queries=matrix[is_query],
         documents=[text.text for text in held_out if text.kind == "document"],
         teacher_documents=matrix[~is_query],
         gates=gates,
         query_prompt=space.query_prompt,
+        document_prompt=space.document_prompt,
         space={"id": space.id, **asdict(space)},
+        collections=collections,
+        processors=compare(bundle / layout.QUERY_ENCODER, queries, processors) if processors else (),
         texts=origin,
         code_points=True,
     )

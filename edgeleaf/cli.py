@@ -40,17 +40,27 @@ TextFiles = Annotated[
 ]
 
 
+Processors = Annotated[
+    str,
+    typer.Option(
+        help="Other processors to compare this one with, emulated, with commas between: x86-64-v3,armv8.0, ... or all. "
+        "python -m edgeleaf.emulation --setup fetches what it takes."
+    ),
+]
+
+
 @app.command()
 def run(
     recipe: Annotated[Path, typer.Argument(help="A recipe, such as export/recipes/demo.toml.")],
     output: Output,
+    processors: Processors = "",
     force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Build a certified bundle from a recipe; goes on where a killed run stopped."""
     from edgeleaf import pipeline, tables
 
-    result = pipeline.run(recipe, output=output, force=force)
+    result = pipeline.run(recipe, output=output, processors=_names(processors), force=force)
     _print_json(tables.result_summary(result)) if as_json else _print(tables.result_table(result))
 
 
@@ -78,6 +88,8 @@ def export(
     ] = None,
     max_length: Annotated[int | None, typer.Option(help="Window in tokens. Default: the model's own.")] = None,
     texts: TextFiles = None,
+    preset: Annotated[str, typer.Option(help="int8, int4, fp16 or fp32: how it is made small.")] = "int8",
+    processors: Processors = "",
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -91,17 +103,31 @@ def export(
         prompt_name=prompt_name,
         max_length=max_length,
         texts=texts or (),
+        preset=preset,
+        processors=_names(processors),
         force=force,
     )
     _print_json(tables.result_summary(result)) if as_json else _print(tables.result_table(result))
 
 
 @app.command()
-def check(bundle: Bundle, texts: TextFiles = None, output: Report = None, as_json: Json = False) -> None:
+def check(
+    bundle: Bundle,
+    texts: TextFiles = None,
+    collection: Annotated[
+        list[Path] | None,
+        typer.Option(help="A folder in BEIR's layout: corpus.jsonl, queries.jsonl, qrels/test.tsv. May be repeated."),
+    ] = None,
+    processors: Processors = "",
+    output: Report = None,
+    as_json: Json = False,
+) -> None:
     """Measure a bundle against its teacher again; exit 1 names the gates it fails. The bundle stays as it is."""
     from edgeleaf import pipeline, tables
 
-    certificate = pipeline.check(bundle, texts=texts or (), output=output)
+    certificate = pipeline.check(
+        bundle, texts=texts or (), collections=collection or (), processors=_names(processors), output=output
+    )
     if as_json:
         _echo(certificate.to_json().rstrip("\n"))
     else:
@@ -299,6 +325,13 @@ class _Stopped(BaseException):
 
 def _stop(*_: object) -> None:
     raise _Stopped
+
+
+def _names(processors: str) -> tuple[str, ...]:
+    """Processors from ``a,b``; all that can be emulated from ``all``."""
+    from edgeleaf.emulation import PROCESSORS
+
+    return tuple(PROCESSORS) if processors == "all" else tuple(filter(None, map(str.strip, processors.split(","))))
 
 
 def _given(texts: list[str] | None) -> list[str]:

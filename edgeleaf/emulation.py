@@ -69,13 +69,15 @@ class Processor:
 _ARMV8 = "fp asimd aes pmull sha1 sha2 crc32 cpuid"
 _ARMV82 = f"{_ARMV8} atomics fphp asimdhp asimdrdm lrcpc dcpop asimddp"
 
+NATIVE = "native"
 PROCESSORS: Mapping[str, Processor] = {
-    "native": Processor(),
+    NATIVE: Processor(),
     "x86-64-v2": Processor("x86_64", "Nehalem"),
     # Without what qemu warns that it cannot emulate; none of it computes.
     "x86-64-v3": Processor("x86_64", "Haswell,-pcid,-x2apic,-tsc-deadline,-invpcid,-rtm,-hle"),
     "armv8.0": Processor("aarch64", "cortex-a53", "0xd03", _ARMV8),
     "armv8.2-dotprod": Processor("aarch64", "neoverse-n1", "0xd0c", _ARMV82),
+    "armv8.6-i8mm": Processor("aarch64", "max,sve=off,sme=off", "0xd40", f"{_ARMV82} i8mm bf16"),
     # All that qemu knows, SVE2, I8MM and SME included. No real part has it all; Neoverse V2 is the nearest.
     "armv9": Processor("aarch64", "max", "0xd4f", f"{_ARMV82} sve sve2 i8mm bf16 sme"),
 }

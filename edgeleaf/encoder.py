@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeleaf.bundle import MANIFEST, QUERY_ENCODER, SCHEMA_VERSION, Manifest, VectorSpace
-from edgeleaf.errors import BundleError, InputError
+from edgeleaf.errors import BundleError, InputError, ProcessorWarning
+from edgeleaf.machine import processor_kind
 
 BATCH_SIZE = 32
 METADATA_SPACE = "edgeleaf.space"
@@ -65,7 +67,9 @@ class QueryEncoder:
         if not _is_whole(threads) or threads < 1:
             raise BundleError(f"threads is {threads!r}; a whole number from 1 is needed")
         if path.is_dir():
-            Manifest.read(path).verify(path, QUERY_ENCODER)
+            manifest = Manifest.read(path)
+            manifest.verify(path, QUERY_ENCODER)
+            _warn_once(path, manifest)
             path = path / QUERY_ENCODER
         elif not path.is_file():
             raise BundleError(f"{path}: no such file or folder; give a bundle folder or a fused .onnx file")
@@ -75,6 +79,7 @@ class QueryEncoder:
             manifest = Manifest.read(path.parent)
             if path.name in manifest.files:
                 manifest.verify(path.parent, path.name)
+                _warn_once(path.parent, manifest)
         opened = session(path, threads=int(threads), providers=providers)
         space = _space(opened, path)
         if dims is not None and (not _is_whole(dims) or not 1 <= dims <= space.dim):
@@ -105,6 +110,22 @@ class QueryEncoder:
 
     def __repr__(self) -> str:
         return f"QueryEncoder(space={self.space.id!r}, dim={self.dim})"
+
+
+_warned: set[str] = set()
+
+
+def _warn_once(bundle: Path, manifest: Manifest) -> None:
+    """Warn where the processor's kind is none that the bundle was certified on; once a process."""
+    kind = processor_kind()
+    if manifest.processors and kind not in manifest.processors and kind not in _warned:
+        _warned.add(kind)
+        warnings.warn(
+            f"{bundle} is certified on {', '.join(sorted(manifest.processors))}, this is {kind}; "
+            f"to see what it does here: edgeleaf check {bundle}",
+            ProcessorWarning,
+            stacklevel=3,
+        )
 
 
 def truncate(vectors: npt.NDArray[np.float32], dims: int) -> npt.NDArray[np.float32]:

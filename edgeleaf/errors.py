@@ -52,6 +52,10 @@ class EmulationError(EdgeleafError):
     """A processor that is unknown or that this machine cannot emulate, or a set-up that failed."""
 
 
+class ProcessorWarning(UserWarning):
+    """A bundle runs on a kind of processor that its certificate does not cover."""
+
+
 class GateFailed(EdgeleafError):
     """A certificate below one of its gates."""
 

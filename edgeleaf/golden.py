@@ -26,8 +26,8 @@ from edgeleaf.bundle import GOLDEN, QUERY_ENCODER, STUDENT, write_text
 from edgeleaf.encoder import session
 from edgeleaf.errors import BundleError, EdgeleafError
 
-COSINE_MIN = 0.99
-COSINE_MEAN_MIN = 0.999
+COSINE_MIN = 0.9999
+COSINE_MEAN_MIN = 0.99999
 BATCH_SIZE = 64
 THINNEST_BATCH = 8
 TOKENIZER = "tokenizer.onnx"

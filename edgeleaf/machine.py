@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -32,20 +33,64 @@ def machine() -> dict[str, Any]:
     }
 
 
+KINDS: tuple[tuple[str, str], ...] = (
+    *(("amx_int8", "x86-64-vnni"), ("avx512_vnni", "x86-64-vnni"), ("avx_vnni", "x86-64-vnni")),
+    *(("avx2", "x86-64-v3"), ("sse4_2", "x86-64-v2")),
+    *(("sme", "armv9"), ("i8mm", "armv8.6-i8mm"), ("asimddp", "armv8.2-dotprod"), ("asimd", "armv8.0")),
+)
+"""Feature and kind of processor, by how ONNX Runtime's kernels multiply bytes there; the first that fits.
+
+AMX adds up exactly, as VNNI does; AVX-512 without VNNI saturates, as AVX2 does. The others are what
+``edgeleaf.emulation`` can emulate, under its names, so that a machine with VNNI can certify a bundle for all of them.
+"""
+_SYSCTL = {
+    **{"hw.optional.arm.FEAT_SME": "sme", "hw.optional.arm.FEAT_I8MM": "i8mm", "hw.optional.AdvSIMD": "asimd"},
+    **{"hw.optional.arm.FEAT_DotProd": "asimddp", "hw.optional.avx2_0": "avx2", "hw.optional.sse4_2": "sse4_2"},
+}
+"""macOS's names of the features."""
+_WINDOWS = {70: "sme", 66: "i8mm", 43: "asimddp", 19: "asimd", 40: "avx2", 38: "sse4_2"}
+"""Windows' numbers of them, of IsProcessorFeaturePresent. It has none for VNNI, which then counts as AVX2."""
+
+
+def processor_kind() -> str:
+    """Return the kind of this processor: a name of :data:`KINDS`, the architecture where its features are unknown."""
+    features = _processor()[1]
+    return next((kind for feature, kind in KINDS if feature in features), platform.machine())
+
+
 def _processor() -> tuple[str, list[str]]:
     fields: dict[str, str] = {}
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
             key, _, value = line.partition(":")
             fields.setdefault(key.strip(), value.strip())
-    except OSError:
-        if sys.platform == "darwin":
-            ask = ["sysctl", "-n", "machdep.cpu.brand_string"]
-            fields["model name"] = subprocess.run(ask, capture_output=True, text=True, check=False).stdout.strip()
+    if sys.platform == "darwin":
+        fields = _mac()
+    elif sys.platform == "win32":
+        fields = _windows()
     flags = set((fields.get("flags") or fields.get("Features") or "").split())
     part = " ".join(f"{key} {fields[key]}" for key in ("CPU implementer", "CPU part") if key in fields)
     name = fields.get("model name") or part or platform.processor() or "not known"
     return name, [feature for feature in KERNEL_FEATURES if feature in flags]
+
+
+def _mac() -> dict[str, str]:
+    with suppress(OSError):
+        ask = ["sysctl", "machdep.cpu.brand_string", "hw.optional"]
+        done = subprocess.run(ask, capture_output=True, text=True, check=False)
+        facts = dict(line.split(": ", 1) for line in done.stdout.splitlines() if ": " in line)
+        flags = " ".join(feature for name, feature in _SYSCTL.items() if facts.get(name, "0").strip() != "0")
+        return {"flags": flags, "model name": facts.get("machdep.cpu.brand_string", "")}
+    return {}
+
+
+def _windows() -> dict[str, str]:
+    import ctypes
+
+    with suppress(AttributeError, OSError):
+        present = ctypes.windll.kernel32.IsProcessorFeaturePresent  # type: ignore[attr-defined, unused-ignore]
+        return {"flags": " ".join(feature for number, feature in _WINDOWS.items() if present(number))}
+    return {}
 
 
 def _version(package: str) -> str | None:

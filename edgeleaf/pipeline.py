@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from edgeleaf import bundle as layout
 from edgeleaf import checks, latency, models, steps
 from edgeleaf.bundle import Manifest
+from edgeleaf.certify.processors import check_names
 from edgeleaf.encoder import QueryEncoder
-from edgeleaf.errors import BundleError
-from edgeleaf.recipe import BenchmarkSpec, Gates, Recipe
+from edgeleaf.errors import BundleError, InputError
+from edgeleaf.recipe import BenchmarkSpec, Gates, QuantizationSpec, Recipe, gates_for
 from edgeleaf.recipe import load as load_recipe
 from edgeleaf.shipping import Job, Result, ship
 from edgeleaf.stages import Stages
@@ -23,11 +24,18 @@ if TYPE_CHECKING:
     from edgeleaf.certify import Certificate
     from edgeleaf.search import Hit, Index
 
-EXPORT_GATES = Gates(cosine_mean=0.99, cosine_p01=0.98, overlap_at_10=0.85, file_mb=None)
-"""What the fused file of a model that is exported as it is must reach against the model itself, whatever its size."""
+_ANY = Gates(quantization_overlap_loss=False, file_mb=False)
+EXPORT_GATES: Mapping[str, Gates] = {
+    "int8": replace(_ANY, cosine_mean=0.99, cosine_p01=0.98, overlap_at_10=0.85),
+    "int4": replace(_ANY, cosine_mean=0.97, cosine_p01=0.94, overlap_at_10=0.70, quantization_loss=0.03),
+    "fp16": replace(_ANY, cosine_mean=0.999, overlap_at_10=0.97),
+    "fp32": replace(_ANY, cosine_mean=0.9999, overlap_at_10=0.99),
+}
+"""What the fused file of a model that is exported as it is must reach against the model itself, whatever its size. Its
+ranking is measured by its own, of which any rounding at all costs a few places: there is no gate on that loss."""
 
 
-def run(recipe: str | Path, *, output: str | Path, force: bool = False) -> Result:
+def run(recipe: str | Path, *, output: str | Path, processors: Sequence[str] = (), force: bool = False) -> Result:
     """Build the bundle of a recipe: texts, teacher vectors, student, graph, quantised, fused, checked, benchmarked.
 
     Stages work in ``OUTPUT.work`` beside the bundle; what is done there is not done again, so a run that was killed
@@ -36,6 +44,7 @@ def run(recipe: str | Path, *, output: str | Path, force: bool = False) -> Resul
     Args:
         recipe: path of a TOML recipe.
         output: folder of the bundle; replaced when it is one, and written only when every gate has passed.
+        processors: others to certify it on, emulated, by their names in ``edgeleaf.emulation.PROCESSORS``.
         force: run every stage again.
 
     Raises:
@@ -44,6 +53,7 @@ def run(recipe: str | Path, *, output: str | Path, force: bool = False) -> Resul
     """
     spec, target, base = load_recipe(recipe), _output(output), Path(recipe).resolve().parent
     files = fingerprint(spec.texts.sources, base)
+    check_names(processors)
     steps.require_distill()
     steps.check_tokenizer(spec.student, prompt=spec.teacher.query_prompt)
     with Stages(work_folder(target), force=force) as stages:
@@ -64,8 +74,10 @@ def run(recipe: str | Path, *, output: str | Path, force: bool = False) -> Resul
                 "seed": spec.seed,
             },
             origin=f"held out by the recipe {spec.name}",
-            gates=spec.gates,
+            gates=gates_for(spec.quantization.preset, spec.gates),
             benchmark=spec.benchmark,
+            preset=spec.quantization.preset,
+            processors=processors,
         )
         return ship(job, stages, texts, vectors, student, target)
 
@@ -88,6 +100,8 @@ def export(
     prompt_name: str | None = None,
     max_length: int | None = None,
     texts: Sequence[str | Path] = (),
+    preset: str = QuantizationSpec().preset,
+    processors: Sequence[str] = (),
     force: bool = False,
 ) -> Result:
     """Make the fused, quantised, checked bundle of an existing sentence-transformers model, without distilling.
@@ -102,12 +116,17 @@ def export(
         prompt_name: take the prompt of that name among the model's own; not together with ``prompt``.
         max_length: window in tokens; the model's own where it is None.
         texts: files with queries to check with, one a line; documentation found on this machine where it is empty.
+        preset: int8, int4, fp16 or fp32, see :class:`edgeleaf.recipe.QuantizationSpec`.
+        processors: as for :func:`run`.
         force: run every stage again.
 
     Raises:
         GateFailed, EdgeleafError: as :func:`run`.
     """
     target = _output(output)
+    check_names(processors)
+    if preset not in EXPORT_GATES:
+        raise InputError(f"preset is {preset!r}; allowed: {', '.join(EXPORT_GATES)}")
     checks.own_queries(texts)
     steps.require_distill()
     spec = steps.export_spec(model, max_length=max_length, query_prompt=prompt, prompt_name=prompt_name)
@@ -136,43 +155,64 @@ def export(
             max_length=spec.max_length,
             made_by={"start": model},
             origin=checks.origin(texts),
-            gates=EXPORT_GATES,
+            gates=gates_for(preset, EXPORT_GATES[preset]),
             benchmark=BenchmarkSpec(),
+            preset=preset,
+            processors=processors,
             torch_student=False,
         )
         return ship(job, stages, held_out, vectors, student, target)
 
 
-def check(bundle: str | Path, *, texts: Sequence[str | Path] = (), output: str | Path | None = None) -> Certificate:
+def check(
+    bundle: str | Path,
+    *,
+    texts: Sequence[str | Path] = (),
+    collections: Sequence[str | Path] = (),
+    processors: Sequence[str] = (),
+    output: str | Path | None = None,
+) -> Certificate:
     """Measure a bundle again. The bundle stays as it is.
 
     Args:
         bundle: a bundle folder; its teacher must be within reach.
         texts: files with queries, one a line, ranked against documentation found on this machine; where it is empty,
             the held-out texts that the bundle was certified on.
+        collections: folders in BEIR's layout, measured besides. Their teacher vectors, the long part of it, stay in
+            ``BUNDLE.work``, so that the next check is quick.
+        processors: others to compare this one with, emulated, by their names in ``edgeleaf.emulation.PROCESSORS``.
         output: a new folder for the certificate and its page; nothing is written where it is None.
 
     Raises:
         BundleError, ModelError, TextsError: the bundle is damaged, its teacher or the texts cannot be had.
     """
+    from edgeleaf.collection import encode_collection
+
     folder, report = Path(bundle), checks.report_folder(output)
     manifest = Manifest.read(folder)
     manifest.verify(folder)
+    gates = checks.gates_of(manifest)
+    check_names(processors)
     steps.require_distill()
+    read = checks.collections_of(collections)
     with Stages(work_folder(folder)) as stages:
         held_out, origin = folder, str(manifest.held_out.get("origin"))
         own, vectors, cache = (stages.work / name for name in ("check-texts", "check-vectors", steps.VECTOR_CACHE))
+        keeps = bool(read) or cache.exists()  # of a run, or of a check with collections
         shutil.rmtree(own, ignore_errors=True)
         if texts:
             held_out, origin = own, checks.origin(texts)
             checks.check_texts(own, texts)
-        steps.vectors(vectors, held_out, steps.teacher_of(manifest), cache, names=("held_out",))
-        certificate = checks.certify_bundle(folder, held_out, vectors, manifest.space, Gates(**manifest.gates), origin)
+        teacher = steps.teacher_of(manifest)
+        steps.vectors(vectors, held_out, teacher, cache, names=("held_out",))
+        encoded = [encode_collection(collection, teacher, cache) for collection in read]
+        certificate = checks.certify_bundle(
+            folder, held_out, vectors, manifest.space, gates, origin, collections=encoded, processors=processors
+        )
         if report is not None:
             with layout.whole_folder(report) as new:
                 checks.write_certificate(certificate, new)
-        of_a_run = any(stages.work.glob("texts*"))  # which keeps its vectors
-        for scraps in (own, vectors, *(() if of_a_run else (cache,))):
+        for scraps in (own, vectors, *(() if keeps else (cache,))):
             shutil.rmtree(scraps, ignore_errors=True)
     return certificate
 
@@ -215,7 +255,7 @@ def breakdown(bundle: str | Path, *, repeats: int | None = None, output: str | P
     from edgeleaf import breakdown as parts
 
     folder, report = Path(bundle), checks.report_folder(output)
-    Manifest.read(folder).verify(folder, layout.QUERY_ENCODER, layout.GOLDEN, layout.ONNX_INT8)
+    Manifest.read(folder).verify(folder, layout.QUERY_ENCODER, layout.GOLDEN)
     measured = parts.measure(folder, repeats=repeats or parts.REPEATS)
     if report is not None:
         with layout.whole_folder(report) as new:

@@ -10,6 +10,7 @@ import json
 import tomllib
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -76,12 +77,15 @@ class ObjectiveSpec:
 class QuantizationSpec:
     """How the graph is made small."""
 
-    preset: Literal["int8"] = "int8"
+    preset: Literal["int8", "int4", "fp16", "fp32"] = "int8"
+    """int8 and int4 for processors, the same on all of them; fp16 and fp32 for accelerators."""
 
 
 @dataclass(frozen=True)
 class Gates:
-    """What a bundle must reach to ship; a gate that is left out is not asked."""
+    """What a bundle must reach to ship. ``None`` leaves a gate to the preset, see :func:`gates_for`; ``False`` asks
+    nothing. A gate without a measurement, such as one about retrieval where there are no qrels, is not judged.
+    """
 
     cosine_mean: float | None = _between(-1, 1, None)
     """Mean cosine of the fused file's vectors to the teacher's, held-out queries, at least."""
@@ -89,18 +93,91 @@ class Gates:
     """The same, first percentile, at least."""
     overlap_at_10: float | None = _between(0, 1, None)
     """Share of the teacher's ten nearest documents that the fused file finds, at least."""
-    quantization_cosine_mean: float | None = _between(-1, 1, 0.99)
+    quantization_cosine_mean: float | None = _between(-1, 1, None)
     """Mean cosine of the fused file to the torch student, at least."""
-    quantization_cosine_min: float | None = _between(-1, 1, 0.95)
+    quantization_cosine_min: float | None = _between(-1, 1, None)
     """The same for every query, at least."""
-    quantization_loss: float | None = _between(-1, 1, 0.01)
+    quantization_loss: float | None = _between(-1, 1, None)
     """Mean cosine to the teacher that the fused file loses against the torch student, at most."""
-    batch_invariance_cosine_min: float | None = _between(-1, 1, 0.999)
+    quantization_overlap_loss: float | None = _between(-1, 1, None)
+    """Overlap of the first ten with the teacher's that the fused file loses against the torch student, at most."""
+    quantization_ndcg_loss: float | None = _between(-1, 1, None)
+    """Share of the torch student's nDCG@10 that the fused file loses, mean over collections with qrels, at most."""
+    batch_invariance_cosine_min: float | None = _between(-1, 1, None)
     """Cosine of a text alone to itself in any batch, at least."""
-    token_mismatches: int | None = _between(0, 10**9, 0)
+    padding_invariance_cosine_min: float | None = _between(-1, 1, None)
+    """Cosine of a text alone to itself padded to the whole window, at least."""
+    processor_cosine_min: float | None = _between(-1, 1, None)
+    """Cosine of a query's vector on another processor to the one here, at least."""
+    token_mismatches: int | None = _between(0, 10**9, None)
     """Texts whose token ids differ from those of the reference tokenizer, at most."""
-    file_mb: float | None = _between(0.01, 10**4, 24.0)
+    file_mb: float | None = _between(0.01, 10**4, None)
     """Size of query_encoder.onnx in 10^6 bytes, at most."""
+
+
+PRESET_GATES: Mapping[str, Gates] = {
+    "int8": Gates(
+        quantization_cosine_mean=0.998,
+        quantization_cosine_min=0.995,
+        quantization_loss=0.0015,
+        quantization_overlap_loss=0.01,
+        quantization_ndcg_loss=0.005,
+        batch_invariance_cosine_min=0.999999,
+        padding_invariance_cosine_min=0.999999,
+        processor_cosine_min=0.9999,
+        token_mismatches=0,
+        file_mb=24.0,
+    ),
+    "int4": Gates(
+        quantization_loss=0.01,
+        quantization_overlap_loss=0.02,
+        quantization_ndcg_loss=0.015,
+        batch_invariance_cosine_min=0.999999,
+        padding_invariance_cosine_min=0.999999,
+        processor_cosine_min=0.9999,
+        token_mismatches=0,
+        file_mb=14.5,
+    ),
+    "fp16": Gates(
+        quantization_cosine_mean=0.9999,
+        quantization_cosine_min=0.999,
+        quantization_loss=0.0005,
+        quantization_overlap_loss=0.005,
+        quantization_ndcg_loss=0.002,
+        batch_invariance_cosine_min=0.9999,
+        padding_invariance_cosine_min=0.9999,
+        token_mismatches=0,
+    ),
+    "fp32": Gates(
+        quantization_cosine_mean=0.99999,
+        quantization_cosine_min=0.9999,
+        quantization_loss=0.0001,
+        quantization_overlap_loss=0.002,
+        quantization_ndcg_loss=0.001,
+        batch_invariance_cosine_min=0.99999,
+        padding_invariance_cosine_min=0.99999,
+        processor_cosine_min=0.9999,
+        token_mismatches=0,
+    ),
+}
+"""What each quantisation may cost, where a recipe does not say otherwise. Sizes are those of a 23M student."""
+
+
+def gates_for(preset: str, gates: Gates) -> Gates:
+    """Return ``gates`` with every ``None`` filled from the table of the preset; ``False`` stays: not asked.
+
+    Raises:
+        RecipeError: no such preset.
+
+    Example:
+        >>> gates_for("int8", Gates(file_mb=30.0)).file_mb
+        30.0
+    """
+    if preset not in PRESET_GATES:
+        raise RecipeError(f"quantization preset is {_show(preset)}; allowed: {', '.join(map(_show, PRESET_GATES))}")
+    filled = PRESET_GATES[preset]
+    given = {name: limit for name, limit in vars(gates).items() if limit is not None}
+    return dataclasses.replace(filled, **given)
 
 
 @dataclass(frozen=True)
@@ -177,6 +254,8 @@ def _build(cls: type, table: Any, key: str) -> Any:
 
 def _value(hint: Any, value: Any, key: str, limits: Any) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if value is False and key.startswith("gates."):
+        return False
     if key == "texts.sources":
         if not isinstance(value, list) or not value:
             raise RecipeError(f"{key} is {_show(value)}; at least one [[texts.sources]] is needed")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,12 +13,17 @@ from edgeleaf import __version__, checks, latency, models, progress, steps
 from edgeleaf import bundle as layout
 from edgeleaf.bundle import Manifest, VectorSpace
 from edgeleaf.card import model_card
+from edgeleaf.emulation import NATIVE
 from edgeleaf.errors import GateFailed
+from edgeleaf.machine import processor_kind
 from edgeleaf.recipe import BenchmarkSpec, Gates
 from edgeleaf.stages import STAGE, Stages
 
 if TYPE_CHECKING:
     from edgeleaf.certify import Certificate
+
+PROCESSOR_FACTS = ("queries", "cosine_min", "cosine_mean", "identical")
+"""What the manifest repeats of the certificate's record of a processor."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,8 @@ class Job:
         made_by: how the student was made, for the manifest.
         origin: where the texts it is checked with come from.
         gates, benchmark: of the recipe.
+        preset: how the graph is made small, see ``edgeleaf.recipe.QuantizationSpec``.
+        processors: others to compare this one with, by their names in ``edgeleaf.emulation``.
         torch_student: whether the student is timed beside its teacher; an exported model is its own teacher.
     """
 
@@ -56,6 +63,8 @@ class Job:
     origin: str
     gates: Gates
     benchmark: BenchmarkSpec
+    preset: str
+    processors: Sequence[str] = ()
     torch_student: bool = True
 
 
@@ -76,13 +85,13 @@ def ship(job: Job, stages: Stages, texts: Path, vectors: Path, student: Path, ou
     graph = stages.run("graph", {"student": student}, lambda folder: steps.graph(folder, student, texts))
     quantized = stages.run(
         "quantized",
-        {"graph": graph, "texts": texts},
-        lambda folder: steps.quantized(folder, graph, texts, student, job.space, job.max_length),
+        {"graph": graph, "texts": texts, "preset": job.preset},
+        lambda folder: steps.quantized(folder, graph, texts, student, job.space, job.max_length, job.preset),
     )
     fused = stages.run(
         "fused",
         {"quantized": quantized, "space": job.space, "max_length": job.max_length},
-        lambda folder: steps.fused(folder, quantized, student, job.space, job.max_length),
+        lambda folder: steps.fused(folder, graph, quantized, student, job.space, job.max_length),
     )
     assembled = stages.run(
         "assembled",
@@ -91,9 +100,12 @@ def ship(job: Job, stages: Stages, texts: Path, vectors: Path, student: Path, ou
     )
     checked = stages.run(
         "checked",
-        {"assembled": assembled, "vectors": vectors, "gates": job.gates},
+        {"assembled": assembled, "vectors": vectors, "gates": job.gates, "processors": list(job.processors)},
         lambda folder: checks.write_certificate(
-            checks.certify_bundle(assembled, texts, vectors, job.space, job.gates, job.origin), folder
+            checks.certify_bundle(
+                assembled, texts, vectors, job.space, job.gates, job.origin, processors=job.processors
+            ),
+            folder,
         ),
     )
     certificate = checks.read_certificate(checked)
@@ -139,6 +151,17 @@ def _assemble(folder: Path, job: Job, texts: Path, student: Path, graph: Path, q
     manifest.write(folder)
 
 
+def _processors(certificate: Certificate) -> dict[str, dict[str, float]]:
+    """What the manifest says of processors: this machine's own kind, and those it was compared with."""
+    own = certificate.rungs[-1].teacher_cosine
+    found: dict[str, dict[str, float]] = {processor_kind(): {"teacher_cosine_mean": own.mean}}
+    for report in certificate.processors:
+        if report.name != NATIVE:
+            facts = asdict(report)
+            found.setdefault(report.name, {}).update({name: facts[name] for name in PROCESSOR_FACTS})
+    return found
+
+
 def _place(job: Job, stages: tuple[Path, ...], certificate: Certificate, output: Path) -> Manifest:
     """Put the bundle together beside its place, then move it there in one step."""
     progress.say(f"ship: {output}")
@@ -150,6 +173,11 @@ def _place(job: Job, stages: tuple[Path, ...], certificate: Certificate, output:
                 file.chmod(0o644)  # safetensors writes files that only their owner may read
         manifest = Manifest.read(new)
         layout.write_text(new / layout.MODEL_CARD, model_card(manifest, certificate))
-        manifest = replace(manifest, gates=asdict(job.gates), files=layout.hash_files(new))
+        manifest = replace(
+            manifest,
+            gates=asdict(job.gates),
+            processors=_processors(certificate),
+            files=layout.hash_files(new),
+        )
         manifest.write(new)
     return manifest

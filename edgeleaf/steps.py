@@ -29,8 +29,13 @@ START_TEXTS = 4096
 """Training texts that the projection's closed-form start is fitted on."""
 EVALUATED = 256
 """Held-out queries by which training is watched."""
-CALIBRATION_TEXTS = 600
-"""Training texts that the quantiser sees: some ten thousand tokens, more than a layer has inputs."""
+CALIBRATION_TEXTS = 3000
+"""Training texts that the quantiser sees."""
+BITS = {"int8": 8, "int4": 4}
+WEIGHTS = {
+    "int8": "int8, a scale a column of a matrix and a row of a table; errors compensated",
+    "int4": "4 bits, a scale 16 rows of a matrix and 32 columns of a table; errors compensated; unpacked to int8",
+}
 LADDER_LENGTHS = (1, 5, 20, 60, 200)
 """Words of the texts that the exported graph is compared with torch on."""
 LADDER_TEXTS = 1000
@@ -247,24 +252,33 @@ def graph(folder: Path, student: Path, texts: Path) -> None:
     layout.write_bytes(folder / layout.ONNX_FP32, serialize(model))
 
 
-def quantized(folder: Path, graph: Path, texts: Path, student: Path, space: VectorSpace, max_length: int) -> None:
-    """Quantise ``onnx/model.onnx`` to ``onnx/model_qint8.onnx``, and say what was done in ``quantization.json``."""
+def quantized(
+    folder: Path, graph: Path, texts: Path, student: Path, space: VectorSpace, max_length: int, preset: str
+) -> None:
+    """Quantise ``onnx/model.onnx`` by a preset, and say what was done in ``quantization.json``."""
     import onnx
 
-    from edgeleaf.graph.quantize import quantize_int8
+    from edgeleaf.graph.half import to_half
+    from edgeleaf.graph.quantize import quantize
     from edgeleaf.graph.tokenizers import reference_tokenizer
 
+    facts: dict[str, Any] = {"preset": preset}
+    if preset in ("fp32", "fp16"):
+        if preset == "fp16":
+            half = to_half(onnx.load(graph / layout.ONNX_FP32))
+            layout.write_bytes(folder / layout.QUANTIZED[preset], serialize(half))
+        layout.write_json(folder / QUANTIZATION, facts)
+        return
     settings = (student / layout.STUDENT / "tokenizer.json").read_text(encoding="utf-8")
     prompts = {"query": space.query_prompt, "document": space.document_prompt}
     calibration = [prompts[text.kind] + text.text for text in read(texts, "train")[:CALIBRATION_TEXTS]]
     encodings = reference_tokenizer(settings, max_length).encode_batch(calibration)
-    result = quantize_int8(onnx.load(graph / layout.ONNX_FP32), [encoding.ids for encoding in encodings])
+    ids = [encoding.ids for encoding in encodings]
+    result = quantize(onnx.load(graph / layout.ONNX_FP32), ids, bits=BITS[preset])
     data = serialize(result.model)
-    layout.write_bytes(folder / layout.ONNX_INT8, data)
-    facts = {
-        "preset": "int8",
-        "weights": "int8, symmetric, a scale a column, errors compensated",
-        "tables": "int8, symmetric, a scale a row",
+    layout.write_bytes(folder / layout.QUANTIZED[preset], data)
+    facts |= {
+        "weights": WEIGHTS[preset],
         "activations": "uint8, scales fixed on texts where numbers are bounded, a scale a token elsewhere",
         "calibration_texts": len(calibration),
         "fixed": result.fixed,
@@ -276,8 +290,8 @@ def quantized(folder: Path, graph: Path, texts: Path, student: Path, space: Vect
     progress.say(f"quantise: {layers} layers and {result.tables} tables, {len(data) / 1e6:.1f} MB")
 
 
-def fused(folder: Path, quantized: Path, student: Path, space: VectorSpace, max_length: int) -> None:
-    """Fuse tokenizer and prompt into the quantised graph: ``query_encoder.onnx``."""
+def fused(folder: Path, graph: Path, quantized: Path, student: Path, space: VectorSpace, max_length: int) -> None:
+    """Fuse tokenizer and prompt into the quantised graph, the exported one if there is none: ``query_encoder.onnx``."""
     import onnx
 
     from edgeleaf.encoder import METADATA_SCHEMA, METADATA_SPACE, METADATA_WINDOW
@@ -285,7 +299,7 @@ def fused(folder: Path, quantized: Path, student: Path, space: VectorSpace, max_
 
     progress.say("fuse: tokenizer into the graph")
     model = fuse(
-        onnx.load(quantized / layout.ONNX_INT8),
+        onnx.load(layout.quantized_onnx(quantized) or graph / layout.ONNX_FP32),
         (student / layout.STUDENT / "tokenizer.json").read_text(encoding="utf-8"),
         max_length=max_length,
         prompt=space.query_prompt,

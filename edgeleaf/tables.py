@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeleaf import latency
 from edgeleaf.bundle import Manifest
+from edgeleaf.emulation import NATIVE
 
 if TYPE_CHECKING:
-    from edgeleaf.certify import Certificate
+    from edgeleaf.certify import Certificate, RungReport
+    from edgeleaf.certify.retrieval import Retrieval
     from edgeleaf.fused_file import FusedFile, TokenizedText
     from edgeleaf.shipping import Result
 
@@ -51,15 +54,14 @@ def result_summary(result: Result) -> dict[str, Any]:
     certificate = result.certificate
     threads = min(result.latency["settings"]["threads"])
     tokens = min(result.latency["settings"]["lengths"], key=lambda length: abs(length - 16))
-    rungs = {name: certificate.rung(name) for name in ("student", "onnx_fp32", "onnx_int8", "fused")}
     return {
         "bundle": str(result.bundle),
         "space": result.manifest.space.id,
         "dim": result.manifest.space.dim,
         "file_mb": certificate.sizes_mb["query_encoder.onnx"],
         "alignment": {
-            name: {"cosine_mean": rung.teacher_cosine.mean, "overlap_at_10": rung.overlap_at_10}
-            for name, rung in rungs.items()
+            rung.name: {"cosine_mean": rung.teacher_cosine.mean, "overlap_at_10": rung.overlap_at_10}
+            for rung in certificate.rungs
         },
         "token_texts": certificate.parity.tried,
         "token_mismatches": certificate.parity.mismatches,
@@ -74,18 +76,50 @@ def result_summary(result: Result) -> dict[str, Any]:
 
 
 def certificate_table(certificate: Certificate) -> Any:
-    """Return a certificate's rungs, and its verdicts below."""
+    """Return a certificate's rungs, for held-out queries and each collection; processors and verdicts below."""
     from rich.table import Table
 
     table = Table(title=f"{'PASSED' if certificate.passed else 'FAILED'}: {certificate.space['id']}")
-    for column in ("", "cosine to teacher", "p05", "p01", "min", "overlap@10"):
+    measures = ("cosine to teacher", "p05", "p01", "min", "overlap@10", "recall@100", "nDCG@10", "MRR@10")
+    shown = measures if certificate.collections else measures[:6]
+    for column in ("", *shown):
         table.add_column(column, justify="right" if column else "left")
-    for rung in certificate.rungs:
-        cosine = rung.teacher_cosine
-        numbers = (cosine.mean, cosine.p05, cosine.p01, cosine.min, rung.overlap_at_10)
-        table.add_row(rung.title, *(f"{number:.4f}" for number in numbers))
-    table.caption = "\n".join(verdict.line for verdict in certificate.verdicts)
+
+    def add(title: str, cells: Sequence[float | None], *, last: bool = False) -> None:
+        numbers = ["" if number is None else f"{number:.4f}" for number in cells]
+        table.add_row(title, *numbers[: len(shown)], end_section=last)
+
+    def add_rungs(rungs: Sequence[RungReport], *, last: bool) -> None:
+        for rung in rungs:
+            cosine = rung.teacher_cosine
+            numbers = (cosine.mean, cosine.p05, cosine.p01, cosine.min, rung.overlap_at_10, rung.recall_at_100)
+            add(rung.title, (*numbers, *_gains(rung.retrieval)), last=last and rung is rungs[-1])
+
+    if certificate.collections:
+        table.add_row(f"{certificate.queries:,} held-out queries", style="bold")
+    add_rungs(certificate.rungs, last=True)
+    nothing = (None,) * 6
+    for collection in certificate.collections:
+        table.add_row(f"{collection.name}, {collection.queries:,} queries", style="bold")
+        if collection.teacher is not None:
+            add("teacher", (*nothing, *_gains(collection.teacher)))
+        add_rungs(collection.rungs, last=collection.symmetric is None)
+        if collection.symmetric is not None:
+            title = f"symmetric, documents by {collection.symmetric.documents}"
+            add(title, (*nothing, *_gains(collection.symmetric.retrieval)), last=True)
+    here = f" ({certificate.measured_on.get('processor_features', 'not known')})"
+    processors = [
+        f"processor {report.name}{here if report.name == NATIVE else ''}: "
+        f"cosine to here at least {report.cosine_min:.6f}, {report.identical} of "
+        f"{report.queries} identical"
+        for report in certificate.processors
+    ]
+    table.caption = "\n".join([*processors, *(verdict.line for verdict in certificate.verdicts)])
     return table
+
+
+def _gains(found: Retrieval | None) -> tuple[float | None, float | None]:
+    return (None, None) if found is None else (found.ndcg_at_10.mean, found.mrr_at_10.mean)
 
 
 def bundle_table(manifest: Manifest, bundle: Path) -> Any:

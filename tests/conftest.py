@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from itertools import islice
@@ -147,6 +148,21 @@ lengths = [8, 16]
 repeats = 1
 """)
     return recipe
+
+
+def write_collection(folder: Path) -> Path:
+    """Write a collection in BEIR's layout: 110 documents, 25 queries made of words of the one that answers them."""
+    documents, chance = tiny_texts(110, low=10, high=20, seed=41), random.Random(42)
+    (folder / "qrels").mkdir(parents=True)
+    corpus, queries, qrels = [], [], ["query-id\tcorpus-id\tscore"]
+    for n, text in enumerate(documents):
+        corpus.append(json.dumps({"_id": f"d{n}", "title": "", "text": text}))
+        if n < 25:
+            queries.append(json.dumps({"_id": f"q{n}", "text": " ".join(chance.sample(text.split(), 6))}))
+            qrels.append(f"q{n}\td{n}\t1")
+    for name, lines in (("corpus.jsonl", corpus), ("queries.jsonl", queries), ("qrels/test.tsv", qrels)):
+        (folder / name).write_text("\n".join(lines) + "\n")
+    return folder
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeleaf.bundle import Manifest, VectorSpace, hash_files, json_text, whole_folder, write_text
+from edgeleaf.bundle import Manifest, VectorSpace, hash_files, json_text, quantized_onnx, whole_folder, write_text
 from edgeleaf.errors import BundleError
 
 SPACE = VectorSpace("org/teacher", "main", "a" * 64, "mean", True, "q: ", "", 768)
@@ -27,6 +27,14 @@ def test_round_trip_and_hashes(tmp_path: Path) -> None:
     assert read == manifest(tmp_path)
     assert set(read.files) == {"onnx/a.onnx"}
     read.verify(tmp_path)
+
+
+def test_the_quantised_encoder_is_the_first_that_is_there(tmp_path: Path) -> None:
+    write_text(tmp_path / "onnx/model.onnx", "a")
+    assert quantized_onnx(tmp_path) is None
+    for name in ("onnx/model_fp16.onnx", "onnx/model_q4.onnx", "onnx/model_qint8.onnx"):
+        write_text(tmp_path / name, "a")
+        assert quantized_onnx(tmp_path) == tmp_path / name
 
 
 def test_a_model_card_in_an_older_manifest_may_be_edited(tmp_path: Path) -> None:

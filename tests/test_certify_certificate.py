@@ -13,9 +13,13 @@ import pytest
 from edgeleaf import certify
 from edgeleaf.certify import Certificate, gates_verdicts
 from edgeleaf.certify.alignment import Summary
-from edgeleaf.certify.certificate import GATES, HardQuery, PerQuery, RungReport, apart
+from edgeleaf.certify.certificate import GATES, CollectionReport, HardQuery, PerQuery, RungReport, Symmetric
 from edgeleaf.certify.invariance import Invariance
 from edgeleaf.certify.parity import Mismatch, Parity
+from edgeleaf.certify.processors import ProcessorReport
+from edgeleaf.certify.retrieval import Estimate, Retrieval
+from edgeleaf.certify.shortened import Shortened
+from edgeleaf.certify.verdicts import apart
 from edgeleaf.errors import BundleError
 
 MEASUREMENTS: dict[str, float] = {
@@ -25,7 +29,11 @@ MEASUREMENTS: dict[str, float] = {
     "quantization_cosine_mean": 0.995,
     "quantization_cosine_min": 0.98,
     "quantization_loss": 0.002,
+    "quantization_overlap_loss": 0.004,
+    "quantization_ndcg_loss": 0.003,
     "batch_invariance_cosine_min": 0.9999985,
+    "padding_invariance_cosine_min": 0.9999985,
+    "processor_cosine_min": 0.99995,
     "token_mismatches": 0,
     "file_mb": 23.4,
 }
@@ -37,6 +45,19 @@ class Gates:
     batch_invariance_cosine_min: float | None = None
     token_mismatches: int | None = None
     file_mb: float | None = None
+    quantization_ndcg_loss: float | None = None
+    processor_cosine_min: float | bool | None = None
+
+
+def gains(mean: float) -> Retrieval:
+    return Retrieval(Estimate(mean, mean - 0.02, mean + 0.02), Estimate(mean - 0.1, mean - 0.12, mean - 0.08))
+
+
+SHORTENED = (
+    Shortened(768, "float32", 3072, 1.0, 0.55, 0.7, 0.6),
+    Shortened(768, "int8", 768, 0.99, 0.551, 0.699, 0.5985),
+    Shortened(768, "binary", 96, 0.8, 0.5, 0.6, 0.55),
+)
 
 
 def make(gates: object = None, *, query: str = "where is my parcel?") -> Certificate:
@@ -44,11 +65,11 @@ def make(gates: object = None, *, query: str = "where is my parcel?") -> Certifi
     cosines = np.round(np.clip(dice.normal(0.8, 0.08, size=200), -1, 1), 6)
     overlaps = np.round(dice.integers(0, 11, size=200) / 10, 6)
     rungs = tuple(
-        RungReport(name, title, file, Summary(0.8, 0.7, 0.6, 0.5), student, 0.55)
+        RungReport(name, title, file, Summary(0.8, 0.7, 0.6, 0.5), student, 0.0012, 0.55, 0.66, None)
         for name, title, file, student in (
             ("student", "torch student", "student", None),
             ("onnx_fp32", "ONNX fp32", "onnx/model.onnx", Summary(1.0, 1.0, 1.0, 0.999999)),
-            ("onnx_int8", "ONNX int8", "onnx/model_qint8.onnx", Summary(0.995, 0.99, 0.985, 0.98)),
+            ("onnx_quantized", "ONNX int8", "onnx/model_qint8.onnx", Summary(0.995, 0.99, 0.985, 0.98)),
             ("fused", "fused file", "query_encoder.onnx", Summary(0.995, 0.99, 0.985, 0.98)),
         )
     )
@@ -64,7 +85,24 @@ def make(gates: object = None, *, query: str = "where is my parcel?") -> Certifi
         sizes_mb={"student": 91.5, "onnx/model.onnx": 91.0, "onnx/model_qint8.onnx": 22.9, "query_encoder.onnx": 23.4},
         rungs=rungs,
         parity=Parity(1078, 1, False, (Mismatch("x & <b>y</b>", (101, 7, 102), (101, 8, 102)),)),
-        invariance=Invariance(128, 384, 0.99987654, 0.99999, "moved most"),
+        batch_invariance=Invariance(128, 384, 0.99987654, 0.99999, "moved most"),
+        padding_invariance=Invariance(128, 128, 0.99999999, 1.0, "padded most"),
+        shortened=tuple(replace(entry, teacher_ndcg_at_10=None, fused_ndcg_at_10=None) for entry in SHORTENED),
+        collections=(
+            CollectionReport(
+                name="mine",
+                queries=43,
+                documents=5000,
+                rungs=tuple(
+                    replace(rung, retrieval=gains(mean))
+                    for rung, mean in zip(rungs, (0.6, 0.6, 0.599, 0.594), strict=True)
+                ),
+                teacher=gains(0.7),
+                symmetric=Symmetric("torch student", gains(0.5)),
+                shortened=SHORTENED,
+            ),
+            CollectionReport("unjudged", 20, 90, rungs, None, None, SHORTENED[:1]),
+        ),
         per_query=PerQuery(
             tokens=tuple(int(n) for n in dice.integers(4, 40, size=200)),
             student_cosine=tuple(cosines.tolist()),
@@ -74,6 +112,7 @@ def make(gates: object = None, *, query: str = "where is my parcel?") -> Certifi
         ),
         worst=(HardQuery(query, 0.41, 0.2, ("first", "second", "third"), ("first", "4 < 5", "sixth")),),
         verdicts=tuple(gates_verdicts(MEASUREMENTS, gates)),
+        processors=(ProcessorReport("Haswell", 64, 0.999999, 0.9999995, 60, "moved there"),),
     )
 
 
@@ -88,6 +127,20 @@ def test_a_met_gate_passes_at_its_very_limit_and_none_is_not_asked() -> None:
     assert certificate.passed and not certificate.failures
     assert [verdict.gate for verdict in certificate.verdicts] == ["cosine_mean", "token_mismatches"]
     assert certificate.verdicts[1].line == "gate token_mismatches: 0 is at most 0"
+
+
+def test_false_is_not_asked_and_what_was_not_measured_is_not_judged() -> None:
+    gates = Gates(cosine_mean=0.5, quantization_ndcg_loss=0.001, processor_cosine_min=False)
+    few = {"cosine_mean": 0.612, "processor_cosine_min": 0.1}
+    assert [verdict.gate for verdict in gates_verdicts(few, gates)] == ["cosine_mean"]
+
+
+def test_a_collections_loss_is_relative_to_the_torch_student() -> None:
+    judged, unjudged = make().collections
+    assert judged.ndcg_loss == pytest.approx(0.01)
+    assert unjudged.ndcg_loss is None
+    nothing = tuple(replace(rung, retrieval=gains(0.0)) for rung in judged.rungs)
+    assert replace(judged, rungs=nothing).ndcg_loss is None
 
 
 def test_not_a_number_never_passes() -> None:
@@ -123,7 +176,7 @@ def test_json_round_trip_keeps_everything() -> None:
     assert Certificate.from_json(text) == certificate
     assert json.loads(text)["passed"] is False
     assert json.loads(text)["per_query"]["tokens"] == list(certificate.per_query.tokens)
-    assert len(text.splitlines()) < 250  # numbers per query stand on one line
+    assert len(text.splitlines()) < 700  # numbers per query stand on one line
 
 
 def test_texts_that_look_like_lists_survive_the_round_trip() -> None:
@@ -136,8 +189,10 @@ def test_texts_that_look_like_lists_survive_the_round_trip() -> None:
     [
         ("{}", "not a certificate"),
         ("[1", "not a certificate"),
-        ('{"schema_version": 99, "passed": true}', "schema version 99, this edgeleaf reads 1"),
-        ('{"schema_version": 1, "passed": true}', "damaged certificate"),
+        ('{"schema_version": 99, "passed": true}', "schema version 99, this edgeleaf reads 2"),
+        ('{"schema_version": 2, "passed": true}', "damaged certificate"),
+        ('{"schema_version": 2, "passed": true, "parity": 3}', "damaged certificate"),
+        ('{"schema_version": 2, "passed": true, "colour": 3}', "damaged certificate"),
     ],
 )
 def test_what_is_no_certificate_is_an_error(tmp_path: Path, text: str, says: str) -> None:
@@ -196,12 +251,57 @@ def test_the_page_escapes_every_text() -> None:
         make(query=hostile),
         query_prompt=hostile,
         space={hostile: hostile, "teacher": hostile},
-        invariance=Invariance(1, 1, 0.9, 0.95, hostile),
+        batch_invariance=Invariance(1, 1, 0.9, 0.95, hostile),
+        padding_invariance=Invariance(1, 1, 0.9, 0.95, hostile),
+        collections=tuple(replace(collection, name=hostile) for collection in make().collections),
+        processors=(ProcessorReport(hostile, 1, 1.0, 1.0, 1, hostile),),
     )
     found = page(certificate)
     assert not {"script", "img"} & set(found.tags)
-    assert found.text.count(hostile) >= 5
+    assert found.text.count(hostile) >= 9
     assert "x & <b>y</b>" in found.text
+
+
+def test_the_page_shows_collections_processors_and_what_short_vectors_lose() -> None:
+    text = " ".join(page(make()).text.split())
+    for words in (
+        "Collection mine 43 queries, 5,000 documents.",
+        "teacheramong the teacher’s documents0.70000.680 – 0.7200.6000",
+        "fused fileamong documents encoded by the torch student (symmetric)0.5000",
+        "Collection unjudged 20 queries, 90 documents. Without qrels: no nDCG@10, no MRR@10.",
+        "overlap@10: the file loses no more than the teacher itself at 2 of 2 settings; "
+        "nDCG@10: the file loses no more than the teacher itself at 1 of 2 settings.",
+        "768 × int8768 bytes 0.9900lost 0.01000.5510lost −0.0010",
+        "Haswell64 0.999999",
+        "The 1 queries furthest",
+    ):
+        assert words in text, words
+    assert "On other processors" not in page(replace(make(), processors=())).text
+    here = replace(make(), processors=(ProcessorReport("native", 64, 1.0, 1.0, 64, "x"),))
+    assert f"native{here.measured_on['processor_features']}64" in page(here).text
+
+
+def test_the_table_shows_collections_and_processors() -> None:
+    from rich.console import Console
+
+    from edgeleaf.tables import certificate_table
+
+    def printed(certificate: Certificate) -> str:
+        console = Console(width=140, markup=False)
+        with console.capture() as captured:
+            console.print(certificate_table(certificate))
+        return captured.get()
+
+    certificate = make(Gates(cosine_mean=0.6))
+    certificate = replace(certificate, space={**certificate.space, "id": "some/768/abc"})
+    text = printed(certificate)
+    assert "mine, 43 queries" in text and "symmetric, documents by torch student" in text and "nDCG@10" in text
+    assert "processor Haswell: cosine to here at least 0.999999, 60 of 64 identical" in text
+    here = replace(certificate, processors=(ProcessorReport("native", 64, 1.0, 1.0, 64, "x"),))
+    features = here.measured_on["processor_features"]
+    assert f"processor native ({features}): cosine to here at least 1.000000, 64 of 64 identical" in printed(here)
+    plain = printed(replace(certificate, collections=(), processors=()))
+    assert "nDCG@10" not in plain and "processor" not in plain
 
 
 def test_the_page_fetches_nothing() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from edgeleaf.certify.invariance import batch_invariance
+from edgeleaf.certify.invariance import batch_invariance, padding_invariance
 
 TEXTS = [f"query number {n} " + "word " * (n % 7) for n in range(20)]
 
@@ -52,6 +52,36 @@ def test_every_batch_holds_a_long_stranger() -> None:
 
     batch_invariance(watch, TEXTS, alone=steady(TEXTS))
     assert min(longest) >= 400
+
+
+@pytest.mark.parametrize("window", [3, 50, 400])
+def test_padding_is_one_text_beside_one_that_fills_the_window(window: int) -> None:
+    lengths: list[list[int]] = []
+
+    def watch(texts: Sequence[str]) -> np.ndarray:
+        lengths.append([len(text.split()) for text in texts])
+        return steady(texts)
+
+    found = padding_invariance(watch, TEXTS, window=window, alone=steady(TEXTS))
+    assert (found.texts, found.placements, found.cosine_min) == (20, 20, pytest.approx(1.0, abs=1e-12))
+    assert lengths == [[len(text.split()), window] for text in TEXTS]
+
+
+def test_padding_that_leaks_is_caught_with_its_text() -> None:
+    def leaky(texts: Sequence[str]) -> np.ndarray:
+        rows = steady(texts)
+        longest = max(len(text) for text in texts)
+        rows[:, 1] += [(longest - len(text)) / 50 for text in texts]
+        return rows
+
+    found = padding_invariance(leaky, TEXTS, window=200)
+    assert found.cosine_min < 0.999
+    assert found.worst_text in TEXTS
+
+
+def test_no_texts_cannot_be_padded() -> None:
+    with pytest.raises(ValueError, match="no texts to pad"):
+        padding_invariance(steady, [], window=8)
 
 
 def test_a_batch_of_one_is_no_company() -> None:

@@ -17,7 +17,7 @@ from edgeleaf.bundle import Manifest, hash_files
 from edgeleaf.certify import Certificate
 from edgeleaf.search import Index
 
-from .conftest import tiny_texts
+from .conftest import tiny_texts, write_collection
 
 
 def edgeleaf(*arguments: object, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
@@ -154,6 +154,21 @@ def test_a_failed_gate_exits_1_and_names_it(tiny_bundle: Path, tmp_path: Path) -
     assert done.stderr.splitlines()[-1].startswith("edgeleaf: gate overlap_at_10: 0.")
     assert done.stdout.splitlines()[-1].startswith("nothing was written; -o DIR writes certificate.json")
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_check_of_collections(tiny_bundle: Path, tmp_path: Path) -> None:
+    copy, collection = shutil.copytree(tiny_bundle, tmp_path / "b"), write_collection(tmp_path / "mine")
+    manifest = json.loads((copy / "edgeleaf.json").read_text())
+    manifest["gates"]["quantization_ndcg_loss"] = -1
+    (copy / "edgeleaf.json").write_text(json.dumps(manifest))
+    done = edgeleaf("check", copy, "--collection", collection)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("edgeleaf: gate quantization_ndcg_loss: ")
+    assert "mine, 25 queries" in done.stdout
+    assert "symmetric, documents by" in done.stdout
+    done = edgeleaf("check", copy, "--collection", collection, "--collection", tmp_path / "none")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith(f"edgeleaf: {tmp_path}/none: no such folder; a collection has corpus.jsonl")
 
 
 def test_a_reader_that_goes_away_is_no_error(tiny_bundle: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from edgeleaf.errors import AxesMismatch, ExportError, NamesMismatch, ShapesMismatch, ValuesMismatch
 from edgeleaf.graph.export import export_onnx, features, validate
 from edgeleaf.graph.fuse import fuse
-from edgeleaf.graph.quantize import quantize_int8
+from edgeleaf.graph.quantize import quantize
 from edgeleaf.student import load_sentence_transformer
 
 from .conftest import make_tiny_model, tiny_texts
@@ -132,7 +132,7 @@ def test_minilm_int8_stays_close_and_ignores_its_neighbours(minilm: Path) -> Non
     assert validate(model, torch_model, TEXTS) < 1e-5
     texts = ["where is my parcel?", "capital of France", "how do I reset the password of my router", "recipe miso soup"]
     calibration = [ids.tolist() for text in [*texts, *TEXTS] for ids in features(torch_model, [text])["input_ids"]]
-    quantized = quantize_int8(model, calibration)
+    quantized = quantize(model, calibration)
     assert (quantized.fixed, quantized.running, quantized.tables) == (30, 6, 2)
     assert quantized.model.ByteSize() < 23_100_000
     session = ort.InferenceSession(quantized.model.SerializeToString(), providers=["CPUExecutionProvider"])

@@ -23,7 +23,7 @@ from edgeleaf.errors import BundleError, GateFailed, InputError, ModelError, Tex
 from edgeleaf.golden import read_golden
 from edgeleaf.student import load_sentence_transformer
 
-from .conftest import make_tiny_model, tiny_texts
+from .conftest import make_tiny_model, tiny_texts, write_collection
 
 
 def hashes(bundle: Path) -> dict[str, str]:
@@ -199,6 +199,63 @@ def test_check_keeps_the_teacher_vectors_of_a_run(tiny_bundle: Path, tmp_path: P
     assert edgeleaf.check(copy).passed
     assert sorted(path.name for path in work.iterdir()) == before
     assert "vector-cache" in before
+
+
+def test_check_with_a_collection_asks_the_teacher_once(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgeleaf.teacher import SentenceTransformerTeacher
+
+    copy, collection = copied(tiny_bundle, tmp_path / "tiny"), write_collection(tmp_path / "mine")
+    before = hashes(copy)
+    certificate = edgeleaf.check(copy, collections=[collection], output=tmp_path / "first")
+    (report,) = certificate.collections
+    assert (report.name, report.queries, report.documents) == ("mine", 25, 110)
+    assert report.rungs[0].recall_at_100 is not None and report.teacher is not None
+    # The bundle's query prompt is not its documents', so the file that puts it in cannot encode them.
+    assert report.symmetric is not None and report.symmetric.documents == "torch student"
+    assert hashes(copy) == before
+    work = pipeline.work_folder(copy)
+    assert [path.name for path in work.iterdir() if path.is_dir()] == [steps.VECTOR_CACHE]
+
+    monkeypatch.setattr(SentenceTransformerTeacher, "encode", None)  # not reached: every vector is there
+    assert not edgeleaf.check(copy).collections
+    assert edgeleaf.check(copy, collections=[collection], output=tmp_path / "second") == certificate
+    for name in ("certificate.json", "certificate.html"):
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+
+
+def test_check_refuses_a_collection_before_the_long_work(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "teacher_of", None)  # not reached
+    copy, collection = copied(tiny_bundle, tmp_path / "tiny"), write_collection(tmp_path / "mine")
+    (collection / "qrels" / "test.tsv").write_text("q1 d1 1\n")
+    for folder, message in ((collection, "test.tsv, line 1: needed query-id"), (tmp_path / "none", "no such folder")):
+        with pytest.raises(TextsError, match=message):
+            edgeleaf.check(copy, collections=[folder])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "tiny"]
+
+
+def test_check_refuses_a_gate_that_it_does_not_know(tiny_bundle: Path, tmp_path: Path) -> None:
+    copy = copied(tiny_bundle, tmp_path / "tiny")
+    manifest = json.loads((copy / "edgeleaf.json").read_text())
+    manifest["gates"]["colour"] = 3
+    (copy / "edgeleaf.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match="gates that this edgeleaf does not know: colour; known: cosine_mean, "):
+        edgeleaf.check(copy)
+
+
+def test_a_bundle_is_judged_by_what_its_preset_may_cost(tiny_bundle: Path) -> None:
+    gates = Manifest.read(tiny_bundle).gates
+    assert (gates["cosine_mean"], gates["cosine_p01"]) == (0.3, None)
+    assert (gates["quantization_cosine_mean"], gates["padding_invariance_cosine_min"]) == (0.998, 0.999999)
+    verdicts = json.loads((tiny_bundle / "certificate.json").read_text())["verdicts"]
+    judged = {verdict["gate"] for verdict in verdicts}
+    assert judged == {name for name, limit in gates.items() if limit is not None} - {
+        "quantization_ndcg_loss",
+        "processor_cosine_min",
+    }
 
 
 def test_check_says_what_is_wrong_with_its_texts_before_the_long_work(

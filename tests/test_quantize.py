@@ -17,7 +17,7 @@ from edgeleaf.errors import ExportError
 from edgeleaf.graph.builder import GraphBuilder
 from edgeleaf.graph.calibration import Moments
 from edgeleaf.graph.export import export_onnx, features
-from edgeleaf.graph.quantize import quantize_int8
+from edgeleaf.graph.quantize import quantize
 from edgeleaf.student import load_sentence_transformer
 
 from .conftest import make_tiny_model, tiny_texts
@@ -49,7 +49,7 @@ def token_ids(torch_model: Any, texts: list[str]) -> list[list[int]]:
 def tiny(tiny_teacher: Path) -> tuple[onnx.ModelProto, onnx.ModelProto, Any]:
     """A tiny BERT in float32, in int8, and in torch."""
     torch_model, model = load_sentence_transformer(tiny_teacher), export_onnx(tiny_teacher)
-    return model, quantize_int8(model, token_ids(torch_model, TEXTS[:200])).model, torch_model
+    return model, quantize(model, token_ids(torch_model, TEXTS[:200])).model, torch_model
 
 
 def test_close_to_float(tiny: tuple[onnx.ModelProto, onnx.ModelProto, Any]) -> None:
@@ -72,7 +72,7 @@ def test_a_text_does_not_feel_its_neighbours_or_its_padding(
 
 def test_every_weight_is_quantised(tiny_teacher: Path, tiny: tuple[onnx.ModelProto, onnx.ModelProto, Any]) -> None:
     model, _, torch_model = tiny
-    quantized = quantize_int8(model, token_ids(torch_model, TEXTS[:50]))
+    quantized = quantize(model, token_ids(torch_model, TEXTS[:50]))
     assert (quantized.fixed, quantized.running, quantized.tables) == (2 * 5 + 1, 2, 2)
     floats = [t for t in quantized.model.graph.initializer if t.data_type == TensorProto.FLOAT]
     assert all(np.prod(t.dims) < 1024 for t in floats)
@@ -134,7 +134,7 @@ def test_other_bert_like_encoders(architecture: str, tiny_student: Path, tmp_pat
     SentenceTransformer(modules=modules, device="cpu").save(str(tmp_path / "model"), create_model_card=False)
     torch_model = load_sentence_transformer(tmp_path / "model")
     model = export_onnx(tmp_path / "model")
-    quantized = quantize_int8(model, token_ids(torch_model, TEXTS[:200]))
+    quantized = quantize(model, token_ids(torch_model, TEXTS[:200]))
     assert quantized.fixed + quantized.running == 2 * 6
     texts = TEXTS[200:216]
     together, expected = (encode(m, torch_model, texts) for m in (quantized.model, model))
@@ -146,7 +146,7 @@ def test_other_bert_like_encoders(architecture: str, tiny_student: Path, tmp_pat
 def test_cls_pooling(tmp_path: Path) -> None:
     folder = make_tiny_model(tmp_path / "cls", seed=3, hidden=32, pooling="cls", dense=16)
     torch_model, model = load_sentence_transformer(folder), export_onnx(folder)
-    quantized = quantize_int8(model, token_ids(torch_model, TEXTS[:100])).model
+    quantized = quantize(model, token_ids(torch_model, TEXTS[:100])).model
     texts = TEXTS[200:210]
     assert np.sum(encode(quantized, torch_model, texts) * torch_model.encode(texts), axis=1).min() > 0.98
 
@@ -154,7 +154,7 @@ def test_cls_pooling(tmp_path: Path) -> None:
 def test_the_same_texts_give_the_same_bytes(tiny: tuple[onnx.ModelProto, onnx.ModelProto, Any]) -> None:
     model, _, torch_model = tiny
     before = model.SerializeToString(deterministic=True)
-    first, again = (quantize_int8(model, token_ids(torch_model, TEXTS[:30])).model for _ in range(2))
+    first, again = (quantize(model, token_ids(torch_model, TEXTS[:30])).model for _ in range(2))
     assert first.SerializeToString(deterministic=True) == again.SerializeToString(deterministic=True)
     assert model.SerializeToString(deterministic=True) == before
 
@@ -178,6 +178,6 @@ def test_nothing_to_quantise(tiny: tuple[onnx.ModelProto, onnx.ModelProto, Any])
     ids = g.input("input_ids", TensorProto.INT64, ["batch", "sequence"])
     g.output(g.Cast(ids, to=TensorProto.FLOAT), "y", TensorProto.FLOAT, ["batch", "sequence"])
     with pytest.raises(ExportError, match="no MatMul with a weight matrix"):
-        quantize_int8(g.model(), [[1, 2]])
+        quantize(g.model(), [[1, 2]])
     with pytest.raises(ExportError, match="no texts to calibrate"):
-        quantize_int8(tiny[0], [])
+        quantize(tiny[0], [])

@@ -42,7 +42,30 @@ def test_sources_and_defaults(tmp_path: Path) -> None:
     found = read(tmp_path, GOOD + '[[texts.sources]]\nfiles = ["a.txt"]\nkind = "query"\nweight = 0.5\ncolumn = 0\n')
     assert found.texts.sources == (MachineSource(), FilesSource(("a.txt",), "query", column=0, weight=0.5))
     assert found.objective.batch_size == 32
-    assert found.gates.file_mb == 24.0
+    assert found.gates == recipe.Gates()
+    assert found.gates.file_mb is None
+
+
+def test_a_preset_fills_the_gates_that_a_recipe_leaves_out(tmp_path: Path) -> None:
+    text = GOOD + "[gates]\nquantization_loss = 0.2\nfile_mb = false\ntoken_mismatches = 3\n"
+    given = read(tmp_path, text).gates
+    filled = recipe.gates_for("int8", given)
+    assert (filled.quantization_loss, filled.file_mb, filled.token_mismatches) == (0.2, False, 3)
+    assert (filled.quantization_cosine_mean, filled.quantization_overlap_loss) == (0.998, 0.01)
+    assert filled.cosine_mean is None
+    assert recipe.gates_for("int8", filled) == filled
+
+
+def test_what_quantisation_may_cost_is_the_presets() -> None:
+    nothing = recipe.Gates()
+    assert set(recipe.PRESET_GATES) == {"int8", "int4", "fp16", "fp32"}
+    sizes = {preset: recipe.gates_for(preset, nothing).file_mb for preset in recipe.PRESET_GATES}
+    assert sizes == {"int8": 24.0, "int4": 14.5, "fp16": None, "fp32": None}
+    assert recipe.gates_for("int4", nothing).quantization_cosine_min is None
+    assert recipe.gates_for("fp16", nothing).quantization_ndcg_loss == 0.002
+    assert all(recipe.gates_for(preset, nothing).token_mismatches == 0 for preset in recipe.PRESET_GATES)
+    with pytest.raises(RecipeError, match='preset is "int2"; allowed: "int8", "int4", "fp16", "fp32"'):
+        recipe.gates_for("int2", nothing)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +98,7 @@ def test_sources_and_defaults(tmp_path: Path) -> None:
             "benchmark.lengths start at 64 tokens; student.max_length is 16",
         ),
         (("[student]", "[benchmark]\nthreads = [0]\n[student]"), "benchmark.threads[0] is 0; allowed: 1 to"),
+        (("[student]", "[gates]\nfile_mb = true\n[student]"), "gates.file_mb is true; a number is needed"),
         (("[student]", '[gates]\ncosine_mean = "high"\n[student]'), 'gates.cosine_mean is "high"; a number is needed'),
     ],
 )

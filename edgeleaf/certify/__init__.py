@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +15,28 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeleaf import bundle as layout
-from edgeleaf.certify.alignment import cosine_rows, nearest, overlap, summary
+from edgeleaf.certify.aligned import Aligned, collection_report
+from edgeleaf.certify.alignment import DIGITS
 from edgeleaf.certify.certificate import (
-    DIGITS,
     Certificate,
+    CollectionReport,
     HardQuery,
     PerQuery,
     RungReport,
     Verdict,
     gates_verdicts,
     rounded,
-    rounded_summary,
 )
-from edgeleaf.certify.invariance import Invariance, batch_invariance
-from edgeleaf.certify.ladder import FUSED, RUNGS, STUDENT, climb, fused_encode
+from edgeleaf.certify.invariance import Invariance, batch_invariance, padding_invariance
+from edgeleaf.certify.ladder import FUSED, STUDENT, FloatRows, climb, document_vectors, fused_encode
 from edgeleaf.certify.parity import added_token_texts, fused_token_ids, reference_token_ids, token_parity
+from edgeleaf.certify.processors import ProcessorReport
+from edgeleaf.certify.shortened import shortened
+from edgeleaf.collection import EncodedCollection
 from edgeleaf.errors import TextsError
 
 K = 10
-WORST = 10
+WORST = 20
 TOP = 3
 INVARIANCE_TEXTS = 128
 INVARIANCE_DIGITS = 8
@@ -49,11 +53,14 @@ def certify(
     gates: object,
     query_prompt: str,
     space: Mapping[str, str | int | bool | None],
+    document_prompt: str = "",
+    collections: Sequence[EncodedCollection] = (),
+    processors: Sequence[ProcessorReport] = (),
     texts: str = "held-out texts",
     threads: int = 2,
     code_points: bool = False,
 ) -> Certificate:
-    """Measure a bundle against its teacher: the ladder, rankings, token parity, batch invariance, sizes.
+    """Measure a bundle against its teacher: the ladder, rankings, token parity, invariances, short vectors, sizes.
 
     Args:
         bundle: the folder, with ``query_encoder.onnx``, ``onnx/`` and ``student/``; nothing is written there.
@@ -61,15 +68,18 @@ def certify(
         teacher_queries: the teacher's vectors of them, float [len(queries), dim].
         documents: texts, shown beside the worst queries.
         teacher_documents: the teacher's vectors of them, float [len(documents), dim]; may be float16 and memory-mapped.
-        gates: limits by name, see ``edgeleaf.recipe.Gates``; ``None`` is not asked.
+        gates: limits by name, see ``edgeleaf.recipe.Gates``; ``None`` and ``False`` are not asked.
         query_prompt: what the fused file puts before a query, and what the other rungs are given.
         space: the teacher's vector space, shown as it comes.
+        document_prompt: what the student puts before a document.
+        collections: further queries and documents with the teacher's vectors, and qrels where there are some.
+        processors: the file's runs on other processors, passed through and judged.
         texts: where queries and documents come from, shown as it is.
         threads: processor threads; does not appear in the certificate.
         code_points: also compare the token ids of every Unicode code point (half a minute).
 
     Returns:
-        The certificate, figures rounded to 6 digits (batch invariance to 8); verdicts are about rounded figures.
+        The certificate, figures rounded to 6 digits (invariances to 8); verdicts are about rounded figures.
 
     Raises:
         TextsError: too few queries or documents, or vectors that do not belong to them.
@@ -77,26 +87,24 @@ def certify(
         ExportError: a rung gives numbers that are not finite, or of another width than the teacher.
     """
     _check_inputs(queries, teacher_queries, documents, teacher_documents)
-    ladder = climb(bundle, queries, query_prompt=query_prompt, threads=threads)
+    every = [*queries, *(query for part in collections for query in part.collection.queries)]
+    ladder = climb(bundle, every, query_prompt=query_prompt, threads=threads)
     width = ladder.vectors[FUSED].shape[1]
     if width != teacher_queries.shape[1]:
         raise TextsError(f"{bundle} gives {width} numbers, the teacher's vectors have {teacher_queries.shape[1]}")
 
-    teacher_ranking = nearest(teacher_queries, teacher_documents, K)
-    rankings = {name: nearest(rows, teacher_documents, K) for name, rows in ladder.vectors.items()}
-    overlaps = {name: overlap(ranking, teacher_ranking) for name, ranking in rankings.items()}
-    cosines = {name: cosine_rows(rows, teacher_queries) for name, rows in ladder.vectors.items()}
-    to_student = {name: cosine_rows(rows, ladder.vectors[STUDENT]) for name, rows in ladder.vectors.items()}
-    rungs = tuple(
-        RungReport(
-            name=name,
-            title=title,
-            file=place,
-            teacher_cosine=rounded_summary(summary(cosines[name])),
-            student_cosine=None if name == STUDENT else rounded_summary(summary(to_student[name])),
-            overlap_at_10=round(float(overlaps[name].mean()), DIGITS),
+    parts = _parts(ladder.vectors, [len(queries), *(len(part.collection.queries) for part in collections)])
+    held_out = Aligned(ladder.rungs, parts[0], teacher_queries, teacher_documents)
+    rungs = held_out.reports()
+    reports = tuple(
+        collection_report(
+            part,
+            Aligned(ladder.rungs, vectors, part.teacher_queries, part.teacher_documents, part.collection),
+            encode_documents=lambda texts: document_vectors(
+                bundle, texts, query_prompt=query_prompt, document_prompt=document_prompt, threads=threads
+            ),
         )
-        for name, place, title in RUNGS
+        for part, vectors in zip(collections, parts[1:], strict=True)
     )
 
     file = bundle / layout.QUERY_ENCODER
@@ -107,44 +115,32 @@ def certify(
         code_points=code_points,
     )
     chosen = sorted(random.Random(0).sample(range(len(queries)), min(INVARIANCE_TEXTS, len(queries))))
-    measured = batch_invariance(
-        fused_encode(file, threads=threads), [queries[i] for i in chosen], alone=ladder.vectors[FUSED][chosen]
-    )
-    invariance = Invariance(
-        texts=measured.texts,
-        placements=measured.placements,
-        cosine_min=round(measured.cosine_min, INVARIANCE_DIGITS),
-        cosine_mean=round(measured.cosine_mean, INVARIANCE_DIGITS),
-        worst_text=measured.worst_text,
-    )
-    sizes_mb = {place: _mb(bundle / place) for _, place, _ in RUNGS}
+    encode, tried = fused_encode(file, threads=threads), [queries[i] for i in chosen]
+    alone = parts[0][FUSED][chosen]
+    in_batch = _rounded(batch_invariance(encode, tried, alone=alone))
+    padded = _rounded(padding_invariance(encode, tried, window=ladder.max_length, alone=alone))
+    sizes_mb = {rung.place: _mb(bundle / rung.place) for rung in ladder.rungs}
 
-    def top(ranking: npt.NDArray[np.int64]) -> tuple[str, ...]:
-        return tuple(_shortened(documents[row]) for row in ranking[:TOP])
-
-    worst = tuple(
-        HardQuery(
-            query=queries[i],
-            cosine=round(float(cosines[FUSED][i]), DIGITS),
-            overlap_at_10=round(float(overlaps[FUSED][i]), DIGITS),
-            teacher_top=top(teacher_ranking[i]),
-            fused_top=top(rankings[FUSED][i]),
-        )
-        for i in np.argsort(cosines[FUSED], kind="stable")[:WORST]
-    )
     student, fused = rungs[0], rungs[-1]
     quantization = fused.student_cosine or fused.teacher_cosine
-    measurements = {
+    ndcg_losses = [loss for report in reports if (loss := report.ndcg_loss) is not None]
+    measurements: dict[str, float] = {
         "cosine_mean": fused.teacher_cosine.mean,
         "cosine_p01": fused.teacher_cosine.p01,
         "overlap_at_10": fused.overlap_at_10,
         "quantization_cosine_mean": quantization.mean,
         "quantization_cosine_min": quantization.min,
         "quantization_loss": round(student.teacher_cosine.mean - fused.teacher_cosine.mean, DIGITS),
-        "batch_invariance_cosine_min": invariance.cosine_min,
+        "quantization_overlap_loss": round(student.overlap_at_10 - fused.overlap_at_10, DIGITS),
+        "batch_invariance_cosine_min": in_batch.cosine_min,
+        "padding_invariance_cosine_min": padded.cosine_min,
         "token_mismatches": parity.mismatches,
         "file_mb": sizes_mb[layout.QUERY_ENCODER],
     }
+    if ndcg_losses:
+        measurements["quantization_ndcg_loss"] = round(float(np.mean(ndcg_losses)), DIGITS)
+    if processors:
+        measurements["processor_cosine_min"] = min(report.cosine_min for report in processors)
     return Certificate(
         space=dict(space),
         query_prompt=query_prompt,
@@ -157,16 +153,53 @@ def certify(
         sizes_mb=sizes_mb,
         rungs=rungs,
         parity=parity,
-        invariance=invariance,
+        batch_invariance=in_batch,
+        padding_invariance=padded,
+        shortened=shortened(teacher_queries, parts[0][FUSED], teacher_documents),
+        collections=reports,
         per_query=PerQuery(
-            tokens=tuple(ladder.tokens),
-            student_cosine=rounded(cosines[STUDENT].tolist()),
-            fused_cosine=rounded(cosines[FUSED].tolist()),
-            student_overlap_at_10=rounded(overlaps[STUDENT].tolist()),
-            fused_overlap_at_10=rounded(overlaps[FUSED].tolist()),
+            tokens=tuple(ladder.tokens[: len(queries)]),
+            student_cosine=rounded(held_out.cosines[STUDENT].tolist()),
+            fused_cosine=rounded(held_out.cosines[FUSED].tolist()),
+            student_overlap_at_10=rounded(held_out.overlaps[STUDENT].tolist()),
+            fused_overlap_at_10=rounded(held_out.overlaps[FUSED].tolist()),
         ),
-        worst=worst,
+        worst=_worst(held_out, queries, documents),
         verdicts=tuple(gates_verdicts(measurements, gates)),
+        processors=tuple(processors),
+    )
+
+
+def _parts(vectors: Mapping[str, FloatRows], counts: Sequence[int]) -> list[dict[str, FloatRows]]:
+    """Cut every rung's rows into runs of ``counts`` rows."""
+    ends = np.cumsum(counts)[:-1]
+    cut = {name: np.split(rows, ends) for name, rows in vectors.items()}
+    return [{name: rows[part] for name, rows in cut.items()} for part in range(len(counts))]
+
+
+def _worst(held_out: Aligned, queries: Sequence[str], documents: Sequence[str]) -> tuple[HardQuery, ...]:
+    """Return the queries whose fused vector is furthest from the teacher's, worst first."""
+
+    def top(ranking: npt.NDArray[np.int64]) -> tuple[str, ...]:
+        return tuple(_shortened(documents[row]) for row in ranking[:TOP])
+
+    return tuple(
+        HardQuery(
+            query=queries[i],
+            cosine=round(float(held_out.cosines[FUSED][i]), DIGITS),
+            overlap_at_10=round(float(held_out.overlaps[FUSED][i]), DIGITS),
+            teacher_top=top(held_out.teacher_ranking[i]),
+            fused_top=top(held_out.rankings[FUSED][i]),
+        )
+        for i in np.argsort(held_out.cosines[FUSED], kind="stable")[:WORST]
+    )
+
+
+def _rounded(measured: Invariance) -> Invariance:
+    return replace(
+        measured,
+        cosine_min=round(measured.cosine_min, INVARIANCE_DIGITS),
+        cosine_mean=round(measured.cosine_mean, INVARIANCE_DIGITS),
     )
 
 
@@ -229,9 +262,11 @@ def _shortened(text: str) -> str:
 
 __all__ = [
     "Certificate",
+    "CollectionReport",
     "HardQuery",
     "Invariance",
     "PerQuery",
+    "ProcessorReport",
     "RungReport",
     "Verdict",
     "certify",

@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 Vectors = npt.NDArray[np.floating[Any]]
 
+DIGITS = 6
+"""Figures of a certificate are rounded to this."""
 DOCUMENTS_A_CHUNK = 8192
 SCORE_DIGITS = 6
 """Scores are rounded to this before ranking, so that equal documents tie whatever the matrix product's last bit is."""

@@ -5,67 +5,92 @@ A plain record that goes to JSON and back. No timestamps, timings or paths: the 
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import types
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from edgeleaf.bundle import json_text
-from edgeleaf.certify.alignment import Summary
+from edgeleaf.certify.alignment import DIGITS, Summary
 from edgeleaf.certify.invariance import Invariance
-from edgeleaf.certify.parity import Mismatch, Parity
+from edgeleaf.certify.parity import Parity
+from edgeleaf.certify.processors import ProcessorReport
+from edgeleaf.certify.retrieval import Retrieval
+from edgeleaf.certify.shortened import Shortened
+from edgeleaf.certify.verdicts import GATES, Verdict, gates_verdicts
 from edgeleaf.errors import BundleError
 
-SCHEMA_VERSION = 1
-DIGITS = 6
-
-AT_LEAST, AT_MOST = "at least", "at most"
-
-GATES: tuple[tuple[str, str, str], ...] = (
-    ("cosine_mean", AT_LEAST, "mean cosine to the teacher"),
-    ("cosine_p01", AT_LEAST, "1st percentile of the cosine to the teacher"),
-    ("overlap_at_10", AT_LEAST, "share of the teacher's ten nearest documents found"),
-    ("quantization_cosine_mean", AT_LEAST, "mean cosine to the torch student"),
-    ("quantization_cosine_min", AT_LEAST, "lowest cosine to the torch student"),
-    ("quantization_loss", AT_MOST, "mean cosine to the teacher lost since the torch student"),
-    ("batch_invariance_cosine_min", AT_LEAST, "lowest cosine of a text alone to itself in a batch"),
-    ("token_mismatches", AT_MOST, "texts whose token ids differ from the reference tokenizer's"),
-    ("file_mb", AT_MOST, "size of query_encoder.onnx in 10^6 bytes"),
-)
-"""Name as in a recipe's [gates], direction, meaning. All are about the fused file."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """One gate's outcome; ``bound`` is "at least" or "at most"."""
-
-    gate: str
-    meaning: str
-    value: float
-    bound: str
-    limit: float
-    ok: bool
-
-    @property
-    def line(self) -> str:
-        """The outcome in one line, with as many digits as tell value and limit apart."""
-        value, limit = apart(self.value, self.limit)
-        if self.ok:
-            return f"gate {self.gate}: {value} is {self.bound} {limit}"
-        return f"gate {self.gate}: {value} is {'below' if self.bound == AT_LEAST else 'above'} {limit}"
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
 class RungReport:
-    """One rung of the ladder: cosine to the teacher, to the torch student (none for itself), overlap@10 (mean)."""
+    """One rung of the ladder, measured on one set of queries and documents.
+
+    Args:
+        name, title, file: ``fused``, "fused file", its place in the bundle.
+        teacher_cosine, student_cosine: of its vectors to the teacher's, to the torch student's (none for itself).
+        step_loss: mean cosine to the teacher lost since the rung above, which for the first is the teacher itself.
+        overlap_at_10: share of the teacher's first ten documents that it finds, mean over queries.
+        recall_at_100: share of the teacher's first 100 among its own; none where there are not more documents.
+        retrieval: against qrels, with the teacher's documents; none where there are none.
+    """
 
     name: str
     title: str
     file: str
     teacher_cosine: Summary
     student_cosine: Summary | None
+    step_loss: float
     overlap_at_10: float
+    recall_at_100: float | None
+    retrieval: Retrieval | None
+
+
+@dataclass(frozen=True)
+class Symmetric:
+    """The fused file's queries among documents of the student, without the teacher.
+
+    Args:
+        documents: what encoded them: ``fused file`` or ``torch student``.
+        retrieval: against qrels.
+    """
+
+    documents: str
+    retrieval: Retrieval
+
+
+@dataclass(frozen=True)
+class CollectionReport:
+    """What was measured on one collection.
+
+    Args:
+        name: of its folder.
+        queries, documents: how many.
+        rungs: the ladder, torch student first, fused file last.
+        teacher: the teacher's own retrieval; none without qrels, as ``symmetric``.
+        shortened: cut and quantised vectors.
+    """
+
+    name: str
+    queries: int
+    documents: int
+    rungs: tuple[RungReport, ...]
+    teacher: Retrieval | None
+    symmetric: Symmetric | None
+    shortened: tuple[Shortened, ...]
+
+    @property
+    def ndcg_loss(self) -> float | None:
+        """Share of the torch student's nDCG@10 that the fused file loses; none without qrels, or where it has none."""
+        student, fused = (self.rungs[place].retrieval for place in (0, -1))
+        if student is None or fused is None or student.ndcg_at_10.mean <= 0:
+            return None
+        return 1 - fused.ndcg_at_10.mean / student.ndcg_at_10.mean
 
 
 @dataclass(frozen=True)
@@ -105,9 +130,12 @@ class Certificate:
         sizes_mb: 10^6 bytes of each rung, by its place in the bundle.
         rungs: the ladder, torch student first, fused file last.
         parity: token parity of the fused file.
-        invariance: batch invariance of the fused file.
+        batch_invariance, padding_invariance: of the fused file.
+        shortened: cut and quantised vectors of the held-out texts.
+        collections: the same figures for collections that were given.
+        processors: the fused file on other processors, where it was run there.
         per_query: figures of single queries.
-        worst: the ten queries furthest from the teacher, worst first.
+        worst: the twenty queries furthest from the teacher, worst first.
         verdicts: one per gate that was asked.
     """
 
@@ -122,10 +150,14 @@ class Certificate:
     sizes_mb: Mapping[str, float]
     rungs: tuple[RungReport, ...]
     parity: Parity
-    invariance: Invariance
+    batch_invariance: Invariance
+    padding_invariance: Invariance
+    shortened: tuple[Shortened, ...]
+    collections: tuple[CollectionReport, ...]
     per_query: PerQuery
     worst: tuple[HardQuery, ...]
     verdicts: tuple[Verdict, ...]
+    processors: tuple[ProcessorReport, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
     @property
@@ -139,7 +171,7 @@ class Certificate:
         return [verdict.line for verdict in self.verdicts if not verdict.ok]
 
     def rung(self, name: str) -> RungReport:
-        """Return the rung called ``student``, ``onnx_fp32``, ``onnx_int8`` or ``fused``.
+        """Return the rung called ``student``, ``onnx_fp32``, ``onnx_quantized`` (not for fp32) or ``fused``.
 
         Raises:
             KeyError: no such rung.
@@ -171,7 +203,7 @@ class Certificate:
                 f"certificate of schema version {version}, this edgeleaf reads {SCHEMA_VERSION}; check the bundle again"
             )
         try:
-            return _certificate(record)
+            return typing.cast(Certificate, _read(Certificate, record))
         except (KeyError, TypeError) as error:
             raise BundleError(f"damaged certificate ({error}); write one with: edgeleaf check BUNDLE -o DIR") from None
 
@@ -188,43 +220,6 @@ class Certificate:
             raise BundleError(f"{file}: {error}") from None
 
 
-def gates_verdicts(measurements: Mapping[str, float], gates: object) -> list[Verdict]:
-    """Judge measurements by gates.
-
-    Args:
-        measurements: a number for every name in :data:`GATES`.
-        gates: an object with those names as attributes, such as ``edgeleaf.recipe.Gates``; ``None`` is not asked.
-
-    Returns:
-        One verdict per gate that is asked, in the order of :data:`GATES`. Not-a-number fails.
-    """
-    verdicts = []
-    for name, bound, meaning in GATES:
-        limit = getattr(gates, name, None)
-        if limit is None:
-            continue
-        value = measurements[name]
-        ok = value >= limit if bound == AT_LEAST else value <= limit
-        verdicts.append(Verdict(gate=name, meaning=meaning, value=value, bound=bound, limit=limit, ok=bool(ok)))
-    return verdicts
-
-
-def apart(value: float, limit: float) -> tuple[str, str]:
-    """Write two numbers with the same digits: three, or as many as tell them apart and the first from 1.
-
-    Two whole numbers (``int``) are written without decimals.
-    """
-    if isinstance(value, int) and isinstance(limit, int):
-        return str(value), str(limit)
-    for digits in range(3, 9):
-        pair = f"{value:.{digits}f}", f"{limit:.{digits}f}"
-        told_apart = (pair[0] != pair[1]) == (value != limit)
-        not_quite_one = value != 1 and float(pair[0]) == 1
-        if told_apart and not not_quite_one and abs(float(pair[1]) - limit) < 1e-9:
-            return pair
-    return f"{value:.9g}", f"{limit:.9g}"
-
-
 def rounded_summary(cosines: Summary) -> Summary:
     """Round a summary to the digits of a certificate."""
     return Summary(**{name: round(value, DIGITS) for name, value in asdict(cosines).items()})
@@ -235,25 +230,31 @@ def rounded(values: Sequence[float]) -> tuple[float, ...]:
     return tuple(round(float(value), DIGITS) for value in values)
 
 
-def _certificate(record: dict[str, Any]) -> Certificate:
-    def rung(entry: dict[str, Any]) -> RungReport:
-        student = entry.pop("student_cosine")
-        return RungReport(
-            **{**entry, "teacher_cosine": Summary(**entry["teacher_cosine"])},
-            student_cosine=None if student is None else Summary(**student),
-        )
+def _read(hint: Any, value: Any) -> Any:
+    """Make what a field's type hint says of plain JSON: dataclasses, tuples, numbers, texts."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType:
+        return None if value is None else _read(arguments[0], value)
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, dict):
+            raise TypeError(f"{value!r} is no table")
+        hints = typing.get_type_hints(hint)
+        return hint(**{key: _read(hints[key], part) for key, part in value.items()})  # type: ignore[operator]
+    if origin is tuple:
+        return tuple(_read(arguments[0], part) for part in value)
+    return value
 
-    def tuples(entry: dict[str, Any]) -> dict[str, Any]:
-        return {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
 
-    parity = record.pop("parity")
-    examples = tuple(Mismatch(**tuples(entry)) for entry in parity.pop("examples"))
-    return Certificate(
-        rungs=tuple(rung(entry) for entry in record.pop("rungs")),
-        parity=Parity(**parity, examples=examples),
-        invariance=Invariance(**record.pop("invariance")),
-        per_query=PerQuery(**tuples(record.pop("per_query"))),
-        worst=tuple(HardQuery(**tuples(entry)) for entry in record.pop("worst")),
-        verdicts=tuple(Verdict(**entry) for entry in record.pop("verdicts")),
-        **record,
-    )
+__all__ = [
+    "GATES",
+    "Certificate",
+    "CollectionReport",
+    "HardQuery",
+    "PerQuery",
+    "RungReport",
+    "Symmetric",
+    "Verdict",
+    "gates_verdicts",
+    "rounded",
+    "rounded_summary",
+]

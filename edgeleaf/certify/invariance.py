@@ -24,7 +24,7 @@ LONG_WORDS = 400
 
 @dataclass(frozen=True)
 class Invariance:
-    """Cosine of texts alone to themselves in batches.
+    """Cosine of texts alone to themselves in company.
 
     Args:
         texts: how many were tried.
@@ -50,8 +50,9 @@ def batch_invariance(
 ) -> Invariance:
     """Compare each text's vector alone with its vectors in batches of mixed lengths.
 
-    For every size, the texts are shuffled and cut into batches; each batch gets one long stranger at a random place,
-    so that every text is also padded to the encoder's whole window.
+    For every size, the texts are shuffled and cut into batches; each batch gets one long stranger at a random place, so
+    that every text is in the company most unlike it. So padding that leaks shows here too; :func:`padding_invariance`
+    tells it apart.
 
     Args:
         encode: texts to vectors [n, dim], one batch a call.
@@ -66,27 +67,61 @@ def batch_invariance(
     if not texts or min(batch_sizes) < 2:
         raise ValueError(f"{len(texts)} texts in batches of {tuple(batch_sizes)}: texts and sizes from 2 are needed")
     if alone is None:
-        alone = np.concatenate([np.asarray(encode([text])) for text in texts])
-    stranger = _long_text(texts)
+        alone = _alone(encode, texts)
     dice = random.Random(seed)
+    every, stranger = [*texts, _filling(texts, LONG_WORDS)], len(texts)
+    batches = []
+    for size in batch_sizes:
+        order = list(range(len(texts)))
+        dice.shuffle(order)
+        for start in range(0, len(order), size - 1):
+            batch = order[start : start + size - 1]
+            batch.insert(dice.randrange(len(batch) + 1), stranger)
+            batches.append(batch)
+    return _compared("check: batch invariance", encode, every, alone, batches)
+
+
+def padding_invariance(
+    encode: Encode, texts: Sequence[str], *, window: int, alone: Vectors | None = None
+) -> Invariance:
+    """Compare each text's vector alone with its vector beside one text that fills the window, padded to its length.
+
+    Args:
+        encode: texts to vectors [n, dim], one batch a call.
+        texts: the texts to try.
+        window: the encoder's, in tokens.
+        alone: their vectors [n, dim], one text a call; encoded here where not given.
+
+    Raises:
+        ValueError: no texts.
+    """
+    if not texts:
+        raise ValueError("no texts to pad")
+    if alone is None:
+        alone = _alone(encode, texts)
+    every = [*texts, _filling(texts, window)]
+    return _compared(
+        "check: padding invariance", encode, every, alone, [[row, len(texts)] for row in range(len(texts))]
+    )
+
+
+def _compared(
+    title: str, encode: Encode, texts: Sequence[str], alone: Vectors, batches: Sequence[Sequence[int]]
+) -> Invariance:
+    """Encode batches of row numbers, and compare every row that ``alone`` has."""
     cosines: list[float] = []
     rows: list[int] = []
-    with progress.bar("check: batch invariance", len(texts) * len(batch_sizes)) as advance:
-        for size in batch_sizes:
-            order = list(range(len(texts)))
-            dice.shuffle(order)
-            for start in range(0, len(order), size - 1):
-                members = order[start : start + size - 1]
-                place = dice.randrange(len(members) + 1)
-                batch = [texts[row] for row in members]
-                batch.insert(place, stranger)
-                vectors = np.delete(np.asarray(encode(batch)), place, axis=0)
-                cosines += cosine_rows(vectors, alone[members]).tolist()
-                rows += members
-                advance(len(members))
+    with progress.bar(title, sum(map(len, batches))) as advance:
+        for batch in batches:
+            vectors = np.asarray(encode([texts[row] for row in batch]))
+            places = [place for place, row in enumerate(batch) if row < len(alone)]
+            members = [batch[place] for place in places]
+            cosines += cosine_rows(vectors[places], alone[members]).tolist()
+            rows += members
+            advance(len(batch))
     worst = int(np.argmin(cosines))
     return Invariance(
-        texts=len(texts),
+        texts=len(alone),
         placements=len(cosines),
         cosine_min=cosines[worst],
         cosine_mean=float(np.mean(cosines)),
@@ -94,10 +129,11 @@ def batch_invariance(
     )
 
 
-def _long_text(texts: Sequence[str]) -> str:
-    words: list[str] = []
-    for text in texts:
-        words += text.split()
-        if len(words) >= LONG_WORDS:
-            break
-    return " ".join((words or ["long"]) * (LONG_WORDS // max(len(words), 1) + 1))
+def _alone(encode: Encode, texts: Sequence[str]) -> Vectors:
+    return np.concatenate([np.asarray(encode([text])) for text in texts])
+
+
+def _filling(texts: Sequence[str], window: int) -> str:
+    """Return words of the texts, as many as the window has tokens: a word has one or more."""
+    words = " ".join(texts).split() or ["long"]
+    return " ".join((words * (window // len(words) + 1))[:window])

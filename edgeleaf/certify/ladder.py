@@ -1,7 +1,7 @@
-"""The four rungs from the trained student to the file that ships, each asked for the same queries' vectors.
+"""The rungs from the trained student to the file that ships, each asked for the same queries' vectors.
 
-torch student → ONNX fp32 → ONNX int8 → fused. A loss shows at the rung that causes it. The ONNX rungs take one query
-at a time, as a device meets them.
+torch student → ONNX fp32 → ONNX quantised (not for fp32) → fused. A loss shows at the rung that causes it. The ONNX
+rungs take one query at a time, as a device meets them.
 """
 
 from __future__ import annotations
@@ -16,19 +16,34 @@ import numpy.typing as npt
 
 from edgeleaf import bundle as layout
 from edgeleaf import progress
-from edgeleaf.encoder import session
+from edgeleaf.encoder import BATCH_SIZE, session
 from edgeleaf.errors import BundleError, ExportError
 
-STUDENT, ONNX_FP32, ONNX_INT8, FUSED = "student", "onnx_fp32", "onnx_int8", "fused"
-RUNGS: tuple[tuple[str, str, str], ...] = (
-    (STUDENT, layout.STUDENT, "torch student"),
-    (ONNX_FP32, layout.ONNX_FP32, "ONNX fp32"),
-    (ONNX_INT8, layout.ONNX_INT8, "ONNX int8"),
-    (FUSED, layout.QUERY_ENCODER, "fused file"),
-)
-"""Name, place in the bundle, what a person calls it; from the teacher's side to the device's."""
+STUDENT, ONNX_FP32, ONNX_QUANTIZED, FUSED = "student", "onnx_fp32", "onnx_quantized", "fused"
 
 FloatRows = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A rung's name, its place in the bundle, and what a person calls it."""
+
+    name: str
+    place: str
+    title: str
+
+
+def rungs_of(bundle: Path) -> tuple[Rung, ...]:
+    """Return the rungs of a bundle, from the teacher's side to the device's: three where nothing is quantised."""
+    quantized = layout.quantized_onnx(bundle)
+    place = None if quantized is None else quantized.relative_to(bundle).as_posix()
+    presets = {name: preset for preset, name in layout.QUANTIZED.items()}
+    return (
+        Rung(STUDENT, layout.STUDENT, "torch student"),
+        Rung(ONNX_FP32, layout.ONNX_FP32, "ONNX fp32"),
+        *(() if place is None else (Rung(ONNX_QUANTIZED, place, f"ONNX {presets[place]}"),)),
+        Rung(FUSED, layout.QUERY_ENCODER, "fused file"),
+    )
 
 
 @dataclass(frozen=True)
@@ -36,12 +51,14 @@ class Ladder:
     """What climbing gave.
 
     Args:
+        rungs: which there were.
         vectors: float32 [n, dim] by the rung's name, in the order of the queries.
         tokens: tokens of each query as the encoder sees it: prompt, special tokens and truncation included.
         max_length: the encoder's window in tokens.
         tokenizer: the reference tokenizer, truncating, without padding.
     """
 
+    rungs: tuple[Rung, ...]
     vectors: dict[str, FloatRows]
     tokens: list[int]
     max_length: int
@@ -54,7 +71,7 @@ def climb(bundle: Path, queries: Sequence[str], *, query_prompt: str = "", threa
     Args:
         bundle: the folder.
         queries: texts without the prompt.
-        query_prompt: put before each query for the first three rungs; the fused file holds it.
+        query_prompt: put before each query for every rung but the last; the fused file holds it.
         threads: processor threads.
 
     Raises:
@@ -64,10 +81,11 @@ def climb(bundle: Path, queries: Sequence[str], *, query_prompt: str = "", threa
     """
     from edgeleaf.graph.tokenizers import reference_tokenizer
 
-    for _, place, _ in RUNGS:
-        if not (bundle / place).exists():
-            raise BundleError(f"{bundle / place}: missing; build or copy the bundle again")
-    with progress.bar("check: four rungs", len(RUNGS) * len(queries)) as advance:
+    rungs = rungs_of(bundle)
+    for rung in rungs:
+        if not (bundle / rung.place).exists():
+            raise BundleError(f"{bundle / rung.place}: missing; build or copy the bundle again")
+    with progress.bar(f"check: {len(rungs)} rungs", len(rungs) * len(queries)) as advance:
         vectors = {}
         vectors[STUDENT], max_length = student_vectors(
             bundle / layout.STUDENT, queries, prompt=query_prompt, threads=threads
@@ -77,14 +95,20 @@ def climb(bundle: Path, queries: Sequence[str], *, query_prompt: str = "", threa
             (bundle / layout.STUDENT / "tokenizer.json").read_text(encoding="utf-8"), max_length
         )
         ids = [encoding.ids for encoding in tokenizer.encode_batch([query_prompt + query for query in queries])]
-        for name, place in ((ONNX_FP32, layout.ONNX_FP32), (ONNX_INT8, layout.ONNX_INT8)):
-            vectors[name] = encoder_vectors(bundle / place, ids, threads=threads)
+        for rung in rungs[1:-1]:
+            vectors[rung.name] = encoder_vectors(bundle / rung.place, ids, threads=threads)
             advance(len(queries))
         encode = fused_encode(bundle / layout.QUERY_ENCODER, threads=threads)
         vectors[FUSED] = np.concatenate([encode([query]) for query in queries])
         advance(len(queries))
-    _check(bundle, vectors, queries)
-    return Ladder(vectors=vectors, tokens=[len(row) for row in ids], max_length=max_length, tokenizer=tokenizer)
+    _check(bundle, rungs, vectors, queries)
+    return Ladder(
+        rungs=rungs,
+        vectors=vectors,
+        tokens=[len(row) for row in ids],
+        max_length=max_length,
+        tokenizer=tokenizer,
+    )
 
 
 def student_vectors(folder: Path, queries: Sequence[str], *, prompt: str, threads: int) -> tuple[FloatRows, int]:
@@ -130,10 +154,33 @@ def fused_encode(file: Path, *, threads: int) -> Any:
     return encode
 
 
-def _check(bundle: Path, vectors: dict[str, FloatRows], queries: Sequence[str]) -> None:
+def document_vectors(
+    bundle: Path, documents: Sequence[str], *, query_prompt: str, document_prompt: str, threads: int
+) -> tuple[FloatRows, str]:
+    """Encode documents with the student: float32 [n, dim], and what encoded them.
+
+    The fused file does where its prompt is the documents' too; the torch student, with their own prompt, elsewhere.
+    """
+    if query_prompt != document_prompt:
+        rows, _ = student_vectors(bundle / layout.STUDENT, documents, prompt=document_prompt, threads=threads)
+        return rows, "torch student"
+    encode = fused_encode(bundle / layout.QUERY_ENCODER, threads=threads)
+    by_length = sorted(range(len(documents)), key=lambda row: len(documents[row]))
+    parts = []
+    with progress.bar("check: documents by the fused file", len(documents)) as advance:
+        for start in range(0, len(by_length), BATCH_SIZE):
+            rows_here = by_length[start : start + BATCH_SIZE]
+            parts.append(encode([documents[row] for row in rows_here]))
+            advance(len(rows_here))
+    vectors = np.empty((len(documents), parts[0].shape[1]), dtype=np.float32)
+    vectors[by_length] = np.concatenate(parts)
+    return vectors, "fused file"
+
+
+def _check(bundle: Path, rungs: Sequence[Rung], vectors: dict[str, FloatRows], queries: Sequence[str]) -> None:
     shape = vectors[STUDENT].shape
-    for name, place, title in RUNGS:
-        rows = vectors[name]
+    for rung in rungs:
+        rows, place, title = vectors[rung.name], rung.place, rung.title
         if rows.shape != shape:
             raise ExportError(f"{bundle / place}: {title} gives {rows.shape}, the torch student {shape}; export again")
         bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))

@@ -14,7 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from edgeleaf.certify.certificate import AT_LEAST, Certificate, Verdict, apart
+from edgeleaf.certify.alignment import DIGITS
+from edgeleaf.certify.certificate import Certificate
+from edgeleaf.certify.shortened import Shortened
+from edgeleaf.certify.verdicts import AT_LEAST, Verdict, apart
+from edgeleaf.emulation import NATIVE
 from edgeleaf.errors import MissingExtra
 
 TEMPLATE = Path(__file__).with_name("certificate.html.j2")
@@ -22,6 +26,9 @@ TEMPLATE = Path(__file__).with_name("certificate.html.j2")
 # Stand-ins for colours: matplotlib draws with them, the page's CSS decides what they are.
 _INK, _GRID, _STUDENT, _FUSED = "#0a0b0c", "#0a0b0d", "#0a0b0e", "#0a0b0f"
 _CSS = {_INK: "currentColor", _GRID: "var(--line)", _STUDENT: "var(--student)", _FUSED: "var(--fused)"}
+
+_WHO = ("teacher", "fused")
+_NAMES = {"overlap_at_10": "overlap@10", "ndcg_at_10": "nDCG@10"}
 
 _SIZE_INCHES = (4.4, 2.7)
 _LENGTH_BINS = 6
@@ -46,8 +53,9 @@ def render(certificate: Certificate) -> str:
         template.render(
             certificate=certificate,
             gates=[_gate_row(verdict) for verdict in certificate.verdicts],
-            student=certificate.rungs[0],
             fused=certificate.rungs[-1],
+            cuts=_cuts,
+            native=NATIVE,
             plots=[(title, caption, _safe(draw)) for title, caption, draw in _plots(certificate)],
         )
     )
@@ -60,7 +68,8 @@ def _safe(svg: str) -> Any:
 
 
 def _figure_text(value: float, digits: int = 4) -> str:
-    return f"{value:.{digits}f}"
+    text = f"{value:.{digits}f}"
+    return text.lstrip("-") if float(text) == 0 else text.replace("-", "−")
 
 
 def _gate_row(verdict: Verdict) -> dict[str, Any]:
@@ -73,6 +82,26 @@ def _gate_row(verdict: Verdict) -> dict[str, Any]:
         "limit": f"{sign} {verdict.limit:.9g}",
         "ok": verdict.ok,
     }
+
+
+def _cuts(reports: Sequence[Shortened]) -> dict[str, Any]:
+    """What each setting loses against the first, the full width in float32, and at how many the file loses no more."""
+    first = reports[0]
+    measures = ["overlap_at_10"] if first.fused_ndcg_at_10 is None else ["overlap_at_10", "ndcg_at_10"]
+    rows = []
+    no_more = dict.fromkeys(measures, 0)
+    for report in reports:
+        cells = []
+        for measure in measures:
+            values = [getattr(report, f"{who}_{measure}") for who in _WHO]
+            losses = [getattr(first, f"{who}_{measure}") - value for who, value in zip(_WHO, values, strict=True)]
+            no_more[measure] += round(losses[1] - losses[0], DIGITS) <= 0
+            cells += [
+                {"label": f"{_NAMES[measure]}, {name}", "value": value, "loss": loss}
+                for name, value, loss in zip(("teacher", "file"), values, losses, strict=True)
+            ]
+        rows.append({"report": report, "cells": cells})
+    return {"rows": rows, "no_more": {_NAMES[measure]: count - 1 for measure, count in no_more.items()}}
 
 
 def _plots(certificate: Certificate) -> list[tuple[str, str, str]]:

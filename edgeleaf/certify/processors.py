@@ -1,8 +1,26 @@
-"""Does the same file give the same vectors on every kind of processor?"""
+"""Does the same file give the same vectors on every kind of processor?
+
+The others are emulated (:mod:`edgeleaf.emulation`). What runs there, with numpy and onnxruntime only, is
+``python -m edgeleaf.certify.processors FILE TEXTS VECTORS``.
+"""
 
 from __future__ import annotations
 
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+QUERIES = 96
+"""Queries that are run on each processor: half a minute to a minute, and as much for opening the file."""
+TIMEOUT_S, SLOWDOWN = 600.0, 1000.0
+"""A run may take so many seconds, and so many times as long as it takes here; it takes some 20 to 100 times as long."""
 
 
 @dataclass(frozen=True)
@@ -23,3 +41,93 @@ class ProcessorReport:
     cosine_mean: float
     identical: int
     worst_text: str
+
+
+def check_names(names: Sequence[str]) -> None:
+    """See that all of these processors can be had here.
+
+    Raises:
+        EmulationError: an unknown processor, or one whose emulation is not set up; says how to do that.
+    """
+    from edgeleaf.emulation import missing
+    from edgeleaf.errors import EmulationError
+
+    if lacking := missing(names):
+        raise EmulationError(f"not set up: {'; '.join(lacking)}; to fetch it: python -m edgeleaf.emulation --setup")
+
+
+def compare(file: Path, queries: Sequence[str], names: Sequence[str]) -> tuple[ProcessorReport, ...]:
+    """Encode queries here and on other processors.
+
+    Args:
+        file: a fused ``query_encoder.onnx``.
+        queries: a sample of them is taken, of all lengths, and texts that are hard for a tokenizer.
+        names: of :data:`edgeleaf.emulation.PROCESSORS`.
+
+    Raises:
+        EmulationError: as :func:`check_names`, or a run that fails or does not end.
+    """
+    from edgeleaf import progress
+    from edgeleaf.certify.alignment import cosine_rows
+    from edgeleaf.emulation import prepare
+    from edgeleaf.errors import EmulationError
+
+    check_names(names)
+    texts = sample(queries)
+    start = time.perf_counter()
+    here = encode(file, texts)
+    limit_s = round(TIMEOUT_S + SLOWDOWN * (time.perf_counter() - start))
+    emulation = prepare(names)
+    reports = []
+    with (
+        tempfile.TemporaryDirectory(prefix="edgeleaf-") as scratch,
+        progress.bar("check: processors", len(names)) as advance,
+    ):
+        given, got = Path(scratch) / "texts.json", Path(scratch) / "vectors.npy"
+        given.write_text(json.dumps(texts), encoding="utf-8")
+        for name in names:
+            got.unlink(missing_ok=True)
+            arguments = ["-P", "-m", "edgeleaf.certify.processors", str(file.absolute()), str(given), str(got)]
+            result = emulation.run(name, arguments, timeout_s=limit_s)
+            if result.returncode or not got.is_file():
+                reason = (result.stderr.strip() or f"exit status {result.returncode}").splitlines()[-1]
+                raise EmulationError(f"{name}: {file} does not run there: {reason[:300]}")
+            there = np.load(got)
+            cosines = cosine_rows(there, here)
+            worst = int(cosines.argmin())
+            reports.append(
+                ProcessorReport(
+                    name=name,
+                    queries=len(texts),
+                    cosine_min=round(float(cosines[worst]), 8),
+                    cosine_mean=round(float(cosines.mean()), 8),
+                    identical=int((there == here).all(axis=1).sum()),
+                    worst_text=texts[worst],
+                )
+            )
+            advance(1)
+    return tuple(reports)
+
+
+def sample(queries: Sequence[str]) -> list[str]:
+    """At most :data:`QUERIES` texts: queries of all lengths, and the first of those that are hard for a tokenizer."""
+    from edgeleaf.golden import HARD
+
+    by_length = sorted(dict.fromkeys(queries), key=lambda text: (len(text), text))
+    hard = HARD[: QUERIES // 4]
+    places = np.unique(np.linspace(0, len(by_length) - 1, min(QUERIES - len(hard), len(by_length))).round().astype(int))
+    return list(dict.fromkeys([*(by_length[place] for place in places), *hard]))
+
+
+def encode(file: Path, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+    """Encode texts one at a time with a fused file, float32 [len(texts), dim]."""
+    from edgeleaf.encoder import session
+
+    fused = session(file, threads=1)
+    rows = [fused.run(["embedding"], {"text": np.array([text], dtype=object)})[0] for text in texts]
+    return np.asarray(np.concatenate(rows), dtype=np.float32)
+
+
+if __name__ == "__main__":
+    onnx_file, texts_file, vectors_file = map(Path, sys.argv[1:])
+    np.save(vectors_file, encode(onnx_file, json.loads(texts_file.read_text(encoding="utf-8"))))

@@ -41,6 +41,14 @@ class Moments:
         zeros = np.zeros(width)
         return Moments(zeros + np.inf, zeros - np.inf, zeros, np.zeros((width, width)))
 
+    @staticmethod
+    def of(rows: npt.NDArray[np.floating]) -> Moments:
+        """The moments of rows, [tokens, width]."""
+        seen = Moments.of_width(rows.shape[1])
+        seen.add(rows.astype(np.float32))
+        seen.finish()
+        return seen
+
     @property
     def peak(self) -> npt.NDArray[np.float32]:
         """Largest magnitude of each channel, [width]."""
@@ -101,6 +109,19 @@ def observe(
     for seen in moments.values():
         seen.finish()
     return moments
+
+
+def outputs(
+    model: onnx.ModelProto, tensor: str, texts: Sequence[Sequence[int]], *, title: str
+) -> npt.NDArray[np.float32]:
+    """Run an encoder on texts, one at a time, and return an inner tensor [1, width] of each, float32 [texts, width]."""
+    session = _session(model, [tensor], threads=2)
+    with progress.bar(f"quantise: {title}", len(texts)) as advance:
+        rows = []
+        for text in texts:
+            rows.append(session.run([tensor], _feed(model, np.array([text], np.int64)))[0])
+            advance(1)
+    return np.asarray(np.concatenate(rows), dtype=np.float32)
 
 
 def _session(model: onnx.ModelProto, tensors: Iterable[str], threads: int = 1) -> Any:

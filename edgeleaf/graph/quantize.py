@@ -22,14 +22,18 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeleaf.errors import ExportError
-from edgeleaf.graph import exact
+from edgeleaf.graph import exact, four_bits
 from edgeleaf.graph.builder import GraphBuilder
-from edgeleaf.graph.calibration import Moments, observe, run_inside
+from edgeleaf.graph.calibration import Moments, observe, outputs, run_inside
 from edgeleaf.graph.export import prune
-from edgeleaf.graph.rounding import round_columns, smoothing
+from edgeleaf.graph.rounding import PAIR_LIMIT, few_bits, round_columns, smoothing
 
 SAMPLE = (2, 5)
 """Batch and sequence of the run that tells the shapes."""
+OBSERVED = 600
+"""Texts on which the layers' inputs are measured: ten thousand tokens, more than a layer has inputs."""
+REFIT_RIDGE = 300.0
+"""How many texts' worth a refitted projection keeps to the one that was trained."""
 MIN_TABLE = 1024
 """Tables and matrices with fewer numbers stay in float32: they weigh nothing."""
 ZERO_POINT = np.uint8(128)
@@ -62,12 +66,14 @@ class Quantized:
     tables: int
 
 
-def quantize_int8(model: onnx.ModelProto, texts: Sequence[Sequence[int]]) -> Quantized:
-    """Quantise every linear layer and every embedding table of an fp32 encoder to int8.
+def quantize(model: onnx.ModelProto, texts: Sequence[Sequence[int]], *, bits: int = 8) -> Quantized:
+    """Quantise every linear layer and every embedding table of an fp32 encoder.
 
     Args:
         model: float32, as :func:`edgeleaf.graph.export.export_onnx` returns it; left as it is.
-        texts: token ids of texts to calibrate on, special tokens included: a few hundred, of the kind it will read.
+        texts: token ids of texts to calibrate on, special tokens included: some hundred, better some thousand, of the
+            kind it will read. Layers are measured on the first :data:`OBSERVED`, the projection is fitted on all.
+        bits: that weights and tables are kept in: 8, or 4 (:mod:`edgeleaf.graph.four_bits`). It computes in int8.
 
     Raises:
         ExportError: the graph has no weight to quantise, or there are no texts.
@@ -78,8 +84,17 @@ def quantize_int8(model: onnx.ModelProto, texts: Sequence[Sequence[int]]) -> Qua
     plan = _Plan(plain, {name: np.shape(value) for name, value in run_inside(plain, *SAMPLE).items()})
     if not plan.linears:
         raise ExportError("the graph has no MatMul with a weight matrix, so there is nothing to quantise")
-    moments = observe(plain, plan.observed(), texts)
-    return _Rewriter(plan, moments).run()
+    moments = observe(plain, plan.observed(), texts[:OBSERVED])
+    return _Rewriter(plan, moments, texts, bits).run()
+
+
+@dataclass(frozen=True)
+class _Matrix:
+    """A quantised weight: its tensor's name, its numbers, int8 [in, out], and their scales, float32 [out]."""
+
+    name: str
+    values: npt.NDArray[np.int8]
+    scale: Vector
 
 
 class _Plan:
@@ -210,8 +225,8 @@ class _Rewriter:
     so on: attention reads them so without moving them), in their old shape, or both: whatever somebody asks for.
     """
 
-    def __init__(self, plan: _Plan, moments: dict[str, Moments]) -> None:
-        self.plan = plan
+    def __init__(self, plan: _Plan, moments: dict[str, Moments], texts: Sequence[Sequence[int]], bits: int) -> None:
+        self.plan, self.texts, self.bits = plan, texts, bits
         self.moments = {
             name: seen.shifted(plan.offset[name]) if name in plan.offset else seen for name, seen in moments.items()
         }
@@ -236,6 +251,13 @@ class _Rewriter:
         graph = self.plan.model.graph
         for output in graph.output:
             self.g.alias(self.old(output.name), output.name)
+        model = self._model()
+        prune(model)
+        onnx.checker.check_model(model)
+        return Quantized(model, **self.counts)
+
+    def _model(self) -> onnx.ModelProto:
+        """What has been written so far."""
         model = onnx.ModelProto()
         model.CopyFrom(self.plan.model)
         del model.graph.node[:], model.graph.value_info[:]
@@ -245,9 +267,7 @@ class _Rewriter:
         model.opset_import.extend(
             helper.make_opsetid(domain, version) for domain, version in self.g.domains().items() if domain not in have
         )
-        prune(model)
-        onnx.checker.check_model(model)
-        return Quantized(model, **self.counts)
+        return model
 
     def _node(self, node: onnx.NodeProto) -> None:
         plan, kind = self.plan, node.op_type
@@ -305,6 +325,8 @@ class _Rewriter:
 
     def _linear(self, node: onnx.NodeProto) -> None:
         name, out = node.input[0], node.output[0]
+        if len(self.plan.shapes[name]) == 2:
+            self._refit(node)
         if name in self.steps:
             self.row_names[out] = self._fixed_linear([node], self.rows(name), self.divided[name], self.steps[name])
         elif self.plan.is_fixed(name):
@@ -313,6 +335,20 @@ class _Rewriter:
                 self.row_names[out] = self._normed_linear([node])
         else:
             self._dynamic_linear(node)
+
+    def _refit(self, node: onnx.NodeProto) -> None:
+        """Fit a projection anew to what the quantised layers before it give, in closed form.
+
+        Its outputs over the texts come as close to float32's as a ridge towards the trained weight allows.
+        """
+        weight, name = self.plan.weights[node.input[1]], node.input[0]
+        found = outputs(self._model(), self.rows(name), self.texts, title="what the projection sees").astype(np.float64)
+        expected = outputs(self.plan.model, name, self.texts, title="what it saw in float32") @ weight
+        square = found.T @ found
+        ridge = REFIT_RIDGE / len(found) * np.trace(square) / len(square)
+        fitted = np.linalg.solve(square + ridge * np.eye(len(square)), found.T @ expected + ridge * weight)
+        self.plan.weights[node.input[1]] = fitted.astype(np.float32)
+        self.moments[name] = Moments.of(found)
 
     def _normed_linear(self, nodes: Sequence[onnx.NodeProto]) -> str:
         """Linear layers that read one tensor which scales found once hold for, side by side."""
@@ -327,11 +363,11 @@ class _Rewriter:
         name = nodes[0].input[0]
         quantized = self._once(("quantized", name), lambda: self.g.QuantizeLinear(scaled, np.float32(step), ZERO_POINT))
         weight, bias = (np.concatenate(parts, axis=-1) for parts in zip(*map(self._weight, nodes), strict=True))
-        values, scale = _rounded(weight, divisor, self.moments[name])
+        matrix = self._rounded(weight, divisor, name)
         if name in self.plan.offset:
-            bias = bias - (self.plan.offset[name] / divisor) @ (values * scale)
+            bias = bias - (self.plan.offset[name] / divisor) @ (matrix.values * matrix.scale)
         self.counts["fixed"] += len(nodes)
-        return self._product(quantized, values, scale, ZERO_POINT, bias.astype(np.float32))
+        return self._product(quantized, matrix, ZERO_POINT, bias.astype(np.float32))
 
     def _weight(self, node: onnx.NodeProto) -> tuple[Vector, Vector]:
         """A layer's weight [in, out] and bias [out], its gain included."""
@@ -346,15 +382,30 @@ class _Rewriter:
         divisor = self.divided.get(name, np.ones(len(weight), np.float32))
         zero_point = GELU_ZERO_POINT if name in self.divided else ZERO_POINT
         quantized, row_scale = self._dynamic(name, zero_point)
-        values, scale = _rounded(weight, divisor, self.moments[name])
-        product = self.g.Mul(self._product(quantized, values, scale, zero_point, None), row_scale)
+        matrix = self._rounded(weight, divisor, name)
+        product = self.g.Mul(self._product(quantized, matrix, zero_point, None), row_scale)
         self.row_names[out] = self.g.Add(product, bias) if out in self.plan.bias else product
         self.counts["running"] += 1
 
-    def _product(
-        self, quantized: str, values: npt.NDArray[np.int8], scale: Vector, zero_point: np.uint8, bias: Vector | None
-    ) -> str:
-        operands: list[str | np.ndarray | np.generic] = [quantized, values, np.float32(1), scale, zero_point]
+    def _rounded(self, weight: Vector, divisor: Vector, name: str) -> _Matrix:
+        """Round a weight whose inputs come divided; what projects a whole text stays in int8."""
+        of_texts, moments = len(self.plan.shapes[name]) == 2, self.moments[name]
+        weight, products = weight * divisor[:, None], moments.products / np.outer(divisor, divisor)
+        if self.bits == 4 and not of_texts and len(weight) % (2 * four_bits.MATRIX_BLOCK) == 0:
+            scale = few_bits(np.abs(weight).max(axis=0) / (PAIR_LIMIT // 2))
+            packed = four_bits.round_matrix(weight, products, scale)
+            return _Matrix(four_bits.append_matrix(self.g, packed), packed.int8(), scale)
+        values, scale = round_columns(weight, products)
+        return _Matrix(self.g.constant(values), values, scale)
+
+    def _product(self, quantized: str, matrix: _Matrix, zero_point: np.uint8, bias: Vector | None) -> str:
+        operands: list[str | np.ndarray | np.generic] = [
+            quantized,
+            matrix.name,
+            np.float32(1),
+            matrix.scale,
+            zero_point,
+        ]
         if bias is not None:
             operands += [np.int8(0), bias]
         return self.g.MatMulIntegerToFloat(*operands)
@@ -384,11 +435,14 @@ class _Rewriter:
     def _table(self, node: onnx.NodeProto) -> None:
         """A table's rows are quantised one by one, and expanded after the look-up."""
         g, table = self.g, self.plan.weights[node.input[0]]
-        scale = np.maximum(np.abs(table).max(axis=1, keepdims=True) / 127, np.finfo(np.float32).tiny)
         ids = self.old(node.input[1])
+        self.counts["tables"] += 1
+        if self.bits == 4 and table.shape[1] % (2 * four_bits.TABLE_BLOCK) == 0:
+            self.old_names[node.output[0]] = four_bits.append_rows(g, table, ids)
+            return
+        scale = np.maximum(np.abs(table).max(axis=1, keepdims=True) / 127, np.finfo(np.float32).tiny)
         values = g.Cast(g.Gather(np.round(table / scale).astype(np.int8), ids), to=TensorProto.FLOAT)
         self.old_names[node.output[0]] = g.Mul(values, g.Gather(scale.astype(np.float32), ids))
-        self.counts["tables"] += 1
 
     def _norm(self, node: onnx.NodeProto) -> None:
         g, weights, skip = self.g, self.plan.weights, node.op_type == "SkipLayerNormalization"
@@ -460,11 +514,6 @@ class _Rewriter:
         operands += [self.old(name) for name in node.input[count:]]
         wide = self.g.node(node.op_type, *operands, **attributes)[0]
         self.old_names[node.output[0]] = self.g.Cast(wide, to=TensorProto.FLOAT)
-
-
-def _rounded(weight: Vector, divisor: Vector, moments: Moments) -> tuple[npt.NDArray[np.int8], Vector]:
-    """Round a weight whose inputs come divided."""
-    return round_columns(weight * divisor[:, None], moments.products / np.outer(divisor, divisor))
 
 
 def _plain(model: onnx.ModelProto) -> onnx.ModelProto:

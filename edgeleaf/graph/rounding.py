@@ -21,7 +21,7 @@ SCALE_BITS = 5
 does not matter whether a kernel adds the bias in the same instruction (FMA) or in the next."""
 BLOCK = 128
 """Rows whose errors are passed on to all later ones together."""
-DAMPING = 0.01
+DAMPING = 0.1
 """Share of the mean input power that is added to every input's own: keeps the factorisation stable."""
 
 Floats = npt.NDArray[np.floating]
@@ -50,7 +50,12 @@ def column_scales(weight: Floats) -> npt.NDArray[np.float32]:
     if len(size) % 2:
         size = np.vstack([size, np.zeros_like(size[:1])])
     largest = np.maximum((size[0::2] + size[1::2]).max(axis=0) / PAIR_LIMIT, size.max(axis=0) / 127)
-    mantissa, exponent = np.frexp(np.maximum(largest, np.finfo(np.float32).tiny * 2**SCALE_BITS))
+    return few_bits(largest)
+
+
+def few_bits(scale: Floats) -> npt.NDArray[np.float32]:
+    """The next larger numbers of few significant bits."""
+    mantissa, exponent = np.frexp(np.maximum(scale, np.finfo(np.float32).tiny * 2**SCALE_BITS))
     return np.asarray(np.ldexp(np.ceil(mantissa * 2**SCALE_BITS) / 2**SCALE_BITS, exponent), dtype=np.float32)
 
 
@@ -68,7 +73,7 @@ def round_columns(
     """
     scale = column_scales(weight)
     rest = weight.astype(np.float64) / scale
-    follow = np.zeros((len(rest), len(rest))) if moments is None else _compensation(moments)
+    follow = np.zeros((len(rest), len(rest))) if moments is None else compensation(moments)
     values = np.zeros(rest.shape, dtype=np.int8)
     full = np.full(rest.shape[1], 127.0)
     room = full
@@ -85,7 +90,7 @@ def round_columns(
     return values, scale
 
 
-def _compensation(moments: Floats) -> npt.NDArray[np.float64]:
+def compensation(moments: Floats) -> npt.NDArray[np.float64]:
     """What each row's error takes from each later row, [in, in]: the inverse's Cholesky factor, rows scaled to 1."""
     damped = moments.astype(np.float64)
     damped = damped + np.eye(len(damped)) * (DAMPING * np.trace(damped) / len(damped) + 1e-12)

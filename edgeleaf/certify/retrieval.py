@@ -1,0 +1,86 @@
+"""nDCG@10 and MRR@10 of rankings against qrels, with bootstrap intervals over queries. Metrics are ir_measures'."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeleaf.certify.alignment import DIGITS
+from edgeleaf.collection import Collection
+from edgeleaf.errors import MissingExtra
+
+RESAMPLES = 2000
+INTERVAL = (2.5, 97.5)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over queries and its 95% bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """How well one encoder's rankings answer a collection's queries."""
+
+    ndcg_at_10: Estimate
+    mrr_at_10: Estimate
+
+
+def require_measures() -> None:
+    """Raise MissingExtra where ir_measures is not installed."""
+    if importlib.util.find_spec("ir_measures") is None:
+        raise MissingExtra("ir-measures not installed; for collections with qrels: pip install 'edgeleaf[distill]'")
+
+
+def retrieval(collection: Collection, ranking: npt.NDArray[np.int64]) -> Retrieval:
+    """Judge rankings by a collection's qrels.
+
+    Args:
+        collection: with qrels.
+        ranking: int64 [queries, k], row numbers of the documents, first places first; k from 10.
+
+    Raises:
+        MissingExtra: ir_measures is not installed.
+    """
+    values = per_query(collection, ranking)
+    return Retrieval(ndcg_at_10=estimate(values["nDCG@10"]), mrr_at_10=estimate(values["RR@10"]))
+
+
+def ndcg_at_10(collection: Collection, ranking: npt.NDArray[np.int64]) -> float:
+    """Return the mean nDCG@10 of rankings, rounded; see :func:`retrieval`."""
+    return round(float(np.mean(per_query(collection, ranking)["nDCG@10"])), DIGITS)
+
+
+def per_query(collection: Collection, ranking: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.float64]]:
+    """Return nDCG@10 and RR@10 of each query, float64 [queries], in their order."""
+    require_measures()
+    import ir_measures
+
+    # Places stand for scores, so that ties are those of the ranking and no measure breaks them its own way.
+    run = {
+        query: {collection.document_ids[row]: float(-place) for place, row in enumerate(rows)}
+        for query, rows in zip(collection.query_ids, ranking.tolist(), strict=True)
+    }
+    measures = [ir_measures.nDCG @ 10, ir_measures.RR @ 10]
+    qrels = {query: dict(grades) for query, grades in collection.qrels.items()}
+    found = {(str(m.measure), m.query_id): m.value for m in ir_measures.iter_calc(measures, qrels, run)}
+    return {
+        str(measure): np.array([found[str(measure), query] for query in collection.query_ids]) for measure in measures
+    }
+
+
+def estimate(values: Sequence[float] | npt.NDArray[np.float64], *, seed: int = 0) -> Estimate:
+    """Return the mean of values [n] and the interval of means of samples drawn with replacement (Efron 1979)."""
+    numbers = np.asarray(values, dtype=np.float64)
+    dice = np.random.default_rng(seed)
+    means = [float(numbers[dice.integers(0, len(numbers), len(numbers))].mean()) for _ in range(RESAMPLES)]
+    low, high = np.percentile(means, INTERVAL)
+    return Estimate(*(round(float(value), DIGITS) for value in (numbers.mean(), low, high)))

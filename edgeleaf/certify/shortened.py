@@ -1,0 +1,109 @@
+"""What shorter vectors and coarser numbers cost, beside what they cost the teacher itself.
+
+Queries and documents are both cut to their first numbers (Matryoshka, arXiv 2205.13147) and both quantised.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeleaf.certify.alignment import DIGITS, Vectors, nearest, overlap, unit_rows
+from edgeleaf.certify.retrieval import ndcg_at_10
+from edgeleaf.collection import Collection
+
+DIMS = (768, 512, 256, 128, 64)
+FLOAT32, INT8, BINARY = "float32", "int8", "binary"
+BITS = {FLOAT32: 32, INT8: 8, BINARY: 1}
+K = 10
+
+FloatRows = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Shortened:
+    """One setting: the teacher and the fused file against the teacher's ranking at full width in float32.
+
+    Args:
+        dim, precision: of every vector, queries' and documents'.
+        bytes: of one vector.
+        teacher_overlap_at_10, fused_overlap_at_10: with the teacher's first ten at full width; means over queries.
+        teacher_ndcg_at_10, fused_ndcg_at_10: none where there are no qrels.
+    """
+
+    dim: int
+    precision: str
+    bytes: int
+    teacher_overlap_at_10: float
+    fused_overlap_at_10: float
+    teacher_ndcg_at_10: float | None
+    fused_ndcg_at_10: float | None
+
+
+def shortened(
+    teacher_queries: Vectors,
+    fused_queries: Vectors,
+    documents: npt.NDArray[Any],
+    *,
+    collection: Collection | None = None,
+) -> tuple[Shortened, ...]:
+    """Rank at every width and precision.
+
+    Args:
+        teacher_queries, fused_queries: [n, dim], of the same queries.
+        documents: [m, dim], the teacher's.
+        collection: where queries and documents are from, for nDCG@10 when it has qrels.
+
+    Returns:
+        The full width first, then those of :data:`DIMS` below it; at each float32, int8, binary.
+    """
+    reference = nearest(teacher_queries, documents, K)
+    width = documents.shape[1]
+    judged = collection if collection is not None and collection.qrels else None
+    reports = []
+    for dim in (width, *(dim for dim in DIMS if dim < width)):
+        short_documents = unit_rows(documents[:, :dim])
+        for precision in BITS:
+            rankings = [
+                _ranking(unit_rows(queries[:, :dim]), short_documents, precision)
+                for queries in (teacher_queries, fused_queries)
+            ]
+            overlaps = [round(float(overlap(ranking, reference).mean()), DIGITS) for ranking in rankings]
+            gains = [None if judged is None else ndcg_at_10(judged, ranking) for ranking in rankings]
+            reports.append(Shortened(dim, precision, -(-dim * BITS[precision] // 8), *overlaps, *gains))
+    return tuple(reports)
+
+
+def _ranking(queries: FloatRows, documents: FloatRows, precision: str) -> npt.NDArray[np.int64]:
+    if precision == INT8:
+        ranges = np.stack([documents.min(axis=0), documents.max(axis=0)])
+        queries, documents = (decoded(int8_codes(rows, ranges), ranges) for rows in (queries, documents))
+    elif precision == BINARY:
+        queries, documents = signs(queries), signs(documents)
+    return nearest(queries, documents, K)
+
+
+def int8_codes(rows: FloatRows, ranges: FloatRows) -> npt.NDArray[np.int8]:
+    """Return int8 codes [n, dim] as sentence-transformers' ``quantize_embeddings`` gives them.
+
+    Args:
+        rows: [n, dim]; what lies outside the range is brought to its end.
+        ranges: [2, dim], lowest and highest number of each dimension.
+    """
+    steps = (ranges[1] - ranges[0]) / 255
+    codes = np.floor((rows - ranges[0]) / np.where(steps == 0, 1, steps))
+    return np.asarray(np.clip(codes, 0, 255) - 128).astype(np.int8)
+
+
+def decoded(codes: npt.NDArray[np.int8], ranges: FloatRows) -> FloatRows:
+    """Return the numbers [n, dim] in the middle of what int8 codes stand for; vectors are compared by these."""
+    steps = (ranges[1] - ranges[0]) / 255
+    return np.asarray(ranges[0] + (codes.astype(np.float32) + 128.5) * steps, dtype=np.float32)
+
+
+def signs(rows: FloatRows) -> FloatRows:
+    """Return +1 where a number is above zero, else -1: the more equal signs, the smaller the Hamming distance."""
+    return np.where(rows > 0, np.float32(1), np.float32(-1))
