@@ -35,6 +35,8 @@ from edgeleaf.texts import FilesSource, collect
 
 WINDOW, CROWD, ABROAD, ROUNDS = 128, 60, 12, 120
 LENGTHS = (8, 16, 32)
+FLOATS = ("fp32", "fp16")
+"""These are not run on other processors: an emulator takes minutes for them, and floats differ in last bits only."""
 PLAIN = "onnxruntime dynamic int8"
 GUEST = """
 import json, sys, numpy as np, onnxruntime as ort
@@ -168,7 +170,7 @@ KINDS: dict[str, Make] = {
     "fp32": lambda model, *_: model,
     "fp16": lambda model, *_: to_half(model),
     PLAIN: dynamic,
-    "  seven-bit weights": reduced,
+    f"{PLAIN}, seven-bit weights": reduced,
     "optimum avx512_vnni": preset("avx512_vnni"),
     "optimum avx2": preset("avx2"),
     "optimum arm64": preset("arm64"),
@@ -176,11 +178,11 @@ KINDS: dict[str, Make] = {
     "MatMulNBits 8": blocks(8),
     "MatMulNBits 4": blocks(4),
     "edgeleaf int8": edgeleaf(8),
-    "  no smoothing": edgeleaf(8, NORM_STRENGTH=0.0, ATTENTION_STRENGTH=0.0),
-    "  to nearest": edgeleaf(8, round_columns=nearest),
-    "  no refit": edgeleaf(8, REFIT_RIDGE=1e12),
+    "edgeleaf int8, no smoothing": edgeleaf(8, NORM_STRENGTH=0.0, ATTENTION_STRENGTH=0.0),
+    "edgeleaf int8, to nearest": edgeleaf(8, round_columns=nearest),
+    "edgeleaf int8, no refit": edgeleaf(8, REFIT_RIDGE=1e12),
     "edgeleaf int4": edgeleaf(4),
-    "  no refit ": edgeleaf(4, REFIT_RIDGE=1e12),
+    "edgeleaf int4, no refit": edgeleaf(4, REFIT_RIDGE=1e12),
 }
 
 
@@ -222,7 +224,7 @@ def main() -> None:
         reference = encode(sessions["fp32"], queries, 1)
         results = {}
         for name, opened in sessions.items():
-            progress.say(name.strip())
+            progress.say(name)
             alone = encode(opened, queries, 1)
             results[name] = {
                 "mb": round(files[name].stat().st_size / 1e6, 1),
@@ -232,6 +234,7 @@ def main() -> None:
                 "processors_min": {
                     processor: abroad(prepared, processor, files[name], queries[:ABROAD], alone[:ABROAD], Path(scratch))
                     for processor in names
+                    if name not in FLOATS
                 },
                 "p50_ms": {length: round(times[length][name], 3) for length in LENGTHS},
                 "of_plain": {length: round(times[length][name] / times[length][PLAIN], 3) for length in LENGTHS},
@@ -338,11 +341,11 @@ def table(results: dict[str, Any], processors: Sequence[str]) -> str:
         fidelity, away = found["fidelity"], found["processors_min"]
         lines.append(
             [
-                name.replace("  ", "&nbsp;&nbsp;"),
+                name,
                 f"{found['mb']:.1f}",
                 *(f"{fidelity[key]:.4f}" for key in ("mean", "p01", "min")),
                 *(f"{found[key]:.6f}" for key in ("batch_min", "padding_min")),
-                *("does not run" if away[key] is None else f"{away[key]:.6f}" for key in processors),
+                *("" if key not in away else f"{away[key]:.6f}" if away[key] else "does not run" for key in processors),
                 *(f"{found['of_plain'][length]:.2f}" for length in LENGTHS),
             ]
         )
@@ -356,13 +359,13 @@ def plot(results: dict[str, Any], file: Path) -> None:
     figure = Figure(figsize=(9, 6), layout="constrained")
     axes = figure.add_subplot()
     for name, found in results.items():
-        if name == "fp32":
+        if name in FLOATS:
             continue
         worst = min([value or 0 for value in found["processors_min"].values()] + [found["batch_min"]], default=1.0)
         steady = worst >= 0.9999
         x, y = found["of_plain"][16], max(1 - found["fidelity"]["mean"], 1e-7)
         axes.scatter(x, y, s=found["mb"] * 8, color="#2a9d5c" if steady else "#c8553d", alpha=0.65, linewidths=0)
-        axes.annotate(name.strip(), (x, y), xytext=(6, 5), textcoords="offset points", fontsize=8)
+        axes.annotate(name.removeprefix("edgeleaf "), (x, y), xytext=(6, 5), textcoords="offset points", fontsize=8)
     axes.set_yscale("log")
     axes.set_xlabel("p50 at 16 tokens, one thread, onnxruntime dynamic int8 = 1")
     axes.set_ylabel("1 − mean cosine to fp32 (down is better)")

@@ -68,9 +68,10 @@ def guest_folder() -> Path:
 
 
 def find_qemu(architecture: str) -> str | None:
-    """The emulator, on PATH or in the cache."""
-    path = os.pathsep.join((os.environ.get("PATH", os.defpath), str(cache() / "qemu")))
-    return next((found for name in _emulators(architecture) if (found := shutil.which(name, path=path))), None)
+    """The emulator: one on PATH, under either name, before the one in the cache, which may be older."""
+    folders = (os.environ.get("PATH", os.defpath), str(cache() / "qemu"))
+    names = ((name, folder) for folder in folders for name in _emulators(architecture))
+    return next((found for name, folder in names if (found := shutil.which(name, path=folder))), None)
 
 
 def _emulators(architecture: str) -> tuple[str, str]:

@@ -269,9 +269,9 @@ def test_the_page_shows_collections_processors_and_what_short_vectors_lose() -> 
         "teacheramong the teacher’s documents0.70000.680 – 0.7200.6000",
         "fused fileamong documents encoded by the torch student (symmetric)0.5000",
         "Collection unjudged 20 queries, 90 documents. Without qrels: no nDCG@10, no MRR@10.",
-        "overlap@10: the file loses no more than the teacher itself at 2 of 2 settings; "
-        "nDCG@10: the file loses no more than the teacher itself at 1 of 2 settings.",
-        "768 × int8768 bytes 0.9900lost 0.01000.5510lost −0.0010",
+        "overlap@10: the file loses no greater share than the teacher itself at 2 of 2 settings; "
+        "nDCG@10: the file loses no greater share than the teacher itself at 1 of 2 settings.",
+        "768 × int8768 bytes 0.9900lost 1.0%0.5510lost −0.2%",
         "Haswell64 0.999999",
         "The 1 queries furthest",
     ):

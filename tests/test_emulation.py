@@ -14,7 +14,7 @@ import pytest
 
 from edgeleaf import emulation, progress
 from edgeleaf.emulation import PROCESSORS, Emulation
-from edgeleaf.emulation_guest import ONNXRUNTIME
+from edgeleaf.emulation_guest import ONNXRUNTIME, find_qemu
 from edgeleaf.errors import EmulationError
 from tests import ports
 
@@ -114,6 +114,15 @@ def test_x86_64_runs_this_python_under_qemu(machine: Path, monkeypatch: pytest.M
     assert command[-6:] == [str(machine / "qemu-x86_64-static"), "-cpu", "Nehalem", sys.executable, "-m", "it"]
     assert f"PYTHONPATH={SOURCE}:/own" in command
     assert "--unset=OPENBLAS_CORETYPE" in command
+
+
+def test_an_emulator_on_the_path_comes_before_the_one_in_the_cache(machine: Path) -> None:
+    cached = machine.parent / "cache/emulation/qemu"
+    cached.mkdir(parents=True)
+    program(cached, "qemu-aarch64-static", "")
+    assert find_qemu("aarch64") == str(cached / "qemu-aarch64-static")
+    program(machine, "qemu-aarch64", "")
+    assert find_qemu("aarch64") == str(machine / "qemu-aarch64")
 
 
 def test_aarch64_runs_its_own_python_and_sees_its_own_processor(machine: Path, guest: Path) -> None:

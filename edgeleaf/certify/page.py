@@ -85,7 +85,10 @@ def _gate_row(verdict: Verdict) -> dict[str, Any]:
 
 
 def _cuts(reports: Sequence[Shortened]) -> dict[str, Any]:
-    """What each setting loses against the first, the full width in float32, and at how many the file loses no more."""
+    """Share that each setting loses of the first, the full width in float32, and at how many the file loses no more.
+
+    Shares, not differences: who starts lower has less to lose.
+    """
     first = reports[0]
     measures = ["overlap_at_10"] if first.fused_ndcg_at_10 is None else ["overlap_at_10", "ndcg_at_10"]
     rows = []
@@ -94,7 +97,8 @@ def _cuts(reports: Sequence[Shortened]) -> dict[str, Any]:
         cells = []
         for measure in measures:
             values = [getattr(report, f"{who}_{measure}") for who in _WHO]
-            losses = [getattr(first, f"{who}_{measure}") - value for who, value in zip(_WHO, values, strict=True)]
+            whole = [getattr(first, f"{who}_{measure}") for who in _WHO]
+            losses = [1 - value / start if start > 0 else 0.0 for value, start in zip(values, whole, strict=True)]
             no_more[measure] += round(losses[1] - losses[0], DIGITS) <= 0
             cells += [
                 {"label": f"{_NAMES[measure]}, {name}", "value": value, "loss": loss}
