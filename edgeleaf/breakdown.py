@@ -75,7 +75,7 @@ def measure(bundle: Path, *, lengths: Sequence[int] = LENGTHS, repeats: int = RE
     except ImportError as error:
         raise MissingExtra(f"the breakdown needs {error.name}; pip install 'edgeleaf[bench]'") from None
     manifest = Manifest.read(bundle)
-    unfused = layout.quantized_onnx(bundle) or bundle / layout.ONNX_FP32
+    unfused = bundle / layout.QUANTIZED.get(str(manifest.quantization.get("preset")), layout.ONNX_FP32)
     for name in (layout.QUERY_ENCODER, unfused.relative_to(bundle), f"{layout.STUDENT}/tokenizer.json"):
         if not (bundle / name).is_file():
             raise BundleError(f"{bundle / name}: missing; build or copy the bundle again")
