@@ -21,6 +21,7 @@ from edgeleaf import QueryEncoder, latency, pipeline, steps
 from edgeleaf.bundle import Manifest, says_failed, sha256
 from edgeleaf.errors import BundleError, GateFailed, InputError, ModelError, TextsError
 from edgeleaf.golden import read_golden
+from edgeleaf.recipe import Gates
 from edgeleaf.student import load_sentence_transformer
 
 from .conftest import make_tiny_model, tiny_texts, write_collection
@@ -148,6 +149,29 @@ def test_export_of_an_existing_model(
     assert result.certificate.queries == 300
     expected = SentenceTransformer(str(folder), device="cpu").encode(texts, normalize_embeddings=True)
     assert np.sum(expected * QueryEncoder.load(result.bundle).encode(texts), axis=1).min() > 0.99
+
+
+@pytest.mark.parametrize(("preset", "least"), [("int4", 0.9), ("fp16", 0.9999), ("fp32", 0.99999)])
+def test_export_by_another_preset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preset: str, least: float, tiny_teacher: Path
+) -> None:
+    only_fused_is_timed(monkeypatch)
+    loose = Gates(**{name: False for name in vars(Gates()) if name != "token_mismatches"})
+    monkeypatch.setattr(pipeline, "EXPORT_GATES", {preset: loose})
+    queries = tmp_path / "queries.txt"
+    queries.write_text("\n".join(tiny_texts(60, low=2, high=10, seed=8)))
+    result = edgeleaf.export(str(tiny_teacher), output=tmp_path / "out", texts=[queries], preset=preset)
+    names = {path.name for path in (result.bundle / "onnx").iterdir()}
+    made = {"int4": {"model_q4.onnx"}, "fp16": {"model_fp16.onnx"}, "fp32": set[str]()}
+    assert names == {"model.onnx"} | made[preset]
+    assert result.manifest.quantization["preset"] == preset
+    assert result.certificate.rungs[-1].teacher_cosine.min > least
+    assert [rung.name for rung in result.certificate.rungs].count("onnx_quantized") == len(made[preset])
+
+
+def test_export_by_no_preset(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"preset is 'int2'; allowed: int8, int4, fp16, fp32"):
+        edgeleaf.export("anything", output=tmp_path / "out", preset="int2")
 
 
 def test_export_of_a_model_that_cuts_long_texts_on_the_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
