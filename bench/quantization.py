@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from edgeleaf import emulation, models, progress
 from edgeleaf.bundle import whole_folder, write_json, write_text
 from edgeleaf.graph import quantize as ours
 from edgeleaf.graph import rounding
-from edgeleaf.graph.export import OUTPUT, _optimum, export_onnx
+from edgeleaf.graph.export import OUTPUT, export_onnx, optimum_graph
 from edgeleaf.graph.half import to_half
 from edgeleaf.graph.tokenizers import reference_tokenizer
 from edgeleaf.student import load_sentence_transformer
@@ -49,48 +50,61 @@ for ids in json.load(open(sys.argv[2])):
     rows.append(session.run(["sentence_embedding"], {name: feed[name] for name in names})[0][0])
 np.save(sys.argv[3], np.array(rows))
 """
-RAW: dict[str, onnx.ModelProto] = {}
-"""The graph as optimum exports it, which its own quantiser needs: it cannot read fused operators."""
 Ids = list[list[int]]
-Make = Callable[[onnx.ModelProto, Ids, Path], onnx.ModelProto]
 
 
-def dynamic(model: onnx.ModelProto, _: Ids, scratch: Path) -> onnx.ModelProto:
-    """onnxruntime's dynamic quantisation, a scale a column, tables included."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
+@dataclass(frozen=True)
+class Given:
+    """What a quantiser starts from.
 
-    onnx.save(model, scratch / "in.onnx")
-    options = {"DefaultTensorType": onnx.TensorProto.FLOAT}  # fused operators defeat its shape inference
-    target = scratch / "out.onnx"
-    quantize_dynamic(scratch / "in.onnx", target, per_channel=True, weight_type=QuantType.QInt8, extra_options=options)
-    return onnx.load(target)
+    Args:
+        fp32: edgeleaf's export.
+        raw: optimum's own, which its quantiser needs: it cannot read fused operators.
+        texts: token ids to calibrate on.
+    """
 
-
-def reduced(model: onnx.ModelProto, _: Ids, scratch: Path) -> onnx.ModelProto:
-    """The same with seven-bit weights, the usual cure against saturation."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    onnx.save(model, scratch / "in.onnx")
-    options = {"DefaultTensorType": onnx.TensorProto.FLOAT}
-    kinds = {"per_channel": True, "reduce_range": True, "weight_type": QuantType.QInt8}
-    quantize_dynamic(scratch / "in.onnx", scratch / "out.onnx", extra_options=options, **kinds)
-    return onnx.load(scratch / "out.onnx")
+    fp32: onnx.ModelProto
+    raw: onnx.ModelProto
+    texts: Ids
 
 
-def static(model: onnx.ModelProto, texts: Ids, scratch: Path) -> onnx.ModelProto:
+Make = Callable[[Given, Path], onnx.ModelProto]
+
+
+def dynamic(*, seven_bits: bool = False) -> Make:
+    """onnxruntime's dynamic quantisation, a scale a column, tables included; seven bits are the cure for saturation."""
+
+    def make(given: Given, scratch: Path) -> onnx.ModelProto:
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+
+        onnx.save(given.fp32, scratch / "in.onnx")
+        quantize_dynamic(
+            scratch / "in.onnx",
+            scratch / "out.onnx",
+            per_channel=True,
+            reduce_range=seven_bits,
+            weight_type=QuantType.QInt8,
+            extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},  # fused operators defeat its shape inference
+        )
+        return onnx.load(scratch / "out.onnx")
+
+    return make
+
+
+def static(given: Given, scratch: Path) -> onnx.ModelProto:
     """onnxruntime's static quantisation, min-max calibration, QDQ."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.rest = iter(texts[:200])
+            self.rest = iter(given.texts[:200])
 
         def get_next(self) -> dict[str, Any] | None:
             text = next(self.rest, None)
             ids = np.array([text or [0]])
             return None if text is None else {"input_ids": ids, "attention_mask": np.ones_like(ids)}
 
-    onnx.save(model, scratch / "in.onnx")
+    onnx.save(given.fp32, scratch / "in.onnx")
     quantize_static(
         scratch / "in.onnx",
         scratch / "out.onnx",
@@ -106,11 +120,11 @@ def static(model: onnx.ModelProto, texts: Ids, scratch: Path) -> onnx.ModelProto
 def blocks(bits: int) -> Make:
     """onnxruntime's MatMulNBits, blocks of 32, int8 arithmetic; tables stay in float32."""
 
-    def make(model: onnx.ModelProto, _: Ids, scratch: Path) -> onnx.ModelProto:
+    def make(given: Given, _: Path) -> onnx.ModelProto:
         from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
         copy = onnx.ModelProto()
-        copy.CopyFrom(model)
+        copy.CopyFrom(given.fp32)
         quantizer = MatMulNBitsQuantizer(copy, bits=bits, block_size=32, is_symmetric=True, accuracy_level=4)
         quantizer.process()
         made: onnx.ModelProto = quantizer.model.model
@@ -122,12 +136,12 @@ def blocks(bits: int) -> Make:
 def preset(name: str) -> Make:
     """A dynamic preset of optimum, which is what sentence-transformers' export_dynamic_quantized_onnx_model applies."""
 
-    def make(model: onnx.ModelProto, _: Ids, scratch: Path) -> onnx.ModelProto:
+    def make(given: Given, scratch: Path) -> onnx.ModelProto:
         from optimum.onnxruntime import ORTQuantizer
         from optimum.onnxruntime.configuration import AutoQuantizationConfig
 
         (scratch / "model").mkdir()
-        onnx.save(RAW[""], scratch / "model" / "model.onnx")
+        onnx.save(given.raw, scratch / "model" / "model.onnx")
         (scratch / "model" / "config.json").write_text('{"model_type": "bert"}')
         quantizer = ORTQuantizer.from_pretrained(scratch / "model", file_name="model.onnx")
         config = getattr(AutoQuantizationConfig, name)(is_static=False, per_channel=False)
@@ -140,9 +154,9 @@ def preset(name: str) -> Make:
 def edgeleaf(bits: int, **changes: Any) -> Make:
     """Ours, or ours with something left out: names of ``edgeleaf.graph.quantize`` and of ``rounding``."""
 
-    def make(model: onnx.ModelProto, texts: Ids, _: Path) -> onnx.ModelProto:
+    def make(given: Given, _: Path) -> onnx.ModelProto:
         with changed(**changes):
-            return ours.quantize(model, texts, bits=bits).model
+            return ours.quantize(given.fp32, given.texts, bits=bits).model
 
     return make
 
@@ -167,10 +181,10 @@ def nearest(weight: Any, moments: Any = None) -> Any:
 
 
 KINDS: dict[str, Make] = {
-    "fp32": lambda model, *_: model,
-    "fp16": lambda model, *_: to_half(model),
-    PLAIN: dynamic,
-    f"{PLAIN}, seven-bit weights": reduced,
+    "fp32": lambda given, _: given.fp32,
+    "fp16": lambda given, _: to_half(given.fp32),
+    PLAIN: dynamic(),
+    f"{PLAIN}, seven-bit weights": dynamic(seven_bits=True),
     "optimum avx512_vnni": preset("avx512_vnni"),
     "optimum avx2": preset("avx2"),
     "optimum arm64": preset("arm64"),
@@ -212,13 +226,13 @@ def main() -> None:
     del torch_model
     fp32 = export_onnx(folder)
     with tempfile.TemporaryDirectory() as scratch:
-        RAW[""] = _optimum(folder, Path(scratch))
+        given = Given(fp32, optimum_graph(folder, Path(scratch)), calibration)
     names = [name for name in options.processors.split(",") if name]
     prepared = emulation.prepare(names)
     work = options.output.with_name(f"{options.output.name}.work")
     work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        files = build(fp32, calibration, work)
+        files = build(given, work)
         sessions = {name: session(file) for name, file in files.items()}
         times = latencies(sessions)
         reference = encode(sessions["fp32"], queries, 1)
@@ -246,7 +260,7 @@ def main() -> None:
     sys.stdout.write(table(results, names))
 
 
-def build(fp32: onnx.ModelProto, calibration: Ids, folder: Path) -> dict[str, Path]:
+def build(given: Given, folder: Path) -> dict[str, Path]:
     """Make every kind; one that its maker refuses is left out, with the reason on standard error."""
     files = {}
     for number, (name, make) in enumerate(KINDS.items()):
@@ -254,7 +268,7 @@ def build(fp32: onnx.ModelProto, calibration: Ids, folder: Path) -> dict[str, Pa
         with tempfile.TemporaryDirectory() as scratch:
             try:
                 if not files[name].is_file():
-                    onnx.save(make(fp32, calibration, Path(scratch)), files[name])
+                    onnx.save(make(given, Path(scratch)), files[name])
                 session(files[name])
             except Exception as error:  # other people's quantisers, other people's errors
                 files.pop(name).unlink(missing_ok=True)

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 QUERIES = 1000
 DOCUMENTS = 1000
-CALIBRATION = 3000
 LEAST_QUERIES = 20
 """With fewer queries than this, percentiles and overlaps mean nothing. A recipe may not hold out fewer either."""
 
@@ -49,15 +48,15 @@ def own_queries(files: Sequence[str | Path]) -> list[Text]:
     return queries
 
 
-def check_texts(folder: Path, files: Sequence[str | Path]) -> None:
+def check_texts(folder: Path, files: Sequence[str | Path], *, calibration: int = 1) -> None:
     """Collect texts to check with: queries from ``files`` where there are some, the rest from this machine.
 
-    Others from this machine, to calibrate a quantisation on, are in ``train.jsonl``.
+    Others from this machine, ``calibration`` of them, are in ``train.jsonl``: a quantiser's.
     """
     own = own_queries(files)
     machine = collect(
         [MachineSource()],
-        limit=CALIBRATION,
+        limit=calibration,
         held_out_queries=0 if own else QUERIES,
         held_out_documents=DOCUMENTS,
         max_chars=500,

@@ -134,7 +134,11 @@ def export(
     with Stages(work_folder(target), force=force) as stages:
         teacher = steps.load_teacher(spec)
         inputs = {"files": fingerprint(checks.query_files(texts), Path())}
-        held_out = stages.run("texts", inputs, lambda folder: checks.check_texts(folder, texts))
+        held_out = stages.run(
+            "texts",
+            inputs,
+            lambda folder: checks.check_texts(folder, texts, calibration=steps.CALIBRATION_TEXTS),
+        )
         cache = stages.work / steps.VECTOR_CACHE
         vectors = stages.run(
             "vectors",

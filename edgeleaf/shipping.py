@@ -85,7 +85,13 @@ def ship(job: Job, stages: Stages, texts: Path, vectors: Path, student: Path, ou
     graph = stages.run("graph", {"student": student}, lambda folder: steps.graph(folder, student, texts))
     quantized = stages.run(
         "quantized",
-        {"graph": graph, "texts": texts, "preset": job.preset},
+        {
+            "graph": graph,
+            "texts": texts,
+            "preset": job.preset,
+            "prompts": [job.space.query_prompt, job.space.document_prompt],
+            "max_length": job.max_length,
+        },
         lambda folder: steps.quantized(folder, graph, texts, student, job.space, job.max_length, job.preset),
     )
     fused = stages.run(

@@ -11,6 +11,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,29 @@ def make_tiny_model(folder: Path, *, seed: int, hidden: int, pooling: str = "mea
         modules += [Dense(hidden, dense), Normalize()]
     SentenceTransformer(modules=modules, device="cpu").save(str(folder), create_model_card=False)
     return folder
+
+
+def make_other_model(folder: Path, architecture: str, tiny_student: Path) -> None:
+    """Write a DistilBert or MPNet sentence-transformers model, ``folder/model``, with the tiny student's tokenizer."""
+    import transformers
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Normalize, Pooling, Transformer
+
+    sizes = {"vocab_size": 400, "max_position_embeddings": 66}
+    if architecture == "DistilBert":
+        config = transformers.DistilBertConfig(**sizes, dim=32, n_layers=2, n_heads=4, hidden_dim=64)
+    else:
+        config = transformers.MPNetConfig(
+            **sizes, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64
+        )
+    encoder = folder / "encoder"
+    getattr(transformers, f"{architecture}Model")(config).save_pretrained(encoder)
+    shutil.copyfile(tiny_student / "tokenizer.json", encoder / "tokenizer.json")
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": ["input_ids", "attention_mask"]}
+    settings |= {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
+    (encoder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    modules = [Transformer(str(encoder), max_seq_length=64), Pooling(32, "mean"), Normalize()]
+    SentenceTransformer(modules=modules, device="cpu").save(str(folder / "model"), create_model_card=False)
 
 
 @pytest.fixture(scope="session")

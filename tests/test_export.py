@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from edgeleaf.graph.fuse import fuse
 from edgeleaf.graph.quantize import quantize
 from edgeleaf.student import load_sentence_transformer
 
-from .conftest import make_tiny_model, tiny_texts
+from .conftest import make_other_model, make_tiny_model, tiny_texts
 
 TEXTS = [" ".join(tiny_texts(1, low=n, high=n, seed=n)) for n in (1, 4, 15, 40)]
 
@@ -50,6 +48,18 @@ def test_attention_is_fused_and_leaves_the_weights_to_the_quantiser(tiny: tuple[
     assert (ops.count("MatMul"), ops.count("Gemm")) == (2 * 6, 1)
 
 
+def test_what_changes_nothing_is_taken_out(tiny: tuple[onnx.ModelProto, Any]) -> None:
+    model, _ = tiny
+    ops = [node.op_type for node in model.graph.node]
+    assert not {"Constant", "Expand"} & set(ops)  # pooling, norm and token types broadcast
+    assert all(len(node.input) > 1 for node in model.graph.node if node.op_type == "Concat")
+    tables = {tensor.name: tensor for tensor in model.graph.initializer}
+    looked_up = [
+        tables[node.input[0]] for node in model.graph.node if node.op_type == "Gather" and node.input[0] in tables
+    ]
+    assert sorted(t.dims[0] for t in looked_up) == [64, sorted(t.dims[0] for t in looked_up)[1]]  # positions, words
+
+
 def test_cls_pooling_without_dense_and_normalize(tmp_path: Path) -> None:
     folder = make_tiny_model(tmp_path / "cls", seed=3, hidden=32, pooling="cls")
     assert validate(export_onnx(folder), load_sentence_transformer(folder), TEXTS) < 1e-4
@@ -58,30 +68,11 @@ def test_cls_pooling_without_dense_and_normalize(tmp_path: Path) -> None:
 @pytest.mark.parametrize("architecture", ["DistilBert", "MPNet"])
 def test_other_bert_like_students(architecture: str, tiny_student: Path, tmp_path: Path) -> None:
     """Without token types, or with relative positions: text to vector, fused, as torch gives it."""
-    import transformers
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Normalize, Pooling, Transformer
-
-    sizes = {"vocab_size": 400, "max_position_embeddings": 66}
-    if architecture == "DistilBert":
-        config = transformers.DistilBertConfig(**sizes, dim=32, n_layers=2, n_heads=4, hidden_dim=64)
-    else:
-        config = transformers.MPNetConfig(
-            **sizes, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64
-        )
-    folder = tmp_path / "encoder"
-    getattr(transformers, f"{architecture}Model")(config).save_pretrained(folder)
-    shutil.copyfile(tiny_student / "tokenizer.json", folder / "tokenizer.json")
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": ["input_ids", "attention_mask"]}
-    settings |= {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
-    modules = [Transformer(str(folder), max_seq_length=64), Pooling(32, "mean"), Normalize()]
-    SentenceTransformer(modules=modules, device="cpu").save(str(tmp_path / "model"), create_model_card=False)
+    make_other_model(tmp_path, architecture, tiny_student)
     torch_model = load_sentence_transformer(tmp_path / "model")
     model = export_onnx(tmp_path / "model")
     assert validate(model, torch_model, TEXTS) < 1e-4
     tokenizer_json = (tmp_path / "model" / "tokenizer.json").read_text(encoding="utf-8")
-    assert not {"Expand"} & {node.op_type for node in model.graph.node[-12:]}  # pooling and norm broadcast
     fused = fuse(model, tokenizer_json, max_length=64, metadata={})
     session = ort.InferenceSession(fused.SerializeToString(), providers=["CPUExecutionProvider"])
     vectors = session.run(["embedding"], {"text": np.array(TEXTS, dtype=object)})[0]

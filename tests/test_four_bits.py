@@ -14,7 +14,7 @@ from edgeleaf.graph.builder import GraphBuilder
 from edgeleaf.graph.export import export_onnx
 from edgeleaf.graph.half import to_half
 from edgeleaf.graph.quantize import quantize
-from edgeleaf.graph.rounding import PAIR_LIMIT, few_bits
+from edgeleaf.graph.rounding import PAIR_LIMIT
 from edgeleaf.student import load_sentence_transformer
 
 from .test_quantize import TEXTS, encode, token_ids
@@ -25,7 +25,7 @@ WEIGHT = RANDOM.normal(size=(96, 40)).astype(np.float32)
 
 
 def matrix(moments: np.ndarray) -> four_bits.FourBits:
-    return four_bits.round_matrix(WEIGHT, moments, few_bits(np.abs(WEIGHT).max(axis=0) / (PAIR_LIMIT // 2)))
+    return four_bits.round_matrix(WEIGHT, moments)
 
 
 def run(g: GraphBuilder, feed: dict[str, np.ndarray]) -> np.ndarray:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from edgeleaf.graph.export import export_onnx, features
 from edgeleaf.graph.quantize import quantize
 from edgeleaf.student import load_sentence_transformer
 
-from .conftest import make_tiny_model, tiny_texts
+from .conftest import make_other_model, make_tiny_model, tiny_texts
 
 TEXTS = tiny_texts(300, low=1, high=20, seed=5)
 EXACT = frozenset(
@@ -114,24 +112,7 @@ def test_no_product_saturates(tiny: tuple[onnx.ModelProto, onnx.ModelProto, Any]
 @pytest.mark.parametrize("architecture", ["DistilBert", "MPNet"])
 def test_other_bert_like_encoders(architecture: str, tiny_student: Path, tmp_path: Path) -> None:
     """Attention that ONNX Runtime's optimiser does not fuse, with relative positions: still the same in any company."""
-    import transformers
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.models import Normalize, Pooling, Transformer
-
-    sizes = {"vocab_size": 400, "max_position_embeddings": 66}
-    if architecture == "DistilBert":
-        config = transformers.DistilBertConfig(**sizes, dim=32, n_layers=2, n_heads=4, hidden_dim=64)
-    else:
-        config = transformers.MPNetConfig(
-            **sizes, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64
-        )
-    getattr(transformers, f"{architecture}Model")(config).save_pretrained(tmp_path / "encoder")
-    shutil.copyfile(tiny_student / "tokenizer.json", tmp_path / "encoder" / "tokenizer.json")
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_input_names": ["input_ids", "attention_mask"]}
-    settings |= {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
-    (tmp_path / "encoder" / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
-    modules = [Transformer(str(tmp_path / "encoder"), max_seq_length=64), Pooling(32, "mean"), Normalize()]
-    SentenceTransformer(modules=modules, device="cpu").save(str(tmp_path / "model"), create_model_card=False)
+    make_other_model(tmp_path, architecture, tiny_student)
     torch_model = load_sentence_transformer(tmp_path / "model")
     model = export_onnx(tmp_path / "model")
     quantized = quantize(model, token_ids(torch_model, TEXTS[:200]))

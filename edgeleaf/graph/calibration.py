@@ -11,6 +11,7 @@ import numpy.typing as npt
 import onnx
 
 from edgeleaf import progress
+from edgeleaf.encoder import session
 
 TOKENS_A_STEP = 2048
 """Rows of an input that are kept before their moments are added up."""
@@ -97,11 +98,11 @@ def observe(
         texts: token ids of each text, special tokens included.
         threads: processor threads.
     """
-    session = _session(model, tensors, threads=threads)
+    opened = _session(model, tensors, threads=threads)
     moments: dict[str, Moments] = {}
     with progress.bar("quantise: what the layers see", len(texts)) as advance:
         for text in texts:
-            found = session.run(list(tensors), _feed(model, np.array([text], np.int64)))
+            found = opened.run(list(tensors), _feed(model, np.array([text], np.int64)))
             for name, value in zip(tensors, found, strict=True):
                 rows = value.reshape(-1, value.shape[-1])
                 moments.setdefault(name, Moments.of_width(rows.shape[1])).add(rows)
@@ -115,27 +116,22 @@ def outputs(
     model: onnx.ModelProto, tensor: str, texts: Sequence[Sequence[int]], *, title: str
 ) -> npt.NDArray[np.float32]:
     """Run an encoder on texts, one at a time, and return an inner tensor [1, width] of each, float32 [texts, width]."""
-    session = _session(model, [tensor], threads=2)
+    opened = _session(model, [tensor], threads=2)
     with progress.bar(f"quantise: {title}", len(texts)) as advance:
         rows = []
         for text in texts:
-            rows.append(session.run([tensor], _feed(model, np.array([text], np.int64)))[0])
+            rows.append(opened.run([tensor], _feed(model, np.array([text], np.int64)))[0])
             advance(1)
     return np.asarray(np.concatenate(rows), dtype=np.float32)
 
 
 def _session(model: onnx.ModelProto, tensors: Iterable[str], threads: int = 1) -> Any:
     """Open a copy that gives out inner tensors."""
-    import onnxruntime as ort
-
     tapped = onnx.ModelProto()
     tapped.CopyFrom(model)
     del tapped.graph.output[:]
     tapped.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors)
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    return ort.InferenceSession(tapped.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return session(tapped.SerializeToString(), threads=threads)
 
 
 def _feed(model: onnx.ModelProto, ids: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.int64]]:

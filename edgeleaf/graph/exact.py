@@ -100,8 +100,3 @@ def _sigmoid(g: GraphBuilder, logits: str, step: float, zero: int, unit: float) 
     """
     zeros = np.uint8(zero), np.uint8(0)
     return g.Cast(g.QLinearSigmoid(logits, np.float32(step), zeros[0], np.float32(unit), zeros[1]), to=FLOAT)
-
-
-def in_double(g: GraphBuilder, op: str, *operands: str, **attributes: object) -> str:
-    """A float32 operator computed in float64."""
-    return g.Cast(getattr(g, op)(*(g.Cast(x, to=DOUBLE) for x in operands), **attributes), to=FLOAT)

@@ -39,7 +39,7 @@ def export_onnx(folder: Path) -> onnx.ModelProto:
         ExportError: optimum or the optimiser cannot handle the model.
     """
     with tempfile.TemporaryDirectory() as scratch, _quiet():
-        raw = _optimum(folder, Path(scratch))
+        raw = optimum_graph(folder, Path(scratch))
         return _tidy(_fuse_patterns(raw))
 
 
@@ -88,7 +88,8 @@ def _torch_vectors(torch_model: Any, texts: Sequence[str]) -> npt.NDArray[np.flo
     return np.asarray(torch_model.encode(list(texts), batch_size=len(texts), show_progress_bar=False), np.float32)
 
 
-def _optimum(folder: Path, scratch: Path) -> onnx.ModelProto:
+def optimum_graph(folder: Path, scratch: Path) -> onnx.ModelProto:
+    """Return what optimum makes of a sentence-transformers model, as it comes; it works in ``scratch``."""
     from optimum.exporters.onnx import main_export
 
     try:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from onnx import TensorProto
 
 from edgeleaf.graph.builder import GraphBuilder
-from edgeleaf.graph.rounding import PAIR_LIMIT, Floats, compensation
+from edgeleaf.graph.rounding import PAIR_LIMIT, Floats, compensate, few_bits
 
 MATRIX_BLOCK, TABLE_BLOCK = 16, 32
 """Rows of a matrix, or columns of a table, that share a scale."""
@@ -46,28 +46,28 @@ class FourBits:
         return np.round(self.codes * factors).astype(np.int8)
 
 
-def round_matrix(weight: Floats, moments: Floats, scale: npt.NDArray[np.float32]) -> FourBits:
+def round_matrix(weight: Floats, moments: Floats) -> FourBits:
     """Quantise [in, out] to four bits with compensated errors (GPTQ, arXiv 2210.17323).
 
     Args:
         weight: [in, out].
         moments: sums of products of the inputs over real texts, [in, in].
-        scale: of each column: no number is larger than half the pair limit times it, float32 [out].
     """
+    scale = few_bits(np.abs(weight).max(axis=0) / (PAIR_LIMIT // 2))  # so that no pair of int8 exceeds the limit
     rest = weight.astype(np.float64) / scale
-    follow, importance = compensation(moments), np.diag(moments) + 1e-12
+    importance = np.diag(moments) + 1e-12
     codes = np.zeros(rest.shape, dtype=np.int8)
-    factors = []
-    for start in range(0, len(rest), MATRIX_BLOCK):
-        block = slice(start, min(start + MATRIX_BLOCK, len(rest)))
-        factors.append(_factors(rest[block], importance[block, None]))
+    factors: list[npt.NDArray[np.uint8]] = []
+
+    def rounded(row: int) -> Floats:
+        if row % MATRIX_BLOCK == 0:
+            block = slice(row, row + MATRIX_BLOCK)
+            factors.append(_factors(rest[block], importance[block, None]))
         step = factors[-1].astype(np.float32) / np.float32(FRACTION)
-        lost = np.zeros_like(rest[block])
-        for row in range(block.start, block.stop):
-            codes[row] = np.clip(np.round(rest[row] / step), -TOP, TOP)
-            lost[row - start] = rest[row] - np.round(codes[row] * step)
-            rest[row + 1 : block.stop] -= np.outer(follow[row, row + 1 : block.stop], lost[row - start])
-        rest[block.stop :] -= follow[block, block.stop :].T @ lost
+        codes[row] = np.clip(np.round(rest[row] / step), -TOP, TOP)
+        return np.asarray(np.round(codes[row] * step))
+
+    compensate(rest, moments, rounded, block=MATRIX_BLOCK)
     return FourBits(codes, np.array(factors, dtype=np.uint8), scale)
 
 

@@ -2,10 +2,11 @@
 
 What a linear layer becomes depends on what it reads:
 
-- **a layer normalisation, or an attention over one**: numbers are bounded whatever the text, so that scales are fixed
-  once, on real texts, one a channel (outlier channels are made fit by :func:`edgeleaf.graph.rounding.smoothing`). Two
-  nodes: ``QuantizeLinear``, and ``MatMulIntegerToFloat`` with weight scales and bias;
-- **anything else** (GELU's outputs, pooled vectors) has a scale of its own for every row, found while it runs.
+- **a layer normalisation, an attention over one, or a pooled vector**: numbers are bounded whatever the text, so that
+  scales are fixed once, on real texts, one a channel (outlier channels are made fit by
+  :func:`edgeleaf.graph.rounding.smoothing`). Two nodes: ``QuantizeLinear``, and ``MatMulIntegerToFloat`` with weight
+  scales and bias;
+- **anything else**, GELU's outputs above all, has a scale of its own for every token, found while it runs.
 
 No number of one token touches another token's, and everything between two layers is computed as
 :mod:`edgeleaf.graph.exact` does. Weights are rounded by :mod:`edgeleaf.graph.rounding`.
@@ -19,23 +20,20 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from edgeleaf.errors import ExportError
 from edgeleaf.graph import exact, four_bits
 from edgeleaf.graph.builder import GraphBuilder
-from edgeleaf.graph.calibration import Moments, observe, outputs, run_inside
+from edgeleaf.graph.calibration import Moments, observe, outputs
 from edgeleaf.graph.export import prune
-from edgeleaf.graph.rounding import PAIR_LIMIT, few_bits, round_columns, smoothing
+from edgeleaf.graph.layers import NORMS, Plan, Vector, attribute, opset
+from edgeleaf.graph.rounding import round_columns, smoothing
 
-SAMPLE = (2, 5)
-"""Batch and sequence of the run that tells the shapes."""
 OBSERVED = 600
 """Texts on which the layers' inputs are measured: ten thousand tokens, more than a layer has inputs."""
 REFIT_RIDGE = 300.0
 """How many texts' worth a refitted projection keeps to the one that was trained."""
-MIN_TABLE = 1024
-"""Tables and matrices with fewer numbers stay in float32: they weigh nothing."""
 ZERO_POINT = np.uint8(128)
 NORM_STRENGTH, ATTENTION_STRENGTH = 0.85, 0.75
 """How far smoothing moves the difficulty from the inputs into the weights."""
@@ -43,7 +41,6 @@ NORM_HEADROOM, ATTENTION_HEADROOM = 1.1, 1.3
 """A fixed scale reaches so many times as far as the largest input of the calibration texts."""
 GELU_ZERO_POINT = np.uint8(32)
 """GELU's outputs are hardly ever negative: seven eighths of the range are for the others."""
-NORMS = frozenset({"LayerNormalization", "SkipLayerNormalization"})
 GELUS = frozenset({"BiasGelu", "Gelu"})
 IN_DOUBLE = frozenset({"MatMul", "ReduceL2", "ReduceMean", "ReduceSum", "Softmax", "Tanh"})
 MASKED = np.float32(-(2**26))
@@ -52,8 +49,6 @@ SMALLEST_UNIT = 2.0**-20
 """No score of 1 stands for a smaller logit, so that a padding token's is -64 at most."""
 SUM_BITS, VALUE_BITS = 24, 10
 """Whole numbers add up exactly in float32 below 2**24; how large attention's values may be."""
-
-Vector = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -80,11 +75,10 @@ def quantize(model: onnx.ModelProto, texts: Sequence[Sequence[int]], *, bits: in
     """
     if not texts:
         raise ExportError("no texts to calibrate the quantisation on; give a few hundred")
-    plain = _plain(model)
-    plan = _Plan(plain, {name: np.shape(value) for name, value in run_inside(plain, *SAMPLE).items()})
+    plan = Plan(model)
     if not plan.linears:
         raise ExportError("the graph has no MatMul with a weight matrix, so there is nothing to quantise")
-    moments = observe(plain, plan.observed(), texts[:OBSERVED])
+    moments = observe(plan.model, plan.observed(), texts[:OBSERVED])
     return _Rewriter(plan, moments, texts, bits).run()
 
 
@@ -97,127 +91,6 @@ class _Matrix:
     scale: Vector
 
 
-class _Plan:
-    """What is to be done with each node of an encoder."""
-
-    def __init__(self, model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -> None:
-        self.model = model
-        self.shapes = shapes
-        self.weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-        self.maker = {name: node for node in model.graph.node for name in node.output}
-        self.readers: dict[str, list[onnx.NodeProto]] = {}
-        for node in model.graph.node:
-            for name in node.input:
-                self.readers.setdefault(name, []).append(node)
-        self.kept = {output.name for output in model.graph.output}
-        self.linears = {node.output[0]: node for node in model.graph.node if self._is_linear(node)}
-        self.bias: dict[str, Vector] = {}
-        self.gain: dict[str, Vector | float] = {}
-        self.absorbed: set[tuple[str, int]] = set()
-        """Inputs, by a node's first output and the place, that a linear layer has taken over."""
-        self.offset: dict[str, Vector] = {}
-        """What a normalisation's output is too large by, so that one addition less is needed."""
-        for node in model.graph.node:
-            self._absorb(node)
-        for node in model.graph.node:
-            if node.op_type == "SkipLayerNormalization":
-                self._pass_bias(node)
-
-    def is_rows(self, name: str) -> bool:
-        """Whether a tensor holds a row a token, or a row a text."""
-        shape = self.shapes.get(name, ())
-        return len(shape) == 2 or (len(shape) == 3 and shape[:2] == SAMPLE)
-
-    def _pass_bias(self, skip: onnx.NodeProto) -> None:
-        """Let a residual connection's two sides share one addition.
-
-        What a normalisation adds last, a linear layer with fixed scales beside it adds for nothing; and what a layer
-        with running scales would have to add, the normalisation adds with its own.
-        """
-        for name, other in (skip.input[:2], skip.input[1::-1]):
-            norm, others = self.maker.get(name), [node for node in self.readers[name] if node is not skip]
-            if (
-                norm is None
-                or norm.op_type not in NORMS
-                or name in self.kept
-                or (skip.output[0], 4) not in self.absorbed
-                or other not in self.bias
-                or not all(self._is_fixed_linear(node) for node in others)
-            ):
-                continue
-            if self._is_fixed_linear(self.linears[other]):
-                beta = self.weights[norm.input[3 if norm.op_type == "SkipLayerNormalization" else 2]]
-                self.offset[name], self.bias[other] = -beta, self.bias[other] + beta
-            else:
-                self.offset[name] = self.bias.pop(other)
-
-    def _is_fixed_linear(self, node: onnx.NodeProto) -> bool:
-        if node.output[0] not in self.linears:
-            return False
-        maker = self.maker.get(node.input[0])
-        return self.is_fixed(node.input[0]) or (maker is not None and self.is_plain_attention(maker))
-
-    def observed(self) -> list[str]:
-        """The tensors that the quantiser wants to know: what linear layers read, and what attentions read of them."""
-        parts = {name for node in self.model.graph.node if self.is_plain_attention(node) for name in node.input[:3]}
-        return sorted(parts | {node.input[0] for node in self.linears.values()})
-
-    def is_matrix(self, name: str) -> bool:
-        """Whether it is a weight matrix or a table worth quantising."""
-        weight = self.weights.get(name)
-        return weight is not None and weight.dtype == np.float32 and weight.ndim == 2 and weight.size >= MIN_TABLE
-
-    def is_fixed(self, name: str) -> bool:
-        """Whether scales found once hold for a tensor: a layer normalisation makes it, or it has a row a text."""
-        return len(self.shapes[name]) == 2 or (name in self.maker and self.maker[name].op_type in NORMS)
-
-    def is_plain_attention(self, node: onnx.NodeProto) -> bool:
-        """Whether it is a self-attention between linear layers, with at most a padding mask."""
-        out = node.output[0]
-        return (
-            node.op_type == "MultiHeadAttention"
-            and not any(node.input[5:])
-            and all((out, place) in self.absorbed for place in range(3))
-            and len({self.linears[name].input[0] for name in node.input[:3]}) == 1
-            and self.is_fixed(self.linears[node.input[0]].input[0])
-            and out not in self.kept
-            and all(reader.output[0] in self.linears for reader in self.readers[out])
-            and "attention_mask" in {value.name for value in self.model.graph.input}
-        )
-
-    def only_reader(self, name: str) -> onnx.NodeProto | None:
-        """The node that reads a tensor, if there is exactly one."""
-        readers = self.readers.get(name, [])
-        return readers[0] if len(readers) == 1 and name not in self.kept else None
-
-    def _is_linear(self, node: onnx.NodeProto) -> bool:
-        return node.op_type == "MatMul" and self.is_matrix(node.input[1]) and self.is_rows(node.input[0])
-
-    def _absorb(self, node: onnx.NodeProto) -> None:
-        """Let the linear layers before a node add its bias, and scale the query of an attention."""
-        out = node.output[0]
-        if node.op_type == "MultiHeadAttention":
-            width = self.shapes[out][-1]
-            bias = self.weights.get(node.input[3]) if len(node.input) > 3 else None
-            for place, name in enumerate(node.input[:3]):
-                if name in self.linears and self.only_reader(name) is node:
-                    part = bias[place * width : (place + 1) * width] if bias is not None else np.zeros(width)
-                    self.bias[name] = part.astype(np.float32)
-                    self.absorbed.add((out, place))
-            return
-        at = {"BiasGelu": 1, "SkipLayerNormalization": 4}.get(node.op_type)
-        if node.op_type == "Add":
-            at = next((place for place, name in enumerate(node.input) if name in self.weights), None)
-        if at is None or len(node.input) <= at or node.input[at] not in self.weights:
-            return
-        vector = self.weights[node.input[at]]
-        for name in node.input[:2]:
-            if name in self.linears and self.only_reader(name) is node and vector.shape == self.shapes[name][-1:]:
-                self.bias[name] = vector
-                self.absorbed.add((out, at))
-                return
-
-
 class _Rewriter:
     """Writes the quantised graph, node by node.
 
@@ -225,12 +98,12 @@ class _Rewriter:
     so on: attention reads them so without moving them), in their old shape, or both: whatever somebody asks for.
     """
 
-    def __init__(self, plan: _Plan, moments: dict[str, Moments], texts: Sequence[Sequence[int]], bits: int) -> None:
+    def __init__(self, plan: Plan, moments: dict[str, Moments], texts: Sequence[Sequence[int]], bits: int) -> None:
         self.plan, self.texts, self.bits = plan, texts, bits
         self.moments = {
             name: seen.shifted(plan.offset[name]) if name in plan.offset else seen for name, seen in moments.items()
         }
-        self.g = GraphBuilder("int8", opset=_opset(plan.model))
+        self.g = GraphBuilder("int8", opset=opset(plan.model))
         self.row_names: dict[str, str] = {}
         self.old_names: dict[str, str] = {}
         self.divided: dict[str, Vector] = {}
@@ -273,7 +146,7 @@ class _Rewriter:
         plan, kind = self.plan, node.op_type
         if node.output[0] in plan.linears:
             self._linear(node)
-        elif kind == "Gather" and plan.is_matrix(node.input[0]) and not _attribute(node, "axis"):
+        elif kind == "Gather" and plan.is_matrix(node.input[0]) and not attribute(node, "axis"):
             self._table(node)
         elif kind in NORMS and plan.is_rows(node.input[0]):
             self._norm(node)
@@ -392,9 +265,8 @@ class _Rewriter:
         of_texts, moments = len(self.plan.shapes[name]) == 2, self.moments[name]
         weight, products = weight * divisor[:, None], moments.products / np.outer(divisor, divisor)
         if self.bits == 4 and not of_texts and len(weight) % (2 * four_bits.MATRIX_BLOCK) == 0:
-            scale = few_bits(np.abs(weight).max(axis=0) / (PAIR_LIMIT // 2))
-            packed = four_bits.round_matrix(weight, products, scale)
-            return _Matrix(four_bits.append_matrix(self.g, packed), packed.int8(), scale)
+            packed = four_bits.round_matrix(weight, products)
+            return _Matrix(four_bits.append_matrix(self.g, packed), packed.int8(), packed.scale)
         values, scale = round_columns(weight, products)
         return _Matrix(self.g.constant(values), values, scale)
 
@@ -426,8 +298,7 @@ class _Rewriter:
             size = g.reduce("ReduceMax", x if of_gelu else g.Abs(x), axes=[-1], keepdims=0)  # [rows]
             lowest = exact.GELU_LOWEST * float(exact.LEVELS) / float(zero_point) if of_gelu else -1e-30
             scale = g.Max(g.Mul(size, np.float32(1 / (255 - int(zero_point)))), np.float32(-lowest))
-            rank = len(self.plan.shapes[name])  # 3: a row a token; 2: a row a text
-            zero = self._once(("zero", int(zero_point), rank), lambda: g.Expand(zero_point, g.Shape(scale)))
+            zero = self._once(("zero", int(zero_point)), lambda: g.Expand(zero_point, g.Shape(scale)))
             self.shared["dynamic", name] = g.QuantizeLinear(x, scale, zero, axis=0)
             self.shared["scale", name] = g.Unsqueeze(scale, np.array([1]))
         return self.shared["dynamic", name], self.shared["scale", name]
@@ -455,7 +326,7 @@ class _Rewriter:
                 self.row_names[node.output[3]] = x
         gamma, beta = (weights[name] for name in (node.input[2:4] if skip else node.input[1:3]))
         beta = beta + self.plan.offset.get(node.output[0], np.float32(0))
-        epsilon = _attribute(node, "epsilon") or 1e-5
+        epsilon = attribute(node, "epsilon") or 1e-5
         self.row_names[node.output[0]] = exact.layer_norm(g, x, gamma, beta if beta.any() else None, epsilon)
 
     def _gelu(self, node: onnx.NodeProto) -> None:
@@ -474,8 +345,8 @@ class _Rewriter:
         """Let the layers before an attention give numbers as large as sums allow, values divided for its output."""
         plan, out = self.plan, node.output[0]
         query, key, value = node.input[:3]
-        head = plan.shapes[out][-1] // int(_attribute(node, "num_heads") or 1)
-        scale = _attribute(node, "scale") or head**-0.5
+        head = plan.shapes[out][-1] // int(attribute(node, "num_heads") or 1)
+        scale = attribute(node, "scale") or head**-0.5
         most = 2.0 ** ((SUM_BITS - np.log2(head)) / 2)
         gains = [most / float(self._peak(name).max() * NORM_HEADROOM) for name in (query, key)]
         self.units[out] = max(scale / (gains[0] * gains[1]), SMALLEST_UNIT)
@@ -492,7 +363,7 @@ class _Rewriter:
         return self.moments[name].peak + np.abs(self.plan.bias.get(name, np.float32(0)))
 
     def _attention(self, node: onnx.NodeProto) -> None:
-        g, width, heads = self.g, self.plan.shapes[node.output[0]][-1], int(_attribute(node, "num_heads") or 1)
+        g, width, heads = self.g, self.plan.shapes[node.output[0]][-1], int(attribute(node, "num_heads") or 1)
 
         def additive() -> str:
             kept = g.Cast("attention_mask", to=TensorProto.FLOAT)
@@ -514,48 +385,3 @@ class _Rewriter:
         operands += [self.old(name) for name in node.input[count:]]
         wide = self.g.node(node.op_type, *operands, **attributes)[0]
         self.old_names[node.output[0]] = self.g.Cast(wide, to=TensorProto.FLOAT)
-
-
-def _plain(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy with constants as initializers, and each Gemm with plain factors as MatMul and Add."""
-    plain = onnx.ModelProto()
-    plain.CopyFrom(model)
-    graph = plain.graph
-    weights = {tensor.name: tensor for tensor in graph.initializer}
-    nodes = list(graph.node)
-    del graph.node[:]
-    for node in nodes:
-        out = node.output[0]
-        if node.op_type == "Constant":
-            value = next(helper.get_attribute_value(a) for a in node.attribute)
-            tensor = value if isinstance(value, TensorProto) else numpy_helper.from_array(np.array(value))
-            named = TensorProto()
-            named.CopyFrom(tensor)
-            named.name = out
-            graph.initializer.append(named)
-        elif node.op_type == "Gemm" and _is_plain_gemm(node) and node.input[1] in weights:
-            matrix = numpy_helper.to_array(weights[node.input[1]])
-            matrix = np.ascontiguousarray(matrix.T if _attribute(node, "transB") else matrix)
-            graph.initializer.append(numpy_helper.from_array(matrix, f"{out}/weight"))
-            bias = [name for name in node.input[2:] if name]
-            product = f"{out}/product" if bias else out
-            graph.node.append(helper.make_node("MatMul", [node.input[0], f"{out}/weight"], [product]))
-            if bias:
-                graph.node.append(helper.make_node("Add", [product, *bias], [out]))
-        else:
-            graph.node.append(node)
-    return plain
-
-
-def _is_plain_gemm(node: onnx.NodeProto) -> bool:
-    factors = (_attribute(node, "alpha"), _attribute(node, "beta"))
-    return all(factor in (None, 1.0) for factor in factors) and not _attribute(node, "transA")
-
-
-def _attribute(node: onnx.NodeProto, name: str) -> float | None:
-    """A number among a node's attributes; None where it is not given."""
-    return next((float(helper.get_attribute_value(a)) for a in node.attribute if a.name == name), None)
-
-
-def _opset(model: onnx.ModelProto) -> int:
-    return next(int(opset.version) for opset in model.opset_import if opset.domain in ("", "ai.onnx"))

@@ -11,6 +11,8 @@ Two things set this apart from rounding to nearest:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
@@ -73,24 +75,38 @@ def round_columns(
     """
     scale = column_scales(weight)
     rest = weight.astype(np.float64) / scale
-    follow = np.zeros((len(rest), len(rest))) if moments is None else compensation(moments)
     values = np.zeros(rest.shape, dtype=np.int8)
-    full = np.full(rest.shape[1], 127.0)
-    room = full
-    for start in range(0, len(rest), BLOCK):
-        block = slice(start, min(start + BLOCK, len(rest)))
-        lost = np.zeros_like(rest[block])
-        for row in range(block.start, block.stop):
-            rounded = np.clip(np.round(rest[row]), -room, room)
-            values[row] = rounded
-            lost[row - start] = rest[row] - rounded
-            rest[row + 1 : block.stop] -= np.outer(follow[row, row + 1 : block.stop], lost[row - start])
-            room = full if row % 2 else np.minimum(full, PAIR_LIMIT - np.abs(rounded))
-        rest[block.stop :] -= follow[block, block.stop :].T @ lost
+
+    def rounded(row: int) -> Floats:
+        before = np.abs(values[row - 1].astype(float)) if row % 2 else np.ones(rest.shape[1])
+        room = PAIR_LIMIT - np.maximum(before, 1)
+        values[row] = np.clip(np.round(rest[row]), -room, room)
+        return np.asarray(values[row], dtype=np.float64)
+
+    compensate(rest, moments, rounded, block=BLOCK)
     return values, scale
 
 
-def compensation(moments: Floats) -> npt.NDArray[np.float64]:
+def compensate(rest: Floats, moments: Floats | None, rounded: Callable[[int], Floats], *, block: int) -> None:
+    """Round the rows of a matrix one after the other; later rows make up for what earlier ones lose (GPTQ).
+
+    Args:
+        rest: float64 [in, out], in place: what is left to be rounded.
+        moments: as for :func:`round_columns`; None makes up for nothing.
+        rounded: takes a row's number, and returns what the row becomes, [out].
+        block: rows after which the errors are passed on to all later ones.
+    """
+    follow = np.eye(len(rest)) if moments is None else _compensation(moments)
+    for start in range(0, len(rest), block):
+        stop = min(start + block, len(rest))
+        lost = np.zeros_like(rest[start:stop])
+        for row in range(start, stop):
+            lost[row - start] = rest[row] - rounded(row)
+            rest[row + 1 : stop] -= np.outer(follow[row, row + 1 : stop], lost[row - start])
+        rest[stop:] -= follow[start:stop, stop:].T @ lost
+
+
+def _compensation(moments: Floats) -> npt.NDArray[np.float64]:
     """What each row's error takes from each later row, [in, in]: the inverse's Cholesky factor, rows scaled to 1."""
     damped = moments.astype(np.float64)
     damped = damped + np.eye(len(damped)) * (DAMPING * np.trace(damped) / len(damped) + 1e-12)

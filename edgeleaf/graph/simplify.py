@@ -14,11 +14,22 @@ SHAPES = ((2, 5), (1, 9))
 
 
 def simplify(model: onnx.ModelProto) -> None:
-    """Take out of an encoder, in place, what changes nothing: expansions, and look-ups of one and the same row."""
+    """Take out of an encoder, in place, what changes nothing: constant nodes, expansions, look-ups of the same row."""
+    _name_constants(model)
     found = [run_inside(model, *shape) for shape in SHAPES]
     _drop_expands(model, {name: np.shape(value) for name, value in found[0].items()})
     _fix_rows(model, found)
     _drop_single_concats(model)
+
+
+def _name_constants(model: onnx.ModelProto) -> None:
+    """Make an initializer of every ``Constant``."""
+    for node in [node for node in model.graph.node if node.op_type == "Constant"]:
+        value = helper.get_attribute_value(node.attribute[0])
+        tensor = value if isinstance(value, onnx.TensorProto) else numpy_helper.from_array(np.array(value))
+        model.graph.initializer.add().CopyFrom(tensor)
+        model.graph.initializer[-1].name = node.output[0]
+        model.graph.node.remove(node)
 
 
 def _drop_single_concats(model: onnx.ModelProto) -> None:
@@ -66,8 +77,8 @@ def _drop_expands(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) ->
 def _reduces_last(model: onnx.ModelProto, node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> bool:
     axes = next((list(a.ints) for a in node.attribute if a.name == "axes"), None)
     if axes is None and len(node.input) > 1:
-        constant = _constants(model).get(node.input[1])
-        axes = None if constant is None else constant.tolist()
+        constants = {tensor.name: tensor for tensor in model.graph.initializer}
+        axes = numpy_helper.to_array(constants[node.input[1]]).tolist() if node.input[1] in constants else None
     rank = len(shapes[node.input[0]])
     return axes is None or rank - 1 in axes or -1 in axes
 
@@ -97,12 +108,3 @@ def _varying(model: onnx.ModelProto) -> set[str]:
         if node.op_type != "Shape" and not itself and varying & set(node.input):
             varying |= set(node.output)
     return varying
-
-
-def _constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
-    found = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    for node in model.graph.node:
-        if node.op_type == "Constant":
-            value = helper.get_attribute_value(node.attribute[0])
-            found[node.output[0]] = numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value
-    return found
