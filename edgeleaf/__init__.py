@@ -30,7 +30,7 @@ from edgeleaf.errors import (
 )
 
 if TYPE_CHECKING:
-    from edgeleaf.pipeline import bench, check, distill, export, index, run
+    from edgeleaf.pipeline import adapt, bench, check, distill, export, index, run
 
 __version__ = "0.1.0"
 __all__ = [
@@ -48,6 +48,7 @@ __all__ = [
     "TokenizerNotSupported",
     "TrainingError",
     "VectorSpace",
+    "adapt",
     "bench",
     "check",
     "distill",
@@ -56,7 +57,7 @@ __all__ = [
     "run",
 ]
 
-_PIPELINE = frozenset({"bench", "check", "distill", "export", "index", "run"})
+_PIPELINE = frozenset({"adapt", "bench", "check", "distill", "export", "index", "run"})
 
 
 def __getattr__(name: str) -> Callable[..., Any]:

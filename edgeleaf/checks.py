@@ -18,6 +18,7 @@ from edgeleaf.texts import Corpus, FilesSource, MachineSource, Text, collect, wr
 
 if TYPE_CHECKING:
     from edgeleaf.certify import Certificate
+    from edgeleaf.certify.similarity import EncodedPairs, Pairs
     from edgeleaf.collection import Collection, EncodedCollection
 
 QUERIES = 1000
@@ -88,6 +89,17 @@ def collections_of(folders: Sequence[str | Path]) -> list[Collection]:
     return read_collections(folders)
 
 
+def pairs_of(files: Sequence[str | Path]) -> list[Pairs]:
+    """Read files of scored pairs; none where no files are given.
+
+    Raises:
+        TextsError: one is missing or damaged.
+    """
+    from edgeleaf.certify.similarity import read_pairs
+
+    return [read_pairs(Path(file)) for file in files]
+
+
 def gates_of(manifest: Manifest) -> Gates:
     """Return what a bundle was judged by when it shipped.
 
@@ -109,6 +121,7 @@ def certify_bundle(
     origin: str,
     *,
     collections: Sequence[EncodedCollection] = (),
+    pairs: Sequence[EncodedPairs] = (),
     processors: Sequence[str] = (),
 ) -> Certificate:
     """Measure a bundle against the teacher on held-out texts, every code point included, and on collections.
@@ -119,7 +132,7 @@ def certify_bundle(
         space: the teacher's.
         gates: what it must reach.
         origin: where the texts come from.
-        collections: with the teacher's vectors.
+        collections, pairs: with the teacher's vectors.
         processors: others to compare this one with, by their names in ``edgeleaf.emulation``.
     """
     from edgeleaf.certify import certify
@@ -141,6 +154,7 @@ def certify_bundle(
         document_prompt=space.document_prompt,
         space={"id": space.id, **asdict(space)},
         collections=collections,
+        pairs=pairs,
         processors=compare(bundle / layout.QUERY_ENCODER, queries, processors) if processors else (),
         texts=origin,
         code_points=True,

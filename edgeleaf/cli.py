@@ -65,6 +65,26 @@ def run(
 
 
 @app.command()
+def adapt(
+    bundle: Bundle,
+    documents: Annotated[
+        Path, typer.Option(help="Your documents: BEIR's corpus.jsonl, or .txt with a document a line; or gzipped.")
+    ],
+    output: Output,
+    queries: Annotated[
+        Path | None, typer.Option(help="Real queries, where you have some: .txt, .tsv or .jsonl, gzipped or not.")
+    ] = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Go on distilling a bundle's student on your own text, without labels; a quarter of an hour on two cores."""
+    from edgeleaf import pipeline, tables
+
+    result = pipeline.adapt(bundle, documents=documents, queries=queries, output=output, force=force)
+    _print_json(tables.result_summary(result)) if as_json else _print(tables.result_table(result))
+
+
+@app.command()
 def distill(
     recipe: Annotated[Path, typer.Argument(help="A recipe, such as export/recipes/demo.toml.")],
     output: Output,
@@ -118,6 +138,10 @@ def check(
         list[Path] | None,
         typer.Option(help="A folder in BEIR's layout: corpus.jsonl, queries.jsonl, qrels/test.tsv. May be repeated."),
     ] = None,
+    sts: Annotated[
+        list[Path] | None,
+        typer.Option(help="Scored pairs: a .tsv with columns score, sentence1, sentence2. May be repeated."),
+    ] = None,
     processors: Processors = "",
     output: Report = None,
     as_json: Json = False,
@@ -126,7 +150,12 @@ def check(
     from edgeleaf import pipeline, tables
 
     certificate = pipeline.check(
-        bundle, texts=texts or (), collections=collection or (), processors=_names(processors), output=output
+        bundle,
+        texts=texts or (),
+        collections=collection or (),
+        pairs=sts or (),
+        processors=_names(processors),
+        output=output,
     )
     if as_json:
         _echo(certificate.to_json().rstrip("\n"))
@@ -312,7 +341,7 @@ def main() -> None:
         sys.stderr.write(f"edgeleaf: {error}\n")
         sys.exit(error.exit_code)
     except _Stopped:
-        sys.stderr.write("edgeleaf: stopped; run, distill and export go on from here when they are given again\n")
+        sys.stderr.write("edgeleaf: stopped; run, adapt, distill and export go on from here when given again\n")
         sys.exit(130)
     except OSError as error:
         sys.stderr.write(f"edgeleaf: {error}\n")

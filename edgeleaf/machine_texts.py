@@ -16,6 +16,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from pathlib import Path
 
+from edgeleaf.text_sources import sentences
 from edgeleaf.texts import Text
 
 
@@ -229,7 +230,7 @@ def _texts_of(package: str, name: str, doc: str) -> Iterator[Text]:
     paragraphs = list(_paragraphs(doc))
     passages = [*_passages(paragraphs), *_passages_of_parameters(doc)]
     yield from (Text(passage, "document") for passage in passages)
-    summary = _sentences(paragraphs[0])[0].rstrip(".:;! ") if paragraphs else ""
+    summary = sentences(paragraphs[0])[0].rstrip(".:;! ") if paragraphs else ""
     number = _number(f"{package} {name} {summary}")
     queries = list(_summary_queries(summary, package, number))
     if name and number % 5 == 0:
@@ -249,7 +250,7 @@ def _passages(paragraphs: list[str]) -> Iterator[str]:
     waiting: list[str] = []
     words = 0
     for paragraph in paragraphs:
-        for sentence in _sentences(paragraph):
+        for sentence in sentences(paragraph):
             length = len(sentence.split())
             if words + length > high:
                 if words >= low:
@@ -297,7 +298,7 @@ def _paragraphs(doc: str) -> Iterator[str]:
         text = _clean(" ".join(line.strip() for line in lines))
         if text.endswith((":", "...")) or not (first or text.endswith((".", "!", "?", ")"))):
             # leads up to code, a formula or a list that is not kept
-            text = " ".join(_sentences(text)[:-1])
+            text = " ".join(sentences(text)[:-1])
         if len(text.split()) < 3 or not text[0].isalpha() or not (first or text[0].isupper()):
             continue
         if not JUNK.search(text) and _mostly_letters(text):
@@ -321,10 +322,6 @@ def _clean(text: str) -> str:
             text = pattern.sub(replacement, text)
         text = text.replace("`", "")
     return text.strip()
-
-
-def _sentences(text: str) -> list[str]:
-    return re.split(r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)(?<!etc\.)(?<! vs\.)\s+(?=[A-Z])", text)
 
 
 def _mostly_letters(text: str) -> bool:

@@ -6,15 +6,17 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from edgeleaf import bundle as layout
 from edgeleaf import checks, latency, models, steps
+from edgeleaf.adaptation import adaptation
 from edgeleaf.bundle import Manifest
 from edgeleaf.certify.processors import check_names
 from edgeleaf.encoder import QueryEncoder
 from edgeleaf.errors import BundleError, InputError
-from edgeleaf.recipe import BenchmarkSpec, Gates, QuantizationSpec, Recipe, gates_for
+from edgeleaf.recipe import BenchmarkSpec, Gates, QuantizationSpec, Recipe, TeacherSpec, gates_for
 from edgeleaf.recipe import load as load_recipe
 from edgeleaf.shipping import Job, Result, ship
 from edgeleaf.stages import Stages
@@ -51,7 +53,51 @@ def run(recipe: str | Path, *, output: str | Path, processors: Sequence[str] = (
         GateFailed: the certificate is below a gate; the message names each and the page.
         EdgeleafError: bad input, each kind its own class.
     """
-    spec, target, base = load_recipe(recipe), _output(output), Path(recipe).resolve().parent
+    return _build(load_recipe(recipe), Path(recipe).resolve().parent, output, processors=processors, force=force)
+
+
+def adapt(
+    bundle: str | Path,
+    *,
+    documents: str | Path,
+    queries: str | Path | None = None,
+    output: str | Path,
+    force: bool = False,
+) -> Result:
+    """Make a bundle's student better on the user's own text: minutes of LEAF, from the student as it is; no labels.
+
+    Args:
+        bundle: a bundle folder; its teacher must be within reach. It stays as it is.
+        documents: BEIR's corpus.jsonl, or .txt with a document a line, gzipped or not: titles, sentences and short
+            spans of them are learnt.
+        queries: a file of real queries, one a line (.txt, .tsv or .jsonl), where there is one.
+        output: folder of the new bundle, of the same vector space.
+        force: run every stage again.
+
+    Raises:
+        GateFailed, EdgeleafError: as :func:`run`.
+    """
+    folder = Path(bundle)
+    manifest = Manifest.read(folder)
+    manifest.verify(folder)
+    asked = None if queries is None else Path(queries).resolve()
+    spec = adaptation(manifest, folder.resolve(), Path(documents).resolve(), asked)
+    before = manifest.student
+    made_by = {"start": before["start"], "adapted_from": f"{manifest.recipe}, weights {before['weights_sha256']}"}
+    return _build(spec, Path(), output, force=force, made_by=made_by)
+
+
+def _build(
+    spec: Recipe,
+    base: Path,
+    output: str | Path,
+    *,
+    processors: Sequence[str] = (),
+    force: bool = False,
+    made_by: Mapping[str, str] = MappingProxyType({}),
+) -> Result:
+    """Build a recipe's bundle; ``base`` is where its relative paths start, ``made_by`` goes into the manifest."""
+    target = _output(output)
     files = fingerprint(spec.texts.sources, base)
     check_names(processors)
     steps.require_distill()
@@ -72,6 +118,7 @@ def run(recipe: str | Path, *, output: str | Path, processors: Sequence[str] = (
                 "objective": asdict(spec.objective),
                 "texts": len(steps.read(texts, "train")),
                 "seed": spec.seed,
+                **made_by,
             },
             origin=f"held out by the recipe {spec.name}",
             gates=gates_for(spec.quantization.preset, spec.gates),
@@ -173,6 +220,7 @@ def check(
     *,
     texts: Sequence[str | Path] = (),
     collections: Sequence[str | Path] = (),
+    pairs: Sequence[str | Path] = (),
     processors: Sequence[str] = (),
     output: str | Path | None = None,
 ) -> Certificate:
@@ -184,12 +232,14 @@ def check(
             the held-out texts that the bundle was certified on.
         collections: folders in BEIR's layout, measured besides. Their teacher vectors, the long part of it, stay in
             ``BUNDLE.work``, so that the next check is quick.
+        pairs: files of sentences with people's scores (STS): columns score, sentence1, sentence2, tabs between.
         processors: others to compare this one with, emulated, by their names in ``edgeleaf.emulation.PROCESSORS``.
         output: a new folder for the certificate and its page; nothing is written where it is None.
 
     Raises:
         BundleError, ModelError, TextsError: the bundle is damaged, its teacher or the texts cannot be had.
     """
+    from edgeleaf.certify.similarity import encode_pairs
     from edgeleaf.collection import encode_collection
 
     folder, report = Path(bundle), checks.report_folder(output)
@@ -198,20 +248,27 @@ def check(
     gates = checks.gates_of(manifest)
     check_names(processors)
     steps.require_distill()
-    read = checks.collections_of(collections)
+    read, scored = checks.collections_of(collections), checks.pairs_of(pairs)
     with Stages(work_folder(folder)) as stages:
         held_out, origin = folder, str(manifest.held_out.get("origin"))
         own, vectors, cache = (stages.work / name for name in ("check-texts", "check-vectors", steps.VECTOR_CACHE))
-        keeps = bool(read) or cache.exists()  # of a run, or of a check with collections
+        keeps = bool(read or scored) or cache.exists()  # of a run, or of a check with collections
         shutil.rmtree(own, ignore_errors=True)
         if texts:
             held_out, origin = own, checks.origin(texts)
             checks.check_texts(own, texts)
         teacher = steps.teacher_of(manifest)
         steps.vectors(vectors, held_out, teacher, cache, names=("held_out",))
-        encoded = [encode_collection(collection, teacher, cache) for collection in read]
         certificate = checks.certify_bundle(
-            folder, held_out, vectors, manifest.space, gates, origin, collections=encoded, processors=processors
+            folder,
+            held_out,
+            vectors,
+            manifest.space,
+            gates,
+            origin,
+            collections=[encode_collection(collection, teacher, cache) for collection in read],
+            pairs=[encode_pairs(part, teacher, cache) for part in scored],
+            processors=processors,
         )
         if report is not None:
             with layout.whole_folder(report) as new:
@@ -322,11 +379,7 @@ def _distilled(spec: Recipe, base: Path, files: list[str], teacher: Any, stages:
         {"texts": spec.texts, "files": files, "seed": spec.seed},
         lambda folder: steps.texts(folder, spec.texts, spec.seed, base),
     )
-    vectors = stages.run(
-        "vectors",
-        {"texts": texts, "space": teacher.space, "max_length": spec.teacher.max_length},
-        lambda folder: steps.vectors(folder, texts, teacher, stages.work / steps.VECTOR_CACHE),
-    )
+    vectors = _vectors(texts, teacher, spec.teacher, stages)
     start = models.resolve(spec.student.model, revision=spec.student.revision)
     student = stages.run(
         "student",
@@ -343,6 +396,28 @@ def _distilled(spec: Recipe, base: Path, files: list[str], teacher: Any, stages:
     return texts, vectors, student
 
 
+def _vectors(texts: Path, teacher: Any, spec: TeacherSpec, stages: Stages) -> Path:
+    """Vectors of training texts and held-out texts; the former by the teacher's int8 export where that is asked for."""
+    from edgeleaf.quantized_teacher import QuantizedTeacher
+
+    quick = teacher
+    if spec.training_vectors == "int8" and teacher.device == "cpu":
+        exported = stages.run(
+            "quantized-teacher",
+            {"texts": texts, "space": teacher.space, "max_length": spec.max_length},
+            lambda folder: steps.quantized_teacher(folder, texts, teacher, spec),
+        )
+        quick = QuantizedTeacher(teacher, spec, exported)
+    cache = stages.work / steps.VECTOR_CACHE
+
+    def make(folder: Path) -> None:
+        steps.vectors(folder, texts, teacher, cache, names=("held_out",))
+        steps.vectors(folder, texts, quick, cache, names=("train",))
+
+    inputs = {"texts": texts, "space": teacher.space, "max_length": spec.max_length, "precision": quick.precision}
+    return stages.run("vectors", inputs, make)
+
+
 def _output(path: str | Path) -> Path:
     output = Path(path)
     if output.exists() and not (output / layout.MANIFEST).is_file() and (not output.is_dir() or any(output.iterdir())):
@@ -350,4 +425,4 @@ def _output(path: str | Path) -> Path:
     return output
 
 
-__all__ = ["Result", "bench", "check", "distill", "export", "index", "run", "search", "work_folder"]
+__all__ = ["Result", "adapt", "bench", "check", "distill", "export", "index", "run", "search", "work_folder"]

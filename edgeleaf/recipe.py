@@ -33,6 +33,9 @@ class TeacherSpec:
     query_prompt: str = ""
     document_prompt: str = ""
     max_length: int = _between(8, 32768, 128)
+    training_vectors: Literal["exact", "int8"] = "exact"
+    """What encodes the training texts: the teacher itself, or on processors its int8 export, two to three times as fast
+    at cosine 0.998. Held-out texts are always the teacher's own."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,9 @@ class StudentSpec:
     max_length: int = _between(8, 512, 128)
     ridge: float = _between(1e-6, 1e6, 1.0)
     """Ridge term of the projection's least-squares start, on unit-norm inputs."""
+    pooling: tuple[Literal["mean", "max", "cls"], ...] = ("mean",)
+    """What the projection reads, side by side. One pooling of a narrow encoder spans no more than its width of a wider
+    teacher's space."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -58,6 +58,19 @@ def load_teacher(spec: TeacherSpec) -> SentenceTransformerTeacher:
     return SentenceTransformerTeacher(spec)
 
 
+def teacher_spec(manifest: Manifest, *, training_vectors: Literal["exact", "int8"] = "exact") -> TeacherSpec:
+    """Describe the teacher that a bundle's vector space names."""
+    space = manifest.space
+    return TeacherSpec(
+        model=space.teacher,
+        revision=space.revision,
+        query_prompt=space.query_prompt,
+        document_prompt=space.document_prompt,
+        max_length=manifest.teacher_max_length,
+        training_vectors=training_vectors,
+    )
+
+
 def teacher_of(manifest: Manifest) -> SentenceTransformerTeacher:
     """Load the teacher that a bundle's vector space names.
 
@@ -65,14 +78,7 @@ def teacher_of(manifest: Manifest) -> SentenceTransformerTeacher:
         ModelError: it cannot be found, or what is found under its name has other weights.
     """
     space = manifest.space
-    spec = TeacherSpec(
-        model=space.teacher,
-        revision=space.revision,
-        query_prompt=space.query_prompt,
-        document_prompt=space.document_prompt,
-        max_length=manifest.teacher_max_length,
-    )
-    teacher = load_teacher(spec)
+    teacher = load_teacher(teacher_spec(manifest))
     if teacher.space.weights_sha256 != space.weights_sha256:
         raise ModelError(
             f"{space.teacher}: weights {teacher.space.weights_sha256[:12]}…, the bundle's space has "
@@ -130,25 +136,27 @@ def read(folder: Path, name: str) -> list[Text]:
     return read_texts(folder / f"{name}.jsonl")
 
 
-def vectors(
-    folder: Path, texts: Path, teacher: Teacher, cache: Path, names: Sequence[str] = ("train", "held_out")
-) -> None:
-    """Write the teacher's vectors of each set of texts: ``train.npy``, ``held_out.npy``, float16 [n, dim]."""
+def quantized_teacher(folder: Path, texts: Path, teacher: SentenceTransformerTeacher, spec: TeacherSpec) -> None:
+    """Write the int8 export of a teacher, for :class:`edgeleaf.quantized_teacher.QuantizedTeacher`."""
+    from edgeleaf.quantized_teacher import write_quantized_teacher
+
+    write_quantized_teacher(folder, teacher, spec, read(texts, "train"))
+
+
+def vectors(folder: Path, texts: Path, teacher: Teacher, cache: Path, *, names: Sequence[str]) -> None:
+    """Write a teacher's vectors of each set of texts: ``train.npy``, ``held_out.npy``, float16 [n, dim]."""
     from edgeleaf.teacher import teacher_vectors
 
     folder.mkdir(parents=True, exist_ok=True)
-    sets = {name: read(texts, name) for name in names}
-    found = teacher_vectors([text for part in sets.values() for text in part], teacher, cache)
-    start = 0
-    for name, part in sets.items():
-        np.save(folder / f"{name}.npy", found[start : start + len(part)])
-        start += len(part)
+    for name in names:
+        np.save(folder / f"{name}.npy", teacher_vectors(read(texts, name), teacher, cache))
 
 
 def student(folder: Path, texts: Path, vectors: Path, recipe: Recipe, space: VectorSpace) -> None:
     """Distil a student into ``student/``; resumes from the checkpoints of a killed run."""
+    from edgeleaf.distillation.guards import check_apart, say_cut
     from edgeleaf.distillation.trainer import Examples, last_checkpoint, train, write_student
-    from edgeleaf.student import build_student, start_projection
+    from edgeleaf.student import build_student, has_projection, shipped_tokenizer, start_projection
 
     checkpoints = folder / "checkpoints"
     if (folder / layout.STUDENT).is_dir():
@@ -166,15 +174,19 @@ def student(folder: Path, texts: Path, vectors: Path, recipe: Recipe, space: Vec
         )
 
     spec = recipe.student
+    start = models.resolve(spec.model, revision=spec.revision)
     model = build_student(
-        models.resolve(spec.model, revision=spec.revision),
+        start,
         dim=space.dim,
         max_length=spec.max_length,
+        pooling=spec.pooling,
         query_prompt=space.query_prompt,
         document_prompt=space.document_prompt,
     )
     train_set = examples("train", ("query", "document"))
-    if last_checkpoint(checkpoints) is None:
+    check_apart(train_set.texts, examples("held_out", ("query", "document")).texts)
+    say_cut(train_set.texts, shipped_tokenizer(model.tokenizer, spec.max_length), spec.max_length, who="student")
+    if last_checkpoint(checkpoints) is None and not has_projection(start, space.dim):
         start_projection(model, train_set.texts[:START_TEXTS], train_set.vectors[:START_TEXTS], ridge=spec.ridge)
     held_out = examples("held_out", ("query",), EVALUATED)
     curve = train(model, train_set, held_out, objective=recipe.objective, seed=recipe.seed, checkpoints=checkpoints)

@@ -107,6 +107,11 @@ def certificate_table(certificate: Certificate) -> Any:
         if collection.symmetric is not None:
             title = f"symmetric, documents by {collection.symmetric.documents}"
             add(title, (*nothing, *_gains(collection.symmetric.retrieval)), last=True)
+    similarities = [
+        f"Spearman on {found.name}: teacher {found.teacher.mean:.4f}, student {found.student.mean:.4f}, fused file "
+        f"{found.fused.mean:.4f}, against the teacher {found.asymmetric.mean:.4f}"
+        for found in certificate.similarities
+    ]
     here = f" ({certificate.measured_on.get('processor_features', 'not known')})"
     processors = [
         f"processor {report.name}{here if report.name == NATIVE else ''}: "
@@ -114,7 +119,7 @@ def certificate_table(certificate: Certificate) -> Any:
         f"{report.queries} identical"
         for report in certificate.processors
     ]
-    table.caption = "\n".join([*processors, *(verdict.line for verdict in certificate.verdicts)])
+    table.caption = "\n".join([*similarities, *processors, *(verdict.line for verdict in certificate.verdicts)])
     return table
 
 

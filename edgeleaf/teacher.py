@@ -32,6 +32,8 @@ class Teacher(Protocol):
 
     space: VectorSpace
     max_length: int
+    precision: str
+    """Empty for the teacher's own vectors; else what they are close to it by, and a cache of their own."""
 
     def encode(self, texts: Sequence[str], *, kind: Kind) -> npt.NDArray[np.float32]:
         """Return float32 [len(texts), dim], unit L2 norm, the prompt of ``kind`` applied, order kept."""
@@ -49,10 +51,13 @@ class SentenceTransformerTeacher:
         MissingExtra: sentence-transformers is not installed.
     """
 
+    precision = ""
+
     def __init__(self, spec: TeacherSpec) -> None:
         self.folder = models.resolve(spec.model, revision=spec.revision)
         self._model = load_sentence_transformer(self.folder, max_length=spec.max_length)
         self.max_length = spec.max_length
+        self.device: str = self._model.device.type
         self._prompts = {"query": spec.query_prompt, "document": spec.document_prompt}
         self.space = space_of(
             self._model,
@@ -116,7 +121,8 @@ def teacher_vectors(texts: Sequence[Text], teacher: Teacher, cache: Path) -> npt
     Raises:
         ModelError: the teacher returned a vector that is not finite, or not of the width and norm it promises.
     """
-    folder = cache / f"{teacher.space.id.replace('/', '-')}-{teacher.max_length}"
+    parts = [teacher.space.id.replace("/", "-"), str(teacher.max_length), teacher.precision]
+    folder = cache / "-".join(filter(None, parts))
     folder.mkdir(parents=True, exist_ok=True)
     keys = [_key(text, teacher.space) for text in texts]
     known = _known(folder)

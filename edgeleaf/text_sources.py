@@ -5,9 +5,10 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import random
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,9 +16,16 @@ from typing import Any, Literal
 from edgeleaf.errors import MissingExtra, TextsError
 
 Kind = Literal["query", "document"]
+Pieces = Literal["whole", "sentences", "spans"]
 KINDS: tuple[Kind, Kind] = ("query", "document")
 DATASET_ROWS_PER_TEXT = 10
 SUFFIXES = (".txt", ".tsv", ".jsonl")
+SPAN_WORDS = (2, 9)
+"""Words in a span: as in most searches."""
+LEAST_WORDS = 4
+"""A shorter sentence gives no span."""
+EDGES = " \t.,;:!?()[]{}\"'"
+SENTENCE_END = re.compile(r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)(?<!etc\.)(?<! vs\.)\s+(?=[A-Z])")
 
 
 @dataclass(frozen=True)
@@ -30,12 +38,15 @@ class FilesSource:
         column: .tsv: a header's name (the first line is then the header) or an index from 0, by default the last
             column; .jsonl: a key, by default "text", with "title" put before it where there is one.
         weight: share of the corpus beside the other sources' weights.
+        pieces: "whole" texts, or their "sentences", or "spans": a few words of each sentence, as people type them.
+            The last two also give a row's title as a text of its own.
     """
 
     files: tuple[str, ...]
     kind: Kind
     column: str | int | None = None
     weight: float = 1.0
+    pieces: Pieces = "whole"
 
 
 @dataclass(frozen=True)
@@ -49,6 +60,7 @@ class DatasetSource:
         config: the dataset's configuration, where it has several.
         split: the split to stream.
         weight: share of the corpus beside the other sources' weights.
+        pieces: as for FilesSource.
     """
 
     dataset: str
@@ -57,6 +69,7 @@ class DatasetSource:
     config: str | None = None
     split: str = "train"
     weight: float = 1.0
+    pieces: Pieces = "whole"
 
 
 @dataclass(frozen=True)
@@ -67,6 +80,44 @@ class MachineSource:
 
 
 Source = FilesSource | DatasetSource | MachineSource
+
+
+def sentences(text: str) -> list[str]:
+    """Cut a text at the ends of its sentences.
+
+    Example:
+        >>> sentences("It folds. Some fold twice, e.g. Rubisco. Why?")
+        ['It folds.', 'Some fold twice, e.g. Rubisco.', 'Why?']
+    """
+    return SENTENCE_END.split(text)
+
+
+def spans(text: str) -> Iterator[str]:
+    """Take a few neighbouring words of each sentence: the same ones for the same sentence.
+
+    A teacher encodes them as it does anything, so they teach a student what their words mean, at a search's length.
+
+    Example:
+        >>> list(spans("The folding of Rubisco needs a chaperone that is made of many parts. No."))
+        ['folding of Rubisco needs a chaperone that is made']
+    """
+    for sentence in sentences(text):
+        words = sentence.split()
+        if len(words) < LEAST_WORDS:
+            continue
+        chance = random.Random(sentence)
+        length = min(chance.randint(*SPAN_WORDS), len(words))
+        start = chance.randint(0, len(words) - length)
+        span = " ".join(words[start : start + length]).strip(EDGES)
+        if span:
+            yield span
+
+
+def pieces_of(text: str, pieces: Pieces) -> Iterable[str]:
+    """Return a text whole, its sentences, or :func:`spans` of it."""
+    if pieces == "whole":
+        return (text,)
+    return sentences(text) if pieces == "sentences" else spans(text)
 
 
 def file_texts(source: FilesSource, base: Path) -> Iterator[str]:
@@ -83,7 +134,7 @@ def file_texts(source: FilesSource, base: Path) -> Iterator[str]:
         elif kind == ".tsv":
             yield from _tsv_texts(path, source.column)
         else:
-            yield from _jsonl_texts(path, source.column)
+            yield from _jsonl_texts(path, source.column, apart=source.pieces != "whole")
 
 
 def matching_files(patterns: tuple[str, ...], base: Path) -> list[Path]:
@@ -126,7 +177,8 @@ def _tsv_texts(path: Path, column: str | int | None) -> Iterator[str]:
             yield cells[index]
 
 
-def _jsonl_texts(path: Path, column: str | int | None) -> Iterator[str]:
+def _jsonl_texts(path: Path, column: str | int | None, *, apart: bool) -> Iterator[str]:
+    """The texts; titles before them, or apart."""
     if isinstance(column, int):
         raise TextsError(f"{path}: a .jsonl file's column is a key, not the number {column}")
     for number, line in numbered_lines(path):
@@ -138,7 +190,10 @@ def _jsonl_texts(path: Path, column: str | int | None) -> Iterator[str]:
             keys = ", ".join(sorted(row)) or "none"
             raise TextsError(f"{path}, line {number}: needed a string under {column or 'text'!r}, found keys: {keys}")
         title = row.get("title") if column is None else None
-        yield f"{title.strip()} {text}" if isinstance(title, str) else text
+        if isinstance(title, str) and title.strip():
+            yield from (title.strip(), text) if apart else (f"{title.strip()} {text}",)
+        else:
+            yield text
 
 
 def json_row(line: str, path: Path, number: int) -> dict[str, Any]:

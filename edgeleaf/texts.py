@@ -11,7 +11,7 @@ import hashlib
 import heapq
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from edgeleaf.text_sources import (
     json_row,
     matching_files,
     numbered_lines,
+    pieces_of,
 )
 
 
@@ -219,9 +220,9 @@ def _sample(
         share = _shares(limit, weights, [*(len(pool.largest.kept) for pool in others), limit, limit])[-2]
         texts = machine_texts(queries=share + held["query"], documents=share + held["document"])
     elif isinstance(source, FilesSource):
-        texts = (Text(text, source.kind) for text in file_texts(source, base))
+        texts = _pieces(source, file_texts(source, base))
     else:
-        texts = (Text(text, source.kind) for text in dataset_texts(source, DATASET_ROWS_PER_TEXT * wanted))
+        texts = _pieces(source, dataset_texts(source, DATASET_ROWS_PER_TEXT * wanted))
     pools = {
         kind: _Pool(kind, source.weight / len(kinds), _Best(2 * sum(held.values())), _Best(wanted)) for kind in kinds
     }
@@ -231,6 +232,13 @@ def _sample(
         if cleaned:
             pools[text.kind].add(_priority(cleaned, key), cleaned)
     return list(pools.values())
+
+
+def _pieces(source: FilesSource | DatasetSource, texts: Iterable[str]) -> Iterator[Text]:
+    """The source's texts, whole or in pieces."""
+    for text in texts:
+        for piece in pieces_of(text, source.pieces):
+            yield Text(piece, source.kind)
 
 
 def _cleaned(text: str, max_chars: int) -> str:

@@ -141,7 +141,7 @@ def test_the_same_inputs_give_the_same_bytes_without_threads_paths_or_times(bund
         first = (tmp_path / "a" / name).read_bytes()
         assert first == (tmp_path / "b" / name).read_bytes()
         assert str(bundle).encode() not in first
-    assert json.loads((tmp_path / "a" / "certificate.json").read_bytes())["schema_version"] == 2
+    assert json.loads((tmp_path / "a" / "certificate.json").read_bytes())["schema_version"] == 3
 
 
 def collection(*, documents: list[str] = DOCUMENTS, judged: bool = True) -> EncodedCollection:

@@ -189,10 +189,10 @@ def test_texts_that_look_like_lists_survive_the_round_trip() -> None:
     [
         ("{}", "not a certificate"),
         ("[1", "not a certificate"),
-        ('{"schema_version": 99, "passed": true}', "schema version 99, this edgeleaf reads 2"),
-        ('{"schema_version": 2, "passed": true}', "damaged certificate"),
-        ('{"schema_version": 2, "passed": true, "parity": 3}', "damaged certificate"),
-        ('{"schema_version": 2, "passed": true, "colour": 3}', "damaged certificate"),
+        ('{"schema_version": 99, "passed": true}', "schema version 99, this edgeleaf reads 3"),
+        ('{"schema_version": 3, "passed": true}', "damaged certificate"),
+        ('{"schema_version": 3, "passed": true, "parity": 3}', "damaged certificate"),
+        ('{"schema_version": 3, "passed": true, "colour": 3}', "damaged certificate"),
     ],
 )
 def test_what_is_no_certificate_is_an_error(tmp_path: Path, text: str, says: str) -> None:

@@ -23,6 +23,8 @@ SPACE = VectorSpace("t", None, "0" * 64, "mean", True, "q: ", "", 4)
 class Counting:
     """A teacher whose vector tells text and kind, and that counts what it is asked."""
 
+    precision = ""
+
     def __init__(
         self, space: VectorSpace = SPACE, stop_after: int = 10**9, scale: float = 1.0, max_length: int = 32
     ) -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from edgeleaf import machine_texts as machine
 from edgeleaf.errors import MissingExtra, TextsError
 from edgeleaf.machine_texts import machine_texts
+from edgeleaf.text_sources import Pieces
 from edgeleaf.texts import (
     Corpus,
     DatasetSource,
@@ -29,8 +30,8 @@ from edgeleaf.texts import (
 )
 
 
-def all_texts(folder: Path, *files: str, column: str | int | None = None) -> set[str]:
-    source = FilesSource(files, "query", column=column)
+def all_texts(folder: Path, *files: str, column: str | int | None = None, pieces: Pieces = "whole") -> set[str]:
+    source = FilesSource(files, "query", column=column, pieces=pieces)
     corpus = collect([source], limit=1000, held_out_queries=0, held_out_documents=0, seed=0, base=folder)
     return {text.text for text in corpus.train}
 
@@ -71,6 +72,29 @@ def test_jsonl_keys_and_beir_titles(tmp_path: Path) -> None:
         all_texts(tmp_path, "corpus.jsonl", column="_id")
     with pytest.raises(TextsError, match="a key, not the number 1"):
         all_texts(tmp_path, "corpus.jsonl", column=1)
+
+
+def test_pieces_of_documents(tmp_path: Path) -> None:
+    rows = [
+        {
+            "title": "Enzymes",
+            "text": "Rubisco folds with help, e.g. GroEL. It binds carbon dioxide in leaves. No.",
+        },
+        {"title": "", "text": "Nothing here has a title at all"},
+    ]
+    (tmp_path / "corpus.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    assert all_texts(tmp_path, "corpus.jsonl", pieces="sentences") == {
+        "Enzymes",
+        "Rubisco folds with help, e.g. GroEL.",
+        "It binds carbon dioxide in leaves.",
+        "No.",
+        "Nothing here has a title at all",
+    }
+    whole = " ".join(row["text"] for row in rows)
+    spans = all_texts(tmp_path, "corpus.jsonl", pieces="spans")
+    assert len(spans) == 3  # of the three sentences with enough words
+    assert all(span in whole and 1 <= len(span.split()) <= 9 and span[-1].isalpha() for span in spans)
+    assert spans == all_texts(tmp_path, "corpus.jsonl", pieces="spans")
 
 
 @pytest.mark.parametrize("name", ["a.txt.gz", "a.tsv.gz", "a.jsonl.gz"])

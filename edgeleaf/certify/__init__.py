@@ -32,6 +32,7 @@ from edgeleaf.certify.ladder import FUSED, STUDENT, FloatRows, climb, document_v
 from edgeleaf.certify.parity import added_token_texts, fused_token_ids, reference_token_ids, token_parity
 from edgeleaf.certify.processors import ProcessorReport
 from edgeleaf.certify.shortened import shortened
+from edgeleaf.certify.similarity import EncodedPairs, similarity
 from edgeleaf.collection import EncodedCollection
 from edgeleaf.errors import TextsError
 
@@ -55,6 +56,7 @@ def certify(
     space: Mapping[str, str | int | bool | None],
     document_prompt: str = "",
     collections: Sequence[EncodedCollection] = (),
+    pairs: Sequence[EncodedPairs] = (),
     processors: Sequence[ProcessorReport] = (),
     texts: str = "held-out texts",
     threads: int = 2,
@@ -73,6 +75,7 @@ def certify(
         space: the teacher's vector space, shown as it comes.
         document_prompt: what the student puts before a document.
         collections: further queries and documents with the teacher's vectors, and qrels where there are some.
+        pairs: sentences with people's scores and the teacher's vectors.
         processors: the file's runs on other processors, passed through and judged.
         texts: where queries and documents come from, shown as it is.
         threads: processor threads; does not appear in the certificate.
@@ -88,12 +91,14 @@ def certify(
     """
     _check_inputs(queries, teacher_queries, documents, teacher_documents)
     every = [*queries, *(query for part in collections for query in part.collection.queries)]
+    every += [text for part in pairs for text in (*part.pairs.first, *part.pairs.second)]
     ladder = climb(bundle, every, query_prompt=query_prompt, threads=threads)
     width = ladder.vectors[FUSED].shape[1]
     if width != teacher_queries.shape[1]:
         raise TextsError(f"{bundle} gives {width} numbers, the teacher's vectors have {teacher_queries.shape[1]}")
 
-    parts = _parts(ladder.vectors, [len(queries), *(len(part.collection.queries) for part in collections)])
+    counts = [len(queries), *(len(part.collection.queries) for part in collections)]
+    parts = _parts(ladder.vectors, [*counts, *(2 * len(part.pairs.scores) for part in pairs)])
     held_out = Aligned(ladder.rungs, parts[0], teacher_queries, teacher_documents)
     rungs = held_out.reports()
     reports = tuple(
@@ -104,7 +109,11 @@ def certify(
                 bundle, texts, query_prompt=query_prompt, document_prompt=document_prompt, threads=threads
             ),
         )
-        for part, vectors in zip(collections, parts[1:], strict=True)
+        for part, vectors in zip(collections, parts[1 : len(counts)], strict=True)
+    )
+    similarities = tuple(
+        similarity(part, student=vectors[STUDENT], fused=vectors[FUSED])
+        for part, vectors in zip(pairs, parts[len(counts) :], strict=True)
     )
 
     file = bundle / layout.QUERY_ENCODER
@@ -166,6 +175,7 @@ def certify(
         ),
         worst=_worst(held_out, queries, documents),
         verdicts=tuple(gates_verdicts(measurements, gates)),
+        similarities=similarities,
         processors=tuple(processors),
     )
 

@@ -12,11 +12,11 @@ import numpy.typing as npt
 from edgeleaf.certify.alignment import DIGITS, cosine_rows, nearest, overlap, summary
 from edgeleaf.certify.certificate import CollectionReport, RungReport, Symmetric, rounded_summary
 from edgeleaf.certify.ladder import FUSED, STUDENT, FloatRows, Rung
-from edgeleaf.certify.retrieval import retrieval
+from edgeleaf.certify.retrieval import DEEP, retrieval
 from edgeleaf.certify.shortened import shortened
 from edgeleaf.collection import Collection, EncodedCollection
 
-K, DEEP = 10, 100
+K = 10
 
 
 class Aligned:
@@ -95,7 +95,7 @@ def collection_report(
     symmetric = None
     if judged is not None:
         documents, by = encode_documents(collection.documents)
-        symmetric = Symmetric(by, retrieval(judged, nearest(fused, documents, K)))
+        symmetric = Symmetric(by, retrieval(judged, nearest(fused, documents, DEEP)))
     return CollectionReport(
         name=collection.name,
         queries=len(collection.queries),

@@ -21,10 +21,11 @@ from edgeleaf.certify.parity import Parity
 from edgeleaf.certify.processors import ProcessorReport
 from edgeleaf.certify.retrieval import Retrieval
 from edgeleaf.certify.shortened import Shortened
+from edgeleaf.certify.similarity import Similarity
 from edgeleaf.certify.verdicts import GATES, Verdict, gates_verdicts
 from edgeleaf.errors import BundleError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,7 @@ class Certificate:
         batch_invariance, padding_invariance: of the fused file.
         shortened: cut and quantised vectors of the held-out texts.
         collections: the same figures for collections that were given.
+        similarities: correlation with people's scores on files of pairs that were given.
         processors: the fused file on other processors, where it was run there.
         per_query: figures of single queries.
         worst: the twenty queries furthest from the teacher, worst first.
@@ -157,6 +159,7 @@ class Certificate:
     per_query: PerQuery
     worst: tuple[HardQuery, ...]
     verdicts: tuple[Verdict, ...]
+    similarities: tuple[Similarity, ...] = ()
     processors: tuple[ProcessorReport, ...] = ()
     schema_version: int = SCHEMA_VERSION
 

@@ -1,4 +1,4 @@
-"""nDCG@10 and MRR@10 of rankings against qrels, with bootstrap intervals over queries. Metrics are ir_measures'."""
+"""nDCG@10, MRR@10 and recall@100 of rankings against qrels, with bootstrap intervals over queries; by ir_measures."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from edgeleaf.certify.alignment import DIGITS
 from edgeleaf.collection import Collection
 from edgeleaf.errors import MissingExtra
 
+DEEP = 100
 RESAMPLES = 2000
 INTERVAL = (2.5, 97.5)
 
@@ -28,10 +29,11 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """How well one encoder's rankings answer a collection's queries."""
+    """How well one encoder's rankings answer a collection's queries; no recall where there are not 100 documents."""
 
     ndcg_at_10: Estimate
     mrr_at_10: Estimate
+    recall_at_100: Estimate | None = None
 
 
 def require_measures() -> None:
@@ -45,13 +47,17 @@ def retrieval(collection: Collection, ranking: npt.NDArray[np.int64]) -> Retriev
 
     Args:
         collection: with qrels.
-        ranking: int64 [queries, k], row numbers of the documents, first places first; k from 10.
+        ranking: int64 [queries, k], row numbers of the documents, first places first; k from 10, 100 for the recall.
 
     Raises:
         MissingExtra: ir_measures is not installed.
     """
     values = per_query(collection, ranking)
-    return Retrieval(ndcg_at_10=estimate(values["nDCG@10"]), mrr_at_10=estimate(values["RR@10"]))
+    return Retrieval(
+        ndcg_at_10=estimate(values["nDCG@10"]),
+        mrr_at_10=estimate(values["RR@10"]),
+        recall_at_100=estimate(values["R@100"]) if ranking.shape[1] >= DEEP else None,
+    )
 
 
 def ndcg_at_10(collection: Collection, ranking: npt.NDArray[np.int64]) -> float:
@@ -60,7 +66,7 @@ def ndcg_at_10(collection: Collection, ranking: npt.NDArray[np.int64]) -> float:
 
 
 def per_query(collection: Collection, ranking: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.float64]]:
-    """Return nDCG@10 and RR@10 of each query, float64 [queries], in their order."""
+    """Return nDCG@10, RR@10 and R@100 of each query, float64 [queries], in their order."""
     require_measures()
     import ir_measures
 
@@ -69,7 +75,7 @@ def per_query(collection: Collection, ranking: npt.NDArray[np.int64]) -> dict[st
         query: {collection.document_ids[row]: float(-place) for place, row in enumerate(rows)}
         for query, rows in zip(collection.query_ids, ranking.tolist(), strict=True)
     }
-    measures = [ir_measures.nDCG @ 10, ir_measures.RR @ 10]
+    measures = [ir_measures.nDCG @ 10, ir_measures.RR @ 10, ir_measures.R @ DEEP]
     qrels = {query: dict(grades) for query, grades in collection.qrels.items()}
     found = {(str(m.measure), m.query_id): m.value for m in ir_measures.iter_calc(measures, qrels, run)}
     return {

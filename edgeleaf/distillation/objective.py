@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from edgeleaf.errors import TrainingError
+from edgeleaf.distillation.guards import LossWatch
 
 
 class LeafLoss(torch.nn.Module):  # type: ignore[misc]
@@ -24,13 +24,14 @@ class LeafLoss(torch.nn.Module):  # type: ignore[misc]
         vectors: [n, dim], the teacher's vectors of all training texts, in any float type, memory-mapped or not.
 
     Raises:
-        TrainingError: from ``forward``, when the loss is not finite.
+        TrainingError: from ``forward``, when the loss is not finite or grows and grows.
     """
 
     def __init__(self, model: torch.nn.Module, vectors: npt.NDArray[np.floating[Any]]) -> None:
         super().__init__()
         self.model = model
         self.vectors = vectors
+        self._watch = LossWatch()
 
     def forward(self, features: Iterable[dict[str, torch.Tensor]], labels: torch.Tensor) -> torch.Tensor:
         """Return the loss of one batch: ``features`` of one text column, ``labels`` int64 [batch], row numbers."""
@@ -38,9 +39,10 @@ class LeafLoss(torch.nn.Module):  # type: ignore[misc]
         student = self.model(text)["sentence_embedding"].float()
         rows = self.vectors[labels.cpu().numpy()].astype(np.float32)
         teacher = torch.from_numpy(rows).to(student.device)
-        loss = (student - teacher).square().sum(dim=1).mean()
-        if not torch.isfinite(loss):
-            raise TrainingError(
-                "the loss is no longer a number; lower objective.learning_rate or raise student.ridge, then run again"
-            )
-        return loss
+        squares = (student - teacher).square().sum(dim=1)
+        self._watch.see(float(squares.detach().mean()))
+        return self.of_squares(squares)
+
+    def of_squares(self, squares: torch.Tensor) -> torch.Tensor:
+        """Return the loss of squared distances [batch]."""
+        return squares.mean()

@@ -24,13 +24,17 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from edgeleaf import progress
 from edgeleaf.bundle import write_json
 from edgeleaf.distillation.batches import LengthBatchSampler
+from edgeleaf.distillation.guards import check_alive
 from edgeleaf.distillation.objective import LeafLoss
+from edgeleaf.distillation.optimizer import student_optimizer
 from edgeleaf.recipe import ObjectiveSpec
 from edgeleaf.student import BATCH_SIZE, autocast, has_bfloat16, save_student
 
 CURVE = "training.json"
 CURVE_PLOT = "training.svg"
 COMPLETE = "complete"
+MAX_NORM = 1.0
+"""Larger gradients are scaled down to this L2 norm."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,14 @@ class Examples:
 
 
 def train(
-    model: Any, train_set: Examples, held_out: Examples, *, objective: ObjectiveSpec, seed: int, checkpoints: Path
+    model: Any,
+    train_set: Examples,
+    held_out: Examples,
+    *,
+    objective: ObjectiveSpec,
+    seed: int,
+    checkpoints: Path,
+    trainer: type[LeafTrainer] | None = None,
 ) -> list[dict[str, float]]:
     """Train ``model`` in place.
 
@@ -58,6 +69,7 @@ def train(
         objective: the recipe's hyperparameters.
         seed: of the order of batches.
         checkpoints: folder for checkpoints; one that is there from a killed run is continued.
+        trainer: another one to compare with (``bench/ablations.py``).
 
     Returns:
         The training curve: a list of ``{"step", "loss", "learning_rate"}`` (mean training loss since the entry before)
@@ -81,8 +93,7 @@ def train(
         weight_decay=objective.weight_decay,
         warmup_steps=int(steps * objective.warmup),
         lr_scheduler_type="linear",
-        optim="adamw_torch_fused",
-        max_grad_norm=1.0,
+        max_grad_norm=0.0,  # the optimizer clips
         bf16=has_bfloat16(device),
         use_cpu=device == "cpu",
         seed=seed,
@@ -100,19 +111,20 @@ def train(
     )
     with progress.bar("distil (LEAF)", steps) as advance, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="mtime may not be reliable")
-        trainer = LeafTrainer(
+        kind = trainer or LeafTrainer
+        running = kind(
             model=model,
             args=arguments,
             train_dataset=Dataset.from_dict({"text": list(train_set.texts), "label": range(len(train_set.texts))}),
-            loss=LeafLoss(model, train_set.vectors),
+            loss=kind.loss_class(model, train_set.vectors),
             evaluator=HeldOutEvaluator(held_out),
             callbacks=[_Steps(advance), _Checkpoints()],
         )
         for noisy in (PrinterCallback, ProgressCallback):
-            trainer.remove_callback(noisy)
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+            running.remove_callback(noisy)
+        running.train(resume_from_checkpoint=str(resume) if resume else None)
     model.eval()
-    return _curve(trainer.state.log_history)
+    return _curve(running.state.log_history)
 
 
 def write_student(model: Any, curve: list[dict[str, float]], folder: Path) -> None:
@@ -128,10 +140,20 @@ def write_student(model: Any, curve: list[dict[str, float]], folder: Path) -> No
 class LeafTrainer(SentenceTransformerTrainer):  # type: ignore[misc]
     """sentence-transformers' trainer, with batches of like length and without writing model cards on the way."""
 
+    loss_class = LeafLoss
+    optimizer: torch.optim.Optimizer | None
+
     def get_batch_sampler(self, dataset: Any, batch_size: int, drop_last: bool, **_: Any) -> LengthBatchSampler:
         """Return batches of texts of like length; see :class:`LengthBatchSampler`."""
         lengths = [len(text) for text in dataset["text"]]
         return LengthBatchSampler(dataset, lengths, batch_size=batch_size, drop_last=drop_last, seed=self.args.seed)
+
+    def create_optimizer(self) -> torch.optim.Optimizer:
+        """Return the student's optimizer; see :mod:`edgeleaf.distillation.optimizer`."""
+        if self.optimizer is None:
+            lr, weight_decay = self.args.learning_rate, self.args.weight_decay
+            self.optimizer = student_optimizer(self.model, lr=lr, weight_decay=weight_decay, max_norm=MAX_NORM)
+        return self.optimizer
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """A student's card is the bundle's; the trainer's own would run the model for examples."""
@@ -159,6 +181,7 @@ class HeldOutEvaluator(SentenceEvaluator):  # type: ignore[misc]
         teacher /= np.linalg.norm(teacher, axis=1, keepdims=True)
         student = np.asarray(vectors, dtype=np.float32)
         student /= np.linalg.norm(student, axis=1, keepdims=True)  # autocast's own norm is off by 0.1%
+        check_alive(student, teacher)
         cosine = float(np.mean(np.sum(student * teacher, axis=1)))
         progress.say(f"held-out cosine to the teacher: {cosine:.4f}")
         return {"held_out_loss": round(2 - 2 * cosine, 6), "held_out_cosine": round(cosine, 6)}

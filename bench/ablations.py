@@ -1,0 +1,221 @@
+"""What each choice of a distillation is worth: small runs that differ in one thing, with as many tokens each.
+
+    python -m bench.ablations WORK COLLECTION [COLLECTION ...] -o DIR [--texts 60000] [--arms base,l2,...]
+
+WORK is the ``.work`` folder of a run of a recipe: its texts and their teacher's vectors are what is learnt from. Writes
+ablations.json after every arm (arms that are in it are not run again), ablations.md, and ablations.png, on which every
+arm is a point: cosine to the teacher on the collections' queries against the share of its nDCG@10 that is kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from edgeleaf import models, progress, steps
+from edgeleaf.bundle import write_json, write_text
+from edgeleaf.certify.alignment import cosine_rows, nearest
+from edgeleaf.certify.retrieval import ndcg_at_10
+from edgeleaf.collection import EncodedCollection, encode_collection, read_collection
+from edgeleaf.distillation.objective import LeafLoss
+from edgeleaf.distillation.trainer import Examples, HeldOutEvaluator, LeafTrainer, train
+from edgeleaf.recipe import ObjectiveSpec, TeacherSpec
+from edgeleaf.student import build_student, start_projection
+from edgeleaf.texts import Text
+
+TEACHER = "sentence-transformers/all-mpnet-base-v2"
+START = "sentence-transformers/all-MiniLM-L6-v2"
+WINDOW, HELD_OUT = 128, 1000
+
+
+class Distance(LeafLoss):
+    """The distance itself, not its square: every text pulls alike, however far it is."""
+
+    def of_squares(self, squares: torch.Tensor) -> torch.Tensor:
+        return (squares + 1e-8).sqrt().mean()
+
+
+class Cycles(LeafTrainer):
+    """Linear decays one after the other, each with its own warm-up."""
+
+    cycles = 1
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        whole = -(-num_training_steps // self.cycles)
+        rise = max(1, int(whole * BASE.warmup))
+
+        def factor(step: int) -> float:
+            within = step % whole
+            return within / rise if within < rise else (whole - within) / (whole - rise)
+
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
+        return self.lr_scheduler
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One run. What it does not name is the base's.
+
+    Args:
+        objective: changed fields of ObjectiveSpec.
+        kinds: of the training texts.
+        share: of the budget's texts; more passes make up for it.
+        pooling, layers, ridge: of the student; ridge None leaves the projection random.
+        loss: of a batch.
+        cycles: linear decays, one after the other.
+    """
+
+    objective: dict[str, Any] = field(default_factory=dict)
+    kinds: tuple[str, ...] = ("query", "document")
+    share: float = 1.0
+    pooling: tuple[str, ...] = ("mean",)
+    layers: int | None = None
+    ridge: float | None = 1.0
+    loss: type[LeafLoss] = LeafLoss
+    cycles: int = 1
+
+
+BASE = ObjectiveSpec(epochs=1.0, batch_size=32, learning_rate=5e-4, checkpoint_steps=10**6)
+ARMS = {
+    "base": Arm(),
+    "mean and cls": Arm(pooling=("mean", "cls")),
+    "mean, max and cls": Arm(pooling=("mean", "max", "cls")),
+    "distance, not squared": Arm(loss=Distance),
+    "queries only": Arm(kinds=("query",)),
+    "documents only": Arm(kinds=("document",)),
+    "a third of the texts, three passes": Arm(share=1 / 3, objective={"epochs": 3.0}),
+    "batch 16, rate 3.5e-4": Arm(objective={"batch_size": 16, "learning_rate": 3.5e-4}),
+    "batch 128, rate 1e-3": Arm(objective={"batch_size": 128, "learning_rate": 1e-3}),
+    "rate 2.5e-4": Arm(objective={"learning_rate": 2.5e-4}),
+    "rate 1e-3": Arm(objective={"learning_rate": 1e-3}),
+    "three decays": Arm(cycles=3),
+    "random projection": Arm(ridge=None),
+    "four layers": Arm(layers=4),
+    "three layers": Arm(layers=3),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("collections", type=Path, nargs="+")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--texts", type=int, default=60_000, help="training texts of an arm")
+    parser.add_argument("--arms", default=",".join(ARMS))
+    given = parser.parse_args()
+    progress.show()
+    teacher = steps.load_teacher(TeacherSpec(TEACHER, max_length=WINDOW))
+    cache = given.output / "vectors"
+    found = [encode_collection(read_collection(folder), teacher, cache) for folder in given.collections]
+    del teacher
+    path = given.output / "ablations.json"
+    results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    for name in given.arms.split(","):
+        if name not in results:
+            progress.say(f"arm: {name}")
+            results[name] = run(ARMS[name], given.work, found, given.texts)
+            write_json(path, results)
+    write_text(given.output / "ablations.md", table(results))
+    plot(results, given.output / "ablations.png")
+    sys.stdout.write(table(results))
+
+
+def run(arm: Arm, work: Path, collections: Sequence[EncodedCollection], budget: int) -> dict[str, Any]:
+    """Train one arm and judge it."""
+    train_set = examples(work, "train", arm.kinds, round(budget * arm.share))
+    held_out = examples(work, "held_out", ("query",), HELD_OUT)
+    start, dim = models.resolve(START), train_set.vectors.shape[1]
+    torch.manual_seed(0)
+    model = build_student(start, dim=dim, max_length=WINDOW, pooling=arm.pooling)
+    if arm.layers is not None:
+        layers = model[0].auto_model.encoder.layer
+        kept = np.linspace(0, len(layers) - 1, arm.layers).round().astype(int)  # the first, the last, evenly between
+        model[0].auto_model.encoder.layer = torch.nn.ModuleList([layers[i] for i in kept])
+    if arm.ridge is not None:
+        start_projection(model, train_set.texts[:4096], train_set.vectors[:4096], ridge=arm.ridge)
+    objective = replace(BASE, **arm.objective)
+    began = time.monotonic()
+    kind = type("ArmTrainer", (Cycles,), {"loss_class": arm.loss, "cycles": arm.cycles})
+    with tempfile.TemporaryDirectory() as scratch:
+        train(model, train_set, held_out, objective=objective, seed=0, checkpoints=Path(scratch), trainer=kind)
+    seconds = time.monotonic() - began
+    result: dict[str, Any] = {
+        "seconds": round(seconds),
+        "held_out_cosine": HeldOutEvaluator(held_out).measure(model)["held_out_cosine"],
+        "collections": {},
+    }
+    for part in collections:
+        vectors = model.encode(list(part.collection.queries), batch_size=32, show_progress_bar=False)
+        judged = [
+            ndcg_at_10(part.collection, nearest(rows, part.teacher_documents.astype(np.float32), 10))
+            for rows in (vectors, part.teacher_queries.astype(np.float32))
+        ]
+        result["collections"][part.collection.name] = {
+            "cosine": round(float(cosine_rows(vectors, part.teacher_queries).mean()), 4),
+            "ndcg_at_10": judged[0],
+            "of_the_teacher": round(judged[0] / judged[1], 4),
+        }
+    return result
+
+
+def examples(work: Path, name: str, kinds: Sequence[str], most: int) -> Examples:
+    """Texts of some kinds beside their vectors: as many characters as the first ``most`` texts of all kinds have."""
+    texts: list[Text] = steps.read(work / "texts", name)
+    budget = sum(len(text.text) for text in texts[:most])
+    vectors = np.load(work / "vectors" / f"{name}.npy", mmap_mode="r")
+    rows: list[int] = []
+    for row, text in enumerate(texts):
+        if budget <= 0:
+            break
+        if text.kind in kinds:
+            rows.append(row)
+            budget -= len(text.text)
+    return Examples([texts[row].text for row in rows], np.asarray(vectors[rows]))
+
+
+def table(results: dict[str, Any]) -> str:
+    """Return Markdown: a line an arm."""
+    columns = ("arm", "s", "cosine, held out", "cosine, collections", "of the teacher's nDCG@10: mean", "least")
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for name, result in results.items():
+        cosine, shares = points(result)
+        lines.append(
+            f"| {name} | {result['seconds']} | {result['held_out_cosine']:.4f} | {cosine:.4f} | {np.mean(shares):.1%} "
+            f"| {min(shares):.1%} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def points(result: dict[str, Any]) -> tuple[float, list[float]]:
+    """Mean cosine over collections, and each one's share of the teacher's nDCG@10."""
+    parts = result["collections"].values()
+    return float(np.mean([part["cosine"] for part in parts])), [part["of_the_teacher"] for part in parts]
+
+
+def plot(results: dict[str, Any], path: Path) -> None:
+    """Draw every arm: how close its queries are, and what that leaves of the ranking."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.2), dpi=150, layout="constrained")
+    axes = figure.subplots()
+    for name, result in results.items():
+        cosine, shares = points(result)
+        axes.plot([cosine], [100 * np.mean(shares)], "o", color="#2a6f6b")
+        axes.annotate(name, (cosine, 100 * np.mean(shares)), textcoords="offset points", xytext=(5, -3), fontsize=7)
+    axes.set(xlabel="mean cosine to the teacher, queries of collections", ylabel="% of the teacher's nDCG@10, mean")
+    axes.grid(alpha=0.3)
+    figure.savefig(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""The optimizer of a student: AdamW, and on a processor SparseAdam for its token table.
+
+The table holds half of a small student's weights, and a batch of short texts reads one row in a hundred. Its dense
+gradient, its norm and AdamW over all of its rows were a fifth of a step on two cores. Sparse, only rows that were read
+are stepped. What else was tried, Muon among it, stands in docs/log.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+
+class Parts(torch.optim.Optimizer):  # type: ignore[misc]
+    """Several optimizers, each for weights of its own, as one.
+
+    Args:
+        parts: by name, which their states are kept under.
+        max_norm: gradients that are not sparse are scaled down to this L2 norm where theirs is larger.
+    """
+
+    def __init__(self, parts: Mapping[str, torch.optim.Optimizer], *, max_norm: float) -> None:
+        self._parts = dict(parts)
+        self._max_norm = max_norm
+        weights = [weight for part in parts.values() for group in part.param_groups for weight in group["params"]]
+        super().__init__(weights, {})
+        self._share()
+
+    def _share(self) -> None:
+        """Make the parts' groups this optimizer's own, so that a schedule reaches them."""
+        self.param_groups = [group for part in self._parts.values() for group in part.param_groups]
+
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Clip, and step every part."""
+        loss = None if closure is None else closure()
+        weights = [weight for group in self.param_groups for weight in group["params"]]
+        dense = [weight for weight in weights if weight.grad is not None and not weight.grad.is_sparse]
+        torch.nn.utils.clip_grad_norm_(dense, self._max_norm)
+        for part in self._parts.values():
+            part.step()
+        return loss
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return every part's state by name."""
+        return {name: part.state_dict() for name, part in self._parts.items()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take what :meth:`state_dict` returned."""
+        for name, part in self._parts.items():
+            part.load_state_dict(state_dict[name])
+        self._share()
+
+
+def student_optimizer(model: torch.nn.Module, *, lr: float, weight_decay: float, max_norm: float) -> Parts:
+    """Return the optimizer of a student.
+
+    Args:
+        model: a sentence-transformers model whose first module holds a transformers model; on a processor its token
+            table's gradient becomes sparse.
+        lr: the learning rate of all weights.
+        weight_decay: of all but the token table of a processor.
+        max_norm: see :class:`Parts`.
+    """
+    table = model[0].auto_model.get_input_embeddings()
+    by_rows = table.weight.device.type == "cpu"
+    table.sparse = by_rows
+    rest = [weight for weight in model.parameters() if not (by_rows and weight is table.weight)]
+    parts: dict[str, torch.optim.Optimizer] = {
+        "rest": torch.optim.AdamW(rest, lr=lr, weight_decay=weight_decay, fused=True)
+    }
+    if by_rows:
+        parts["table"] = torch.optim.SparseAdam([table.weight], lr=lr)
+    return Parts(parts, max_norm=max_norm)
