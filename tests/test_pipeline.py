@@ -19,7 +19,7 @@ import pytest
 import edgeleaf
 from edgeleaf import QueryEncoder, adaptation, latency, pipeline, steps
 from edgeleaf.bundle import Manifest, says_failed, sha256
-from edgeleaf.errors import BundleError, GateFailed, InputError, ModelError, TextsError
+from edgeleaf.errors import BundleError, GateFailed, InputError, ModelError, RecipeError, TextsError
 from edgeleaf.golden import read_golden
 from edgeleaf.recipe import Gates, ObjectiveSpec
 from edgeleaf.student import load_sentence_transformer
@@ -423,3 +423,25 @@ def test_adapting_needs_a_document(tiny_bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(TextsError, match=r"no file matches .*none\.jsonl"):
         edgeleaf.adapt(tiny_bundle, documents=tmp_path / "none.jsonl", output=tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_student_of_two_poolings_ships_all_the_same(
+    tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    only_fused_is_timed(monkeypatch)
+    text = tiny_recipe.read_text().replace("[student]", '[student]\npooling = ["mean", "cls"]')
+    for name in ("queries.txt", "documents.txt"):
+        text = text.replace(f'"{name}"', f'"{tiny_recipe.parent / name}"')
+    (tmp_path / "pooled.toml").write_text(text.replace("[objective]", "[objective]\nepochs = 0.2"))
+    certificate = edgeleaf.run(tmp_path / "pooled.toml", output=tmp_path / "out").certificate
+    assert certificate.passed
+    assert certificate.rung("fused").student_cosine.min > 0.99
+    assert certificate.batch_invariance.cosine_min == certificate.padding_invariance.cosine_min == 1.0
+    modes = json.loads((tmp_path / "out" / "student" / "1_Pooling" / "config.json").read_text())["pooling_mode"]
+    assert modes == ["mean", "cls"]
+
+
+def test_an_unknown_pooling(tiny_recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "x.toml").write_text(tiny_recipe.read_text().replace("[student]", '[student]\npooling = ["min"]'))
+    with pytest.raises(RecipeError, match=r'student\.pooling\[0\] is "min"; allowed: "mean", "max", "cls"'):
+        edgeleaf.run(tmp_path / "x.toml", output=tmp_path / "out")
