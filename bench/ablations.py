@@ -14,7 +14,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,11 @@ from edgeleaf.certify.retrieval import ndcg_at_10
 from edgeleaf.collection import EncodedCollection, encode_collection, read_collection
 from edgeleaf.distillation.objective import LeafLoss
 from edgeleaf.distillation.trainer import Examples, HeldOutEvaluator, LeafTrainer, train
+from edgeleaf.errors import InputError
 from edgeleaf.recipe import ObjectiveSpec, TeacherSpec
 from edgeleaf.student import build_student, start_projection
-from edgeleaf.texts import Text
+from edgeleaf.text_sources import file_texts, sentences, spans
+from edgeleaf.texts import FilesSource, Text
 
 TEACHER = "sentence-transformers/all-mpnet-base-v2"
 START = "sentence-transformers/all-MiniLM-L6-v2"
@@ -73,6 +75,7 @@ class Arm:
         pooling, layers, ridge: of the student; ridge None leaves the projection random.
         loss: of a batch.
         cycles: linear decays, one after the other.
+        definitions: whether the texts of ``--definitions`` stay among the training texts.
     """
 
     objective: dict[str, Any] = field(default_factory=dict)
@@ -83,6 +86,7 @@ class Arm:
     ridge: float | None = 1.0
     loss: type[LeafLoss] = LeafLoss
     cycles: int = 1
+    definitions: bool = True
 
 
 BASE = ObjectiveSpec(epochs=1.0, batch_size=32, learning_rate=5e-4, checkpoint_steps=10**6)
@@ -99,6 +103,7 @@ ARMS = {
     "rate 2.5e-4": Arm(objective={"learning_rate": 2.5e-4}),
     "rate 1e-3": Arm(objective={"learning_rate": 1e-3}),
     "three decays": Arm(cycles=3),
+    "no definitions": Arm(definitions=False),
     "random projection": Arm(ridge=None),
     "four layers": Arm(layers=4),
     "three layers": Arm(layers=3),
@@ -112,6 +117,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--texts", type=int, default=60_000, help="training texts of an arm")
     parser.add_argument("--arms", default=",".join(ARMS))
+    parser.add_argument("--definitions", type=Path, help="file of words' definitions, for the arm without them")
     given = parser.parse_args()
     progress.show()
     teacher = steps.load_teacher(TeacherSpec(TEACHER, max_length=WINDOW))
@@ -123,16 +129,25 @@ def main() -> None:
     for name in given.arms.split(","):
         if name not in results:
             progress.say(f"arm: {name}")
-            results[name] = run(ARMS[name], given.work, found, given.texts)
+            results[name] = run(ARMS[name], given.work, found, given.texts, given.definitions)
             write_json(path, results)
     write_text(given.output / "ablations.md", table(results))
     plot(results, given.output / "ablations.png")
     sys.stdout.write(table(results))
 
 
-def run(arm: Arm, work: Path, collections: Sequence[EncodedCollection], budget: int) -> dict[str, Any]:
+def run(
+    arm: Arm, work: Path, collections: Sequence[EncodedCollection], budget: int, definitions: Path | None
+) -> dict[str, Any]:
     """Train one arm and judge it."""
-    train_set = examples(work, "train", arm.kinds, round(budget * arm.share))
+    without: set[str] = set()
+    if not arm.definitions:
+        if definitions is None:
+            raise InputError("the arm 'no definitions' needs --definitions FILE")
+        source = FilesSource((str(definitions.resolve()),), "document")
+        for text in file_texts(source, Path()):
+            without.update(piece.strip() for piece in (text, *sentences(text), *spans(text)))
+    train_set = examples(work, "train", arm.kinds, round(budget * arm.share), without=without)
     held_out = examples(work, "held_out", ("query",), HELD_OUT)
     start, dim = models.resolve(START), train_set.vectors.shape[1]
     torch.manual_seed(0)
@@ -168,7 +183,9 @@ def run(arm: Arm, work: Path, collections: Sequence[EncodedCollection], budget: 
     return result
 
 
-def examples(work: Path, name: str, kinds: Sequence[str], most: int) -> Examples:
+def examples(
+    work: Path, name: str, kinds: Sequence[str], most: int, *, without: Collection[str] = frozenset()
+) -> Examples:
     """Texts of some kinds beside their vectors: as many characters as the first ``most`` texts of all kinds have."""
     texts: list[Text] = steps.read(work / "texts", name)
     budget = sum(len(text.text) for text in texts[:most])
@@ -177,7 +194,7 @@ def examples(work: Path, name: str, kinds: Sequence[str], most: int) -> Examples
     for row, text in enumerate(texts):
         if budget <= 0:
             break
-        if text.kind in kinds:
+        if text.kind in kinds and text.text not in without:
             rows.append(row)
             budget -= len(text.text)
     return Examples([texts[row].text for row in rows], np.asarray(vectors[rows]))
