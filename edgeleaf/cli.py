@@ -305,6 +305,16 @@ def search(
 
 
 @app.command()
+def ship(bundle: Bundle, output: Output) -> None:
+    """Copy a bundle to give away: without the unfused graphs, its student in float16."""
+    from edgeleaf import pipeline
+
+    pipeline.ship(bundle, output=output)
+    size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
+    _echo(f"{output}: {size / 1e6:.1f} MB")
+
+
+@app.command()
 def info(bundle: Bundle, as_json: Json = False) -> None:
     """Say what a bundle is: its vector space, files, tokenizer, quantisation, alignment; checks every hash."""
     from edgeleaf import tables

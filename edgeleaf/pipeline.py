@@ -18,7 +18,8 @@ from edgeleaf.encoder import QueryEncoder
 from edgeleaf.errors import BundleError, InputError
 from edgeleaf.recipe import BenchmarkSpec, Gates, QuantizationSpec, Recipe, TeacherSpec, gates_for
 from edgeleaf.recipe import load as load_recipe
-from edgeleaf.shipping import Job, Result, ship
+from edgeleaf.shipping import Job, Result
+from edgeleaf.shipping import ship as ship_student
 from edgeleaf.stages import Stages
 from edgeleaf.texts import Text, fingerprint
 
@@ -126,7 +127,7 @@ def _build(
             preset=spec.quantization.preset,
             processors=processors,
         )
-        return ship(job, stages, texts, vectors, student, target)
+        return ship_student(job, stages, texts, vectors, student, target)
 
 
 def distill(recipe: str | Path, *, output: str | Path, force: bool = False) -> Path:
@@ -212,7 +213,7 @@ def export(
             processors=processors,
             torch_student=False,
         )
-        return ship(job, stages, held_out, vectors, student, target)
+        return ship_student(job, stages, held_out, vectors, student, target)
 
 
 def check(
@@ -303,6 +304,18 @@ def bench(
         with layout.whole_folder(report) as new:
             latency.write(measured, new)
     return measured
+
+
+def ship(bundle: str | Path, *, output: str | Path) -> Manifest:
+    """Copy a bundle to give away: without unfused graphs, its student in float16; see :mod:`edgeleaf.light`.
+
+    Raises:
+        BundleError: the bundle is damaged, ``output`` is there and is no bundle, or float16 costs the student too much.
+    """
+    from edgeleaf.light import lighten
+
+    steps.require_distill()
+    return lighten(Path(bundle), _output(output))
 
 
 def breakdown(bundle: str | Path, *, repeats: int | None = None, output: str | Path | None = None) -> dict[str, Any]:

@@ -445,3 +445,27 @@ def test_an_unknown_pooling(tiny_recipe: Path, tmp_path: Path) -> None:
     (tmp_path / "x.toml").write_text(tiny_recipe.read_text().replace("[student]", '[student]\npooling = ["min"]'))
     with pytest.raises(RecipeError, match=r'student\.pooling\[0\] is "min"; allowed: "mean", "max", "cls"'):
         edgeleaf.run(tmp_path / "x.toml", output=tmp_path / "out")
+
+
+def test_a_light_copy_does_all_that_a_bundle_does(tiny_bundle: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "light"
+    manifest = pipeline.ship(tiny_bundle, output=copy)
+    manifest.verify(copy)
+    assert not (copy / "onnx").exists()
+    assert sha256(copy / "query_encoder.onnx") == sha256(tiny_bundle / "query_encoder.onnx")
+    sizes = [sum(f.stat().st_size for f in (b / "student").rglob("*.safetensors")) for b in (tiny_bundle, copy)]
+    assert sizes[1] < 0.6 * sizes[0]
+    texts = tiny_texts(20, low=2, high=9, seed=61)
+    before, after = (load_sentence_transformer(b / "student").encode(texts) for b in (tiny_bundle, copy))
+    assert np.sum(before * after, axis=1).min() > 0.99999
+    certificate = edgeleaf.check(copy)
+    assert certificate.passed and [rung.name for rung in certificate.rungs] == ["student", "fused"]
+    again = pipeline.ship(copy, output=copy)
+    assert dict(again.files) == dict(manifest.files)
+
+
+def test_a_light_copy_is_not_put_where_something_else_is(tiny_bundle: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(BundleError, match="is there and is no bundle"):
+        pipeline.ship(tiny_bundle, output=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]

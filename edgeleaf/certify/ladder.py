@@ -34,13 +34,17 @@ class Rung:
 
 
 def rungs_of(bundle: Path) -> tuple[Rung, ...]:
-    """Return the rungs of a bundle, from the teacher's side to the device's: three where nothing is quantised."""
+    """Return the rungs of a bundle, from the teacher's side to the device's.
+
+    Three where nothing is quantised; two where the bundle holds no unfused graphs (:mod:`edgeleaf.light`).
+    """
     quantized = layout.quantized_onnx(bundle)
     place = None if quantized is None else quantized.relative_to(bundle).as_posix()
     presets = {name: preset for preset, name in layout.QUANTIZED.items()}
+    whole = (bundle / layout.ONNX_FP32).parent.is_dir()
     return (
         Rung(STUDENT, layout.STUDENT, "torch student"),
-        Rung(ONNX_FP32, layout.ONNX_FP32, "ONNX fp32"),
+        *((Rung(ONNX_FP32, layout.ONNX_FP32, "ONNX fp32"),) if whole else ()),
         *(() if place is None else (Rung(ONNX_QUANTIZED, place, f"ONNX {presets[place]}"),)),
         Rung(FUSED, layout.QUERY_ENCODER, "fused file"),
     )
