@@ -95,7 +95,10 @@ def has_projection(start: Path, dim: int) -> bool:
         modules = json.loads((start / "modules.json").read_text(encoding="utf-8"))
         kinds = [module["type"].rsplit(".", 1)[-1] for module in modules]
         dense = json.loads((start / modules[2]["path"] / "config.json").read_text(encoding="utf-8"))
-        return kinds == ["Transformer", "Pooling", "Dense", "Normalize"] and dense["out_features"] == dim
+        linear = (
+            not dense["bias"] and dense["activation_function"].endswith("Identity") and dense["out_features"] == dim
+        )
+        return kinds == ["Transformer", "Pooling", "Dense", "Normalize"] and linear
     except (OSError, ValueError, KeyError, IndexError):
         return False
 

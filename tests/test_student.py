@@ -84,7 +84,9 @@ def test_what_cannot_be_loaded_says_so(tmp_path: Path, tiny_student: Path) -> No
         load_sentence_transformer(tiny_student, max_length=500)
 
 
-def test_a_student_of_several_poolings_goes_on_from_where_it_was(tiny_student: Path, tmp_path: Path) -> None:
+def test_a_student_of_several_poolings_goes_on_from_where_it_was(
+    tiny_student: Path, tiny_teacher: Path, tmp_path: Path
+) -> None:
     texts = tiny_texts(30, low=3, high=9, seed=9)
     model = build_student(tiny_student, dim=48, max_length=32, pooling=("mean", "cls"))
     assert tuple(model[2].linear.weight.shape) == (48, 64)
@@ -92,5 +94,6 @@ def test_a_student_of_several_poolings_goes_on_from_where_it_was(tiny_student: P
     save_student(model, tmp_path / "student")
     assert has_projection(tmp_path / "student", 48)
     assert not has_projection(tmp_path / "student", 47)
+    assert not has_projection(tiny_teacher, 48)  # its Dense has a bias and bends
     again = build_student(tmp_path / "student", dim=48, max_length=32)
     assert np.allclose(again.eval().encode(texts), model.eval().encode(texts), atol=1e-5)
