@@ -29,7 +29,6 @@ from edgeleaf.certify.retrieval import ndcg_at_10
 from edgeleaf.collection import EncodedCollection, encode_collection, read_collection
 from edgeleaf.distillation.objective import LeafLoss
 from edgeleaf.distillation.trainer import Examples, HeldOutEvaluator, LeafTrainer, train
-from edgeleaf.errors import InputError
 from edgeleaf.recipe import ObjectiveSpec, TeacherSpec
 from edgeleaf.student import build_student, start_projection
 from edgeleaf.text_sources import file_texts, sentences, spans
@@ -119,6 +118,11 @@ def main() -> None:
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--definitions", type=Path, help="file of words' definitions, for the arm without them")
     given = parser.parse_args()
+    arms = given.arms.split(",")
+    if unknown := [name for name in arms if name not in ARMS]:
+        raise SystemExit(f"no such arm: {', '.join(unknown)}; there are: {', '.join(ARMS)}")
+    if given.definitions is None and not all(ARMS[name].definitions for name in arms):
+        raise SystemExit("the arm 'no definitions' needs --definitions FILE")
     progress.show()
     teacher = steps.load_teacher(TeacherSpec(TEACHER, max_length=WINDOW))
     cache = given.output / "vectors"
@@ -126,7 +130,9 @@ def main() -> None:
     del teacher
     path = given.output / "ablations.json"
     results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    for name in given.arms.split(","):
+    if any(result["texts"] != given.texts for result in results.values()):
+        raise SystemExit(f"{path} holds arms of another number of texts; give another folder")
+    for name in arms:
         if name not in results:
             progress.say(f"arm: {name}")
             results[name] = run(ARMS[name], given.work, found, given.texts, given.definitions)
@@ -142,8 +148,7 @@ def run(
     """Train one arm and judge it."""
     without: set[str] = set()
     if not arm.definitions:
-        if definitions is None:
-            raise InputError("the arm 'no definitions' needs --definitions FILE")
+        assert definitions is not None
         source = FilesSource((str(definitions.resolve()),), "document")
         for text in file_texts(source, Path()):
             without.update(piece.strip() for piece in (text, *sentences(text), *spans(text)))
@@ -165,6 +170,7 @@ def run(
         train(model, train_set, held_out, objective=objective, seed=0, checkpoints=Path(scratch), trainer=kind)
     seconds = time.monotonic() - began
     result: dict[str, Any] = {
+        "texts": budget,
         "seconds": round(seconds),
         "held_out_cosine": HeldOutEvaluator(held_out).measure(model)["held_out_cosine"],
         "collections": {},

@@ -2,37 +2,61 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from edgeleaf import bundle as layout
 from edgeleaf import steps
 from edgeleaf.bundle import Manifest
+from edgeleaf.checks import gates_of
+from edgeleaf.errors import TextsError
 from edgeleaf.recipe import ObjectiveSpec, QuantizationSpec, Recipe, StudentSpec, TextsSpec
-from edgeleaf.texts import FilesSource, Source
+from edgeleaf.text_sources import KINDS, FilesSource, Kind, file_texts, pieces_of
 
 TEXTS = 24_000
 """Training texts, at most: a quarter of an hour on two cores, everything included."""
 HELD_OUT_QUERIES, HELD_OUT_DOCUMENTS = 200, 400
+"""Texts that the result is judged by, at most; a tenth of a small corpus, and no fewer than the least."""
+LEAST_HELD_OUT, LEAST_TEXTS = 20, 100
 MAX_CHARS = 300
+TEXTS_DECIDE = ("cosine_mean", "cosine_p01", "overlap_at_10", "quantization_overlap_loss")
+"""Gates that depend on the texts that are held out, and on how many."""
 OBJECTIVE = ObjectiveSpec(epochs=2.0, batch_size=32, learning_rate=2e-4, checkpoint_steps=100)
 
 
 def adaptation(manifest: Manifest, bundle: Path, documents: Path, queries: Path | None) -> Recipe:
     """Return the recipe of an adaptation.
 
+    It is judged by what quantisation may cost in the bundle's own gates; how close it comes to the teacher is for the
+    user to see.
+
     Args:
         manifest: the bundle's.
         bundle: its folder, absolute.
         documents: a corpus, absolute.
         queries: real queries, absolute, or None.
+
+    Raises:
+        TextsError: a file cannot be read, or there is too little text.
     """
     corpus = (str(documents),)
-    sources: list[Source] = [
+    sources = [
         FilesSource(corpus, "document", pieces="sentences"),
         FilesSource(corpus, "query", pieces="spans"),
     ]
     if queries is not None:
         sources.append(FilesSource((str(queries),), "query"))
+    limit = 10 * HELD_OUT_DOCUMENTS
+    counts: dict[Kind, int] = dict.fromkeys(KINDS, 0)
+    for source in sources:
+        texts = (piece for text in file_texts(source, Path()) for piece in pieces_of(text, source.pieces, MAX_CHARS))
+        counts[source.kind] += sum(1 for _ in islice(texts, limit))
+    names: dict[Kind, str] = {"document": "sentences", "query": "sentences of four words or more"}
+    for kind, name in names.items():
+        if counts[kind] < LEAST_TEXTS:
+            raise TextsError(f"{documents}: {counts[kind]} {name}; adapting needs {LEAST_TEXTS} or more: add text")
+    held_out = {kind: max(LEAST_HELD_OUT, count // 10) for kind, count in counts.items()}
     return Recipe(
         name=f"{manifest.recipe}-adapted",
         description=f"{manifest.recipe}, adapted to {documents.name}.",
@@ -41,10 +65,11 @@ def adaptation(manifest: Manifest, bundle: Path, documents: Path, queries: Path 
         texts=TextsSpec(
             sources=tuple(sources),
             limit=TEXTS,
-            held_out_queries=HELD_OUT_QUERIES,
-            held_out_documents=HELD_OUT_DOCUMENTS,
+            held_out_queries=min(HELD_OUT_QUERIES, held_out["query"]),
+            held_out_documents=min(HELD_OUT_DOCUMENTS, held_out["document"]),
             max_chars=MAX_CHARS,
         ),
         objective=OBJECTIVE,
         quantization=QuantizationSpec(manifest.quantization["preset"]),
+        gates=replace(gates_of(manifest), **dict.fromkeys(TEXTS_DECIDE, False)),
     )

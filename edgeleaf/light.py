@@ -23,7 +23,7 @@ from edgeleaf.errors import BundleError
 LEFT_OUT = "onnx"
 TEXTS = 200
 CLOSE = 0.99999
-"""Cosine of every held-out text's vector to that of the student in float32, at least."""
+"""Cosine of each of these held-out texts' vectors to that of the student in float32, at least."""
 
 
 def lighten(bundle: Path, output: Path) -> Manifest:

@@ -12,6 +12,7 @@ any other kind of task) is the fused file's. In symmetric mode nothing is the te
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,11 +20,12 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeleaf import steps
-from edgeleaf.bundle import Manifest
+from edgeleaf.bundle import QUERY_ENCODER, Manifest
 from edgeleaf.certify.ladder import document_vectors
 from edgeleaf.encoder import QueryEncoder
 from edgeleaf.errors import InputError, MissingExtra
 from edgeleaf.pipeline import work_folder
+from edgeleaf.stages import Stages
 from edgeleaf.texts import Text
 
 try:
@@ -99,8 +101,9 @@ class BundleEncoder(AbsEncoder):  # type: ignore[misc]
 
         if self._teacher is None:
             self._teacher = steps.teacher_of(self._manifest)
-        cache = work_folder(self._bundle) / steps.VECTOR_CACHE
-        found = teacher_vectors([Text(text, "document") for text in texts], self._teacher, cache)
+        with Stages(work_folder(self._bundle)) as stages:  # nobody else writes the cache meanwhile
+            cache = stages.work / steps.VECTOR_CACHE
+            found = teacher_vectors([Text(text, "document") for text in texts], self._teacher, cache)
         return np.asarray(found, dtype=np.float32)
 
     def _by_student(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
@@ -116,10 +119,13 @@ class BundleEncoder(AbsEncoder):  # type: ignore[misc]
 
     def _meta(self) -> ModelMeta:
         manifest = self._manifest
+        # mteb keeps results by name and revision, so these are all that vectors depend on.
+        files = (manifest.files[QUERY_ENCODER], str(manifest.student["weights_sha256"]))
+        identity = (*files, manifest.space.id, str(manifest.teacher_max_length))
         return ModelMeta(
             loader=None,
             name=f"edgeleaf/{manifest.recipe}-{'asymmetric' if self._documents == 'teacher' else 'symmetric'}",
-            revision=str(manifest.student["weights_sha256"])[:12],
+            revision=sha256(b" ".join(part.encode() for part in identity)).hexdigest()[:12],
             release_date=None,
             languages=None,
             n_parameters=None,

@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from edgeleaf import bundle as layout
@@ -81,11 +80,10 @@ def adapt(
     folder = Path(bundle)
     manifest = Manifest.read(folder)
     manifest.verify(folder)
+    _apart(folder, output)
     asked = None if queries is None else Path(queries).resolve()
     spec = adaptation(manifest, folder.resolve(), Path(documents).resolve(), asked)
-    before = manifest.student
-    made_by = {"start": before["start"], "adapted_from": f"{manifest.recipe}, weights {before['weights_sha256']}"}
-    return _build(spec, Path(), output, force=force, made_by=made_by)
+    return _build(spec, Path(), output, force=force, base_bundle=manifest)
 
 
 def _build(
@@ -95,9 +93,9 @@ def _build(
     *,
     processors: Sequence[str] = (),
     force: bool = False,
-    made_by: Mapping[str, str] = MappingProxyType({}),
+    base_bundle: Manifest | None = None,
 ) -> Result:
-    """Build a recipe's bundle; ``base`` is where its relative paths start, ``made_by`` goes into the manifest."""
+    """Build a recipe's bundle; ``base`` is where its relative paths start, ``base_bundle`` what it goes on from."""
     target = _output(output)
     files = fingerprint(spec.texts.sources, base)
     check_names(processors)
@@ -105,6 +103,8 @@ def _build(
     steps.check_tokenizer(spec.student, prompt=spec.teacher.query_prompt)
     with Stages(work_folder(target), force=force) as stages:
         teacher = steps.load_teacher(spec.teacher)
+        if base_bundle is not None:
+            steps.check_space(teacher, base_bundle.space)
         texts, vectors, student = _distilled(spec, base, files, teacher, stages)
         job = Job(
             name=spec.name,
@@ -119,7 +119,7 @@ def _build(
                 "objective": asdict(spec.objective),
                 "texts": len(steps.read(texts, "train")),
                 "seed": spec.seed,
-                **made_by,
+                **_descent(base_bundle),
             },
             origin=f"held out by the recipe {spec.name}",
             gates=gates_for(spec.quantization.preset, spec.gates),
@@ -314,6 +314,7 @@ def ship(bundle: str | Path, *, output: str | Path) -> Manifest:
     """
     from edgeleaf.light import lighten
 
+    _apart(Path(bundle), output)
     steps.require_distill()
     return lighten(Path(bundle), _output(output))
 
@@ -392,6 +393,7 @@ def _distilled(spec: Recipe, base: Path, files: list[str], teacher: Any, stages:
         {"texts": spec.texts, "files": files, "seed": spec.seed},
         lambda folder: steps.texts(folder, spec.texts, spec.seed, base),
     )
+    steps.look_at_texts(texts, spec, teacher)
     vectors = _vectors(texts, teacher, spec.teacher, stages)
     start = models.resolve(spec.student.model, revision=spec.student.revision)
     student = stages.run(
@@ -429,6 +431,21 @@ def _vectors(texts: Path, teacher: Any, spec: TeacherSpec, stages: Stages) -> Pa
 
     inputs = {"texts": texts, "space": teacher.space, "max_length": spec.max_length, "precision": quick.precision}
     return stages.run("vectors", inputs, make)
+
+
+def _descent(base: Manifest | None) -> dict[str, Any]:
+    """What a manifest says of the bundle that its student goes on from."""
+    if base is None:
+        return {}
+    before = base.student
+    start = {key: before[key] for key in ("start", "start_revision") if key in before}
+    return {**start, "adapted_from": f"{base.recipe}, weights {before['weights_sha256']}"}
+
+
+def _apart(bundle: Path, output: str | Path) -> None:
+    """Raise InputError where a bundle would take its own source's place."""
+    if Path(output).resolve() == bundle.resolve():
+        raise InputError(f"{output} is the bundle itself, which stays as it is; give another folder with -o")
 
 
 def _output(path: str | Path) -> Path:

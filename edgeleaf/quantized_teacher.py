@@ -21,7 +21,7 @@ from edgeleaf.bundle import sha256, write_bytes
 from edgeleaf.encoder import session
 from edgeleaf.errors import ModelError
 from edgeleaf.recipe import TeacherSpec
-from edgeleaf.teacher import SentenceTransformerTeacher
+from edgeleaf.teacher import SHARD, SentenceTransformerTeacher
 from edgeleaf.texts import Kind, Text
 
 MODEL = "teacher.onnx"
@@ -38,6 +38,8 @@ class QuantizedTeacher:
         spec: of the recipe; its prompts.
         folder: what :func:`write_quantized_teacher` wrote.
     """
+
+    batch_size = SHARD
 
     def __init__(self, teacher: SentenceTransformerTeacher, spec: TeacherSpec, folder: Path) -> None:
         self.space, self.max_length = teacher.space, teacher.max_length
@@ -98,7 +100,10 @@ def write_quantized_teacher(
 def _tokenizer(teacher: SentenceTransformerTeacher) -> Any:
     from edgeleaf.graph.tokenizers import reference_tokenizer
 
-    return reference_tokenizer((teacher.folder / "tokenizer.json").read_text(encoding="utf-8"), teacher.max_length)
+    path = teacher.folder / "tokenizer.json"
+    if not path.is_file():
+        raise ModelError(f"{teacher.folder} has no tokenizer.json; leave teacher.training_vectors out")
+    return reference_tokenizer(path.read_text(encoding="utf-8"), teacher.max_length)
 
 
 def _token_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:

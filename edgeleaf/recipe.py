@@ -47,9 +47,9 @@ class StudentSpec:
     max_length: int = _between(8, 512, 128)
     ridge: float = _between(1e-6, 1e6, 1.0)
     """Ridge term of the projection's least-squares start, on unit-norm inputs."""
-    pooling: tuple[Literal["mean", "max", "cls"], ...] = ("mean",)
-    """What the projection reads, side by side. One pooling of a narrow encoder spans no more than its width of a wider
-    teacher's space."""
+    pooling: tuple[Literal["mean", "max", "cls"], ...] | None = None
+    """What the projection reads, side by side; by default the mean, or what a start that is a student already has. One
+    pooling of a narrow encoder spans no more than its width of a wider teacher's space."""
 
 
 @dataclass(frozen=True)

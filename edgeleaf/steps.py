@@ -16,7 +16,7 @@ import numpy as np
 from edgeleaf import bundle as layout
 from edgeleaf import models, progress
 from edgeleaf.bundle import Manifest, VectorSpace
-from edgeleaf.errors import InputError, MissingExtra, ModelError, TokenizerNotSupported
+from edgeleaf.errors import InputError, MissingExtra, ModelError, TokenizerNotSupported, TrainingError
 from edgeleaf.recipe import Recipe, StudentSpec, TeacherSpec, TextsSpec
 from edgeleaf.texts import Text, collect, read_texts, write_corpus
 
@@ -77,14 +77,18 @@ def teacher_of(manifest: Manifest) -> SentenceTransformerTeacher:
     Raises:
         ModelError: it cannot be found, or what is found under its name has other weights.
     """
-    space = manifest.space
     teacher = load_teacher(teacher_spec(manifest))
+    check_space(teacher, manifest.space)
+    return teacher
+
+
+def check_space(teacher: Teacher, space: VectorSpace) -> None:
+    """Raise ModelError where a teacher has other weights than the one that a bundle's space is named after."""
     if teacher.space.weights_sha256 != space.weights_sha256:
         raise ModelError(
             f"{space.teacher}: weights {teacher.space.weights_sha256[:12]}…, the bundle's space has "
             f"{space.weights_sha256[:12]}…; put that teacher's folder in its place"
         )
-    return teacher
 
 
 def check_tokenizer(spec: StudentSpec | TeacherSpec, *, prompt: str) -> None:
@@ -136,6 +140,31 @@ def read(folder: Path, name: str) -> list[Text]:
     return read_texts(folder / f"{name}.jsonl")
 
 
+def look_at_texts(texts: Path, recipe: Recipe, teacher: SentenceTransformerTeacher) -> None:
+    """Say how many training texts a window cuts off; before the long work.
+
+    Raises:
+        TextsError: a held-out text is among the training texts.
+    """
+    from transformers import AutoTokenizer
+
+    from edgeleaf.distillation.guards import SAMPLE, check_apart, say_cut
+
+    train = read(texts, "train")
+    check_apart([text.text for text in train], [text.text for text in read(texts, "held_out")])
+    prompts = {"query": recipe.teacher.query_prompt, "document": recipe.teacher.document_prompt}
+    sample = [prompts[text.kind] + text.text for text in train[:SAMPLE]]
+    start = models.resolve(recipe.student.model, revision=recipe.student.revision)
+    for who, folder, window in (
+        ("teacher", teacher.folder, recipe.teacher.max_length),
+        ("student", start, recipe.student.max_length),
+    ):
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True).backend_tokenizer
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        say_cut(sample, tokenizer, window, who=who)
+
+
 def quantized_teacher(folder: Path, texts: Path, teacher: SentenceTransformerTeacher, spec: TeacherSpec) -> None:
     """Write the int8 export of a teacher, for :class:`edgeleaf.quantized_teacher.QuantizedTeacher`."""
     from edgeleaf.quantized_teacher import write_quantized_teacher
@@ -154,9 +183,8 @@ def vectors(folder: Path, texts: Path, teacher: Teacher, cache: Path, *, names: 
 
 def student(folder: Path, texts: Path, vectors: Path, recipe: Recipe, space: VectorSpace) -> None:
     """Distil a student into ``student/``; resumes from the checkpoints of a killed run."""
-    from edgeleaf.distillation.guards import check_apart, say_cut
     from edgeleaf.distillation.trainer import Examples, last_checkpoint, train, write_student
-    from edgeleaf.student import build_student, has_projection, shipped_tokenizer, start_projection
+    from edgeleaf.student import build_student, start_projection
 
     checkpoints = folder / "checkpoints"
     if (folder / layout.STUDENT).is_dir():
@@ -174,9 +202,8 @@ def student(folder: Path, texts: Path, vectors: Path, recipe: Recipe, space: Vec
         )
 
     spec = recipe.student
-    start = models.resolve(spec.model, revision=spec.revision)
     model = build_student(
-        start,
+        models.resolve(spec.model, revision=spec.revision),
         dim=space.dim,
         max_length=spec.max_length,
         pooling=spec.pooling,
@@ -184,12 +211,14 @@ def student(folder: Path, texts: Path, vectors: Path, recipe: Recipe, space: Vec
         document_prompt=space.document_prompt,
     )
     train_set = examples("train", ("query", "document"))
-    check_apart(train_set.texts, examples("held_out", ("query", "document")).texts)
-    say_cut(train_set.texts, shipped_tokenizer(model.tokenizer, spec.max_length), spec.max_length, who="student")
-    if last_checkpoint(checkpoints) is None and not has_projection(start, space.dim):
+    if last_checkpoint(checkpoints) is None:
         start_projection(model, train_set.texts[:START_TEXTS], train_set.vectors[:START_TEXTS], ridge=spec.ridge)
     held_out = examples("held_out", ("query",), EVALUATED)
-    curve = train(model, train_set, held_out, objective=recipe.objective, seed=recipe.seed, checkpoints=checkpoints)
+    try:
+        curve = train(model, train_set, held_out, objective=recipe.objective, seed=recipe.seed, checkpoints=checkpoints)
+    except TrainingError:
+        shutil.rmtree(checkpoints, ignore_errors=True)  # or the next run would go on from what went wrong
+        raise
     write_student(model, curve, folder / layout.STUDENT)
     shutil.rmtree(checkpoints, ignore_errors=True)
 

@@ -80,7 +80,7 @@ def certificate_table(certificate: Certificate) -> Any:
     from rich.table import Table
 
     table = Table(title=f"{'PASSED' if certificate.passed else 'FAILED'}: {certificate.space['id']}")
-    measures = ("cosine to teacher", "p05", "p01", "min", "overlap@10", "recall@100", "nDCG@10", "MRR@10")
+    measures = ("cosine to teacher", "p05", "p01", "min", "overlap@10", "its 100", "nDCG@10", "MRR@10", "recall@100")
     shown = measures if certificate.collections else measures[:6]
     for column in ("", *shown):
         table.add_column(column, justify="right" if column else "left")
@@ -123,8 +123,12 @@ def certificate_table(certificate: Certificate) -> Any:
     return table
 
 
-def _gains(found: Retrieval | None) -> tuple[float | None, float | None]:
-    return (None, None) if found is None else (found.ndcg_at_10.mean, found.mrr_at_10.mean)
+def _gains(found: Retrieval | None) -> tuple[float | None, ...]:
+    """nDCG@10, MRR@10 and recall@100, as far as they are known."""
+    if found is None:
+        return (None, None, None)
+    recall = found.recall_at_100
+    return (found.ndcg_at_10.mean, found.mrr_at_10.mean, None if recall is None else recall.mean)
 
 
 def bundle_table(manifest: Manifest, bundle: Path) -> Any:

@@ -34,6 +34,8 @@ class Teacher(Protocol):
     max_length: int
     precision: str
     """Empty for the teacher's own vectors; else what they are close to it by, and a cache of their own."""
+    batch_size: int
+    """How many texts it wants at a time."""
 
     def encode(self, texts: Sequence[str], *, kind: Kind) -> npt.NDArray[np.float32]:
         """Return float32 [len(texts), dim], unit L2 norm, the prompt of ``kind`` applied, order kept."""
@@ -52,6 +54,7 @@ class SentenceTransformerTeacher:
     """
 
     precision = ""
+    batch_size = BATCH_SIZE
 
     def __init__(self, spec: TeacherSpec) -> None:
         self.folder = models.resolve(spec.model, revision=spec.revision)
@@ -147,8 +150,8 @@ def _encode(teacher: Teacher, texts: list[Text], advance: Callable[[int], None])
     vectors = np.zeros((len(texts), teacher.space.dim), dtype=np.float32)
     for kind in KINDS:
         of_kind = [i for i, text in enumerate(texts) if text.kind == kind]
-        for start in range(0, len(of_kind), BATCH_SIZE):
-            rows = of_kind[start : start + BATCH_SIZE]
+        for start in range(0, len(of_kind), teacher.batch_size):
+            rows = of_kind[start : start + teacher.batch_size]
             encoded = teacher.encode([texts[row].text for row in rows], kind=kind)
             if encoded.shape != (len(rows), teacher.space.dim):
                 raise ModelError(

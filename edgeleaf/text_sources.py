@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import textwrap
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -25,7 +26,10 @@ SPAN_WORDS = (2, 9)
 LEAST_WORDS = 4
 """A shorter sentence gives no span."""
 EDGES = " \t.,;:!?()[]{}\"'"
-SENTENCE_END = re.compile(r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)(?<!etc\.)(?<! vs\.)\s+(?=[A-Z])")
+"""What does not count at the ends of a text."""
+SENTENCE_END = re.compile(
+    r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)(?<!etc\.)(?<! vs\.)\s+(?=[\"'(“«]?[^\W\d_a-z])|(?<=[。！？।])\s*"
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class FilesSource:
             column; .jsonl: a key, by default "text", with "title" put before it where there is one.
         weight: share of the corpus beside the other sources' weights.
         pieces: "whole" texts, or their "sentences", or "spans": a few words of each sentence, as people type them.
-            The last two also give a row's title as a text of its own.
+            A .jsonl row's title is then a text of its own.
     """
 
     files: tuple[str, ...]
@@ -89,7 +93,7 @@ def sentences(text: str) -> list[str]:
         >>> sentences("It folds. Some fold twice, e.g. Rubisco. Why?")
         ['It folds.', 'Some fold twice, e.g. Rubisco.', 'Why?']
     """
-    return SENTENCE_END.split(text)
+    return [sentence for sentence in SENTENCE_END.split(text) if sentence]
 
 
 def spans(text: str) -> Iterator[str]:
@@ -106,18 +110,20 @@ def spans(text: str) -> Iterator[str]:
         if len(words) < LEAST_WORDS:
             continue
         chance = random.Random(sentence)
-        length = min(chance.randint(*SPAN_WORDS), len(words))
+        length = min(chance.randint(*SPAN_WORDS), len(words) - 1)
         start = chance.randint(0, len(words) - length)
         span = " ".join(words[start : start + length]).strip(EDGES)
         if span:
             yield span
 
 
-def pieces_of(text: str, pieces: Pieces) -> Iterable[str]:
-    """Return a text whole, its sentences, or :func:`spans` of it."""
+def pieces_of(text: str, pieces: Pieces, max_chars: int) -> Iterable[str]:
+    """Return a text whole, its sentences, those that are longer than ``max_chars`` in parts, or :func:`spans` of it."""
     if pieces == "whole":
         return (text,)
-    return sentences(text) if pieces == "sentences" else spans(text)
+    if pieces == "spans":
+        return spans(text)
+    return (part for sentence in sentences(text) for part in textwrap.wrap(sentence, max_chars))
 
 
 def file_texts(source: FilesSource, base: Path) -> Iterator[str]:

@@ -20,6 +20,7 @@ from edgeleaf.bundle import sha256
 from edgeleaf.errors import TextsError
 from edgeleaf.text_sources import (
     DATASET_ROWS_PER_TEXT,
+    EDGES,
     KINDS,
     DatasetSource,
     FilesSource,
@@ -45,7 +46,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Texts to train on and texts to check with; no text is in both, whatever its case and spacing."""
+    """Texts to train on and texts to check with; no text is in both, see :func:`same`."""
 
     train: list[Text]
     held_out: list[Text]
@@ -73,7 +74,7 @@ def collect(
         max_chars: longer texts are cut, at a space where there is one.
 
     Returns:
-        Distinct texts (case and white space do not count), trimmed, none empty, in random order; the held-out queries
+        Distinct texts (see :func:`same`), trimmed, none empty, in random order; the held-out queries
         come before the held-out documents.
 
     Raises:
@@ -220,9 +221,9 @@ def _sample(
         share = _shares(limit, weights, [*(len(pool.largest.kept) for pool in others), limit, limit])[-2]
         texts = machine_texts(queries=share + held["query"], documents=share + held["document"])
     elif isinstance(source, FilesSource):
-        texts = _pieces(source, file_texts(source, base))
+        texts = _pieces(source, file_texts(source, base), max_chars)
     else:
-        texts = _pieces(source, dataset_texts(source, DATASET_ROWS_PER_TEXT * wanted))
+        texts = _pieces(source, dataset_texts(source, DATASET_ROWS_PER_TEXT * wanted), max_chars)
     pools = {
         kind: _Pool(kind, source.weight / len(kinds), _Best(2 * sum(held.values())), _Best(wanted)) for kind in kinds
     }
@@ -234,10 +235,10 @@ def _sample(
     return list(pools.values())
 
 
-def _pieces(source: FilesSource | DatasetSource, texts: Iterable[str]) -> Iterator[Text]:
+def _pieces(source: FilesSource | DatasetSource, texts: Iterable[str], max_chars: int) -> Iterator[Text]:
     """The source's texts, whole or in pieces."""
     for text in texts:
-        for piece in pieces_of(text, source.pieces):
+        for piece in pieces_of(text, source.pieces, max_chars):
             yield Text(piece, source.kind)
 
 
@@ -249,9 +250,14 @@ def _cleaned(text: str, max_chars: int) -> str:
     return text
 
 
+def same(text: str) -> str:
+    """Return what two texts share that count as the same: case, white space and marks at the ends do not count."""
+    folded = " ".join(text.casefold().split())
+    return folded.strip(EDGES) or folded
+
+
 def _priority(text: str, key: bytes) -> int:
-    same = " ".join(text.casefold().split())
-    return int.from_bytes(hashlib.blake2b(same.encode(), digest_size=12, key=key).digest(), "big")
+    return int.from_bytes(hashlib.blake2b(same(text).encode(), digest_size=12, key=key).digest(), "big")
 
 
 def _drop_repeats(pools: list[_Pool]) -> None:

@@ -40,6 +40,7 @@ def test_columns_are_found_by_name(tmp_path: Path) -> None:
         (["score\ta\tb"], "no column 'sentence1' in its first line"),
         ([*LINES, "x\ty\tz"], "line 32: needed a number and two sentences"),
         ([*LINES, "1\ty"], "line 32: needed a number and two sentences"),
+        ([*LINES, "nan\ty\tz"], "line 32: needed a number and two sentences"),
         (LINES[:12], "11 pairs; a correlation needs 20"),
         ([LINES[0], *["1\ta\tb"] * 30], "30 pairs; a correlation needs 20 or more, of different scores"),
     ],
@@ -58,6 +59,12 @@ def test_spearman_by_hand() -> None:
     # Places 1 2 3 4 against 1 3 2 4: 1 - 6 * (0 + 1 + 1 + 0) / (4 * 15)
     found = spearman(np.array([0.1, 0.3, 0.2, 0.9]), [1.0, 2.0, 3.0, 4.0])
     assert found.mean == pytest.approx(0.8)
+
+
+def test_few_different_scores_and_cosines_that_are_all_alike() -> None:
+    found = spearman(np.linspace(0, 1, 20), [1.0] * 18 + [2.0, 3.0])
+    assert np.isfinite([found.mean, found.low, found.high]).all()
+    assert spearman(np.ones(20), list(map(float, range(20)))).mean == 0.0
 
 
 def test_the_interval_narrows_with_pairs_and_holds_the_figure() -> None:

@@ -52,7 +52,7 @@ def test_a_student_whose_vectors_are_all_alike_is_dead() -> None:
 def test_held_out_texts_in_training_are_found_whatever_their_case() -> None:
     check_apart(["a b", "c d"], ["a b c"])
     with pytest.raises(TextsError, match="'A  b' is held out and is trained on too"):
-        check_apart(["c d", "A  b"], ["x", "a B "])
+        check_apart(["c d", "A  b"], ["x", "a B. "])
 
 
 def test_texts_longer_than_the_window_are_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,8 @@ def small() -> torch.nn.Sequential:
 
 
 def made(model: torch.nn.Sequential, *, max_norm: float = 1e9) -> Parts:
-    return student_optimizer(model, lr=0.1, weight_decay=0.01, max_norm=max_norm)
+    decayed = {name for name, weight in model.named_parameters() if weight.ndim == 2}
+    return student_optimizer(model, lr=0.1, weight_decay=0.01, decayed=decayed, max_norm=max_norm)
 
 
 def train(model: torch.nn.Sequential, optimizer: torch.optim.Optimizer, batches: list[torch.Tensor]) -> None:
@@ -48,8 +49,8 @@ def test_a_first_step_is_torchs_own_on_the_rows_that_were_read() -> None:
     table = dense[0].words.weight
     reference = torch.optim.AdamW(
         [
-            {"params": [weight for weight in dense.parameters() if weight is not table], "weight_decay": 0.01},
-            {"params": [table], "weight_decay": 0.0},
+            {"params": [dense[0].positions.weight, dense[1].weight], "weight_decay": 0.01},
+            {"params": [dense[1].bias, table], "weight_decay": 0.0},
         ],
         lr=0.1,
     )

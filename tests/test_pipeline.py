@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,7 @@ def test_export_of_an_existing_model(
     assert np.sum(expected * QueryEncoder.load(result.bundle).encode(texts), axis=1).min() > 0.99
 
 
-@pytest.mark.parametrize(("preset", "least"), [("int4", 0.9), ("fp16", 0.9999), ("fp32", 0.9999)])
+@pytest.mark.parametrize(("preset", "least"), [("int4", 0.9), ("fp16", 0.9999), ("fp32", 0.99999)])
 def test_export_by_another_preset(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preset: str, least: float, tiny_teacher: Path
 ) -> None:
@@ -165,7 +166,8 @@ def test_export_by_another_preset(
     made = {"int4": {"model_q4.onnx"}, "fp16": {"model_fp16.onnx"}, "fp32": set[str]()}
     assert names == {"model.onnx"} | made[preset]
     assert result.manifest.quantization["preset"] == preset
-    assert result.certificate.rungs[-1].teacher_cosine.min > least
+    to_torch = result.certificate.rungs[-1].student_cosine  # the teacher's own vectors are in bfloat16 on some machines
+    assert to_torch is not None and to_torch.min > least
     assert [rung.name for rung in result.certificate.rungs].count("onnx_quantized") == len(made[preset])
 
 
@@ -393,11 +395,10 @@ def test_adapting_goes_on_from_the_student_and_brings_it_closer(
     tiny_bundle: Path, tiny_teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     only_fused_is_timed(monkeypatch)
-    monkeypatch.setattr(adaptation, "HELD_OUT_QUERIES", 30)
-    monkeypatch.setattr(adaptation, "HELD_OUT_DOCUMENTS", 40)
     monkeypatch.setattr(adaptation, "OBJECTIVE", ObjectiveSpec(epochs=4, learning_rate=1e-3, checkpoint_steps=20))
     documents = tiny_texts(300, low=12, high=18, seed=51)
-    rows = [{"_id": f"d{n}", "title": text[:20], "text": f"{text}. {text[::-1]}."} for n, text in enumerate(documents)]
+    bodies = [f"{text}. {text[::-1].capitalize()}." for text in documents]
+    rows = [{"_id": f"d{n}", "title": text[:20], "text": text} for n, text in enumerate(bodies)]
     (tmp_path / "corpus.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (tmp_path / "log.txt").write_text("\n".join(tiny_texts(100, low=2, high=5, seed=52)))
     before = hashes(tiny_bundle)
@@ -417,6 +418,30 @@ def test_adapting_goes_on_from_the_student_and_brings_it_closer(
     assert cosines[-1] > cosines[0] + 0.005
     texts = {text.text for text in steps.read(pipeline.work_folder(tmp_path / "out") / "texts", "train")}
     assert f"{documents[0]}." in texts or f"{documents[1]}." in texts  # sentences, without their titles
+
+
+def test_adapting_refuses_before_the_long_work(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "load_teacher", None)  # not reached
+    few = tmp_path / "few.txt"
+    few.write_text("\n".join(tiny_texts(50, low=4, high=9, seed=53)))
+    with pytest.raises(TextsError, match=r"few\.txt: 50 sentences; adapting needs 100 or more"):
+        edgeleaf.adapt(tiny_bundle, documents=few, output=tmp_path / "out")
+    with pytest.raises(InputError, match="is the bundle itself"):
+        edgeleaf.adapt(tiny_bundle, documents=few, output=tiny_bundle)
+    with pytest.raises(InputError, match="is the bundle itself"):
+        pipeline.ship(tiny_bundle, output=tiny_bundle)
+
+
+def test_adapting_refuses_another_teacher(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = copied(tiny_bundle, tmp_path / "tiny")
+    manifest = Manifest.read(copy)
+    replace(manifest, space=replace(manifest.space, weights_sha256="1" * 64)).write(copy)
+    (tmp_path / "documents.txt").write_text("\n".join(tiny_texts(300, low=4, high=9, seed=53)))
+    with pytest.raises(ModelError, match="the bundle's space has 111111111111…"):
+        edgeleaf.adapt(copy, documents=tmp_path / "documents.txt", output=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_adapting_needs_a_document(tiny_bundle: Path, tmp_path: Path) -> None:
@@ -460,7 +485,7 @@ def test_a_light_copy_does_all_that_a_bundle_does(tiny_bundle: Path, tmp_path: P
     assert np.sum(before * after, axis=1).min() > 0.99999
     certificate = edgeleaf.check(copy)
     assert certificate.passed and [rung.name for rung in certificate.rungs] == ["student", "fused"]
-    again = pipeline.ship(copy, output=copy)
+    again = pipeline.ship(copy, output=tmp_path / "lighter")
     assert dict(again.files) == dict(manifest.files)
 
 

@@ -24,6 +24,7 @@ class Counting:
     """A teacher whose vector tells text and kind, and that counts what it is asked."""
 
     precision = ""
+    batch_size = 32
 
     def __init__(
         self, space: VectorSpace = SPACE, stop_after: int = 10**9, scale: float = 1.0, max_length: int = 32

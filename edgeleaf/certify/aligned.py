@@ -95,7 +95,7 @@ def collection_report(
     symmetric = None
     if judged is not None:
         documents, by = encode_documents(collection.documents)
-        symmetric = Symmetric(by, retrieval(judged, nearest(fused, documents, DEEP)))
+        symmetric = Symmetric(by, retrieval(judged, nearest(fused, documents, DEEP if aligned.deep else K)))
     return CollectionReport(
         name=collection.name,
         queries=len(collection.queries),

@@ -5,6 +5,7 @@ A file has a pair a line and a heading: ``score``, ``sentence1``, ``sentence2``,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ Floats = npt.NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs of sentences with people's scores; ``name`` is the file's, or its folder's where files are called alike."""
+    """Pairs of sentences with people's scores; ``name`` is the folder's and the file's, ``stsb/dev``."""
 
     name: str
     first: tuple[str, ...]
@@ -86,7 +87,9 @@ def read_pairs(path: Path) -> Pairs:
                 score, one, other = (cells[place] for place in places)
                 rows.append((float(score), one, other))
             except (IndexError, ValueError):
-                raise TextsError(f"{path}, line {number}: needed a number and two sentences, tabs between") from None
+                rows.append((math.nan, "", ""))
+            if not math.isfinite(rows[-1][0]):
+                raise TextsError(f"{path}, line {number}: needed a number and two sentences, tabs between")
     if len(rows) < LEAST_PAIRS or len({score for score, *_ in rows}) < 2:
         raise TextsError(f"{path}: {len(rows)} pairs; a correlation needs {LEAST_PAIRS} or more, of different scores")
     scores, first, second = zip(*rows, strict=True)
@@ -130,8 +133,12 @@ def spearman(cosines: npt.NDArray[np.float64], scores: Sequence[float], *, seed:
     from scipy.stats import spearmanr
 
     given = np.asarray(scores, dtype=np.float64)
+    if not np.ptp(cosines):  # all alike: they order nothing
+        return Estimate(0.0, 0.0, 0.0)
     dice = np.random.default_rng(seed)
     found = float(spearmanr(cosines, given).statistic)
     samples = (dice.integers(0, len(given), len(given)) for _ in range(RESAMPLES))
-    low, high = np.percentile([float(spearmanr(cosines[rows], given[rows]).statistic) for rows in samples], INTERVAL)
+    # A sample of one score only has no correlation, and is none.
+    apart = (rows for rows in samples if np.ptp(given[rows]) and np.ptp(cosines[rows]))
+    low, high = np.percentile([float(spearmanr(cosines[rows], given[rows]).statistic) for rows in apart], INTERVAL)
     return Estimate(*(round(float(value), DIGITS) for value in (found, low, high)))

@@ -11,11 +11,12 @@ import numpy.typing as npt
 
 from edgeleaf import progress
 from edgeleaf.errors import TextsError, TrainingError
+from edgeleaf.texts import same
 
 FIRST_STEPS, MEMORY = 50, 0.95
 """The loss is compared with its mean over the first steps; it is averaged over some twenty."""
 DIVERGED = 1.6
-"""A loss of so many times the first does not come back (docs/log.md)."""
+"""A loss of so many times the first does not come back; one that did rose by a fifth (docs/log.md)."""
 ALIKE, NOT_ALIKE = 0.999, 0.95
 """Mean cosine between texts of a dead student, and the most that a teacher may have for that to be wrong."""
 SAMPLE = 4096
@@ -72,14 +73,14 @@ def check_alive(student: npt.NDArray[np.floating[Any]], teacher: npt.NDArray[np.
 def check_apart(train: Sequence[str], held_out: Sequence[str]) -> None:
     """Find out whether a text that the student is judged by is among those that it learns from.
 
-    Case and white space do not count.
+    Case, white space and marks at the ends do not count.
 
     Raises:
         TextsError: there is one; the message shows it.
     """
-    kept = {_same(text) for text in held_out}
+    kept = {same(text) for text in held_out}
     for text in train:
-        if _same(text) in kept:
+        if same(text) in kept:
             raise TextsError(f"{text[:80]!r} is held out and is trained on too; collect the texts again (--force)")
 
 
@@ -87,7 +88,7 @@ def say_cut(texts: Sequence[str], tokenizer: Any, window: int, *, who: str) -> f
     """Say what share of texts is longer than a window, where it is more than one in a hundred.
 
     Args:
-        texts: training texts, prompts included; the first :data:`SAMPLE` are measured.
+        texts: a sample of :data:`SAMPLE` training texts, prompts included.
         tokenizer: a ``tokenizers.Tokenizer`` that does not truncate.
         window: in tokens.
         who: whose window it is.
@@ -95,7 +96,7 @@ def say_cut(texts: Sequence[str], tokenizer: Any, window: int, *, who: str) -> f
     Returns:
         The share.
     """
-    lengths = [len(encoding.ids) for encoding in tokenizer.encode_batch(list(texts[:SAMPLE]))]
+    lengths = [len(encoding.ids) for encoding in tokenizer.encode_batch(list(texts))]
     share = float(np.mean([length > window for length in lengths])) if lengths else 0.0
     if share > CUT_SHARE:
         progress.say(
@@ -103,7 +104,3 @@ def say_cut(texts: Sequence[str], tokenizer: Any, window: int, *, who: str) -> f
             "lower texts.max_chars, or raise max_length"
         )
     return share
-
-
-def _same(text: str) -> str:
-    return " ".join(text.casefold().split())

@@ -7,7 +7,7 @@ are stepped. What else was tried, Muon among it, stands in docs/log.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -53,22 +53,34 @@ class Parts(torch.optim.Optimizer):  # type: ignore[misc]
         self._share()
 
 
-def student_optimizer(model: torch.nn.Module, *, lr: float, weight_decay: float, max_norm: float) -> Parts:
+def student_optimizer(
+    model: torch.nn.Module, *, lr: float, weight_decay: float, decayed: Collection[str], max_norm: float
+) -> Parts:
     """Return the optimizer of a student.
 
     Args:
         model: a sentence-transformers model whose first module holds a transformers model; on a processor its token
             table's gradient becomes sparse.
         lr: the learning rate of all weights.
-        weight_decay: of all but the token table of a processor.
+        weight_decay: of the weights named in ``decayed``, the token table apart: rows that are seldom read would fade.
+        decayed: names of the model's parameters.
         max_norm: see :class:`Parts`.
     """
     table = model[0].auto_model.get_input_embeddings()
     by_rows = table.weight.device.type == "cpu"
     table.sparse = by_rows
-    rest = [weight for weight in model.parameters() if not (by_rows and weight is table.weight)]
+    groups: dict[float, list[torch.nn.Parameter]] = {weight_decay: [], 0.0: []}
+    for name, weight in model.named_parameters():
+        if weight is not table.weight:
+            groups[weight_decay if name in decayed else 0.0].append(weight)
+    if not by_rows:
+        groups[0.0].append(table.weight)
     parts: dict[str, torch.optim.Optimizer] = {
-        "rest": torch.optim.AdamW(rest, lr=lr, weight_decay=weight_decay, fused=True)
+        "rest": torch.optim.AdamW(
+            [{"params": weights, "weight_decay": decay} for decay, weights in groups.items() if weights],
+            lr=lr,
+            fused=True,
+        )
     }
     if by_rows:
         parts["table"] = torch.optim.SparseAdam([table.weight], lr=lr)

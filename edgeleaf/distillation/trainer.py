@@ -76,7 +76,7 @@ def train(
         and ``{"step", "held_out_loss", "held_out_cosine"}``, the untrained student's at step 0 included.
 
     Raises:
-        TrainingError: the loss is no longer a number.
+        TrainingError: the loss is no longer a number, or grows and grows; or the student's vectors are all alike.
     """
     torch.manual_seed(seed)
     logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
@@ -151,8 +151,13 @@ class LeafTrainer(SentenceTransformerTrainer):  # type: ignore[misc]
     def create_optimizer(self) -> torch.optim.Optimizer:
         """Return the student's optimizer; see :mod:`edgeleaf.distillation.optimizer`."""
         if self.optimizer is None:
-            lr, weight_decay = self.args.learning_rate, self.args.weight_decay
-            self.optimizer = student_optimizer(self.model, lr=lr, weight_decay=weight_decay, max_norm=MAX_NORM)
+            self.optimizer = student_optimizer(
+                self.model,
+                lr=self.args.learning_rate,
+                weight_decay=self.args.weight_decay,
+                decayed=self.get_decay_parameter_names(self.model),  # no biases, no layer normalisations
+                max_norm=MAX_NORM,
+            )
         return self.optimizer
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper
 from edgeleaf.errors import ExportError
 from edgeleaf.graph.builder import IR_VERSION, OPSET, GraphBuilder
 from edgeleaf.graph.export import prune
+from edgeleaf.graph.positions import within_window
 from edgeleaf.graph.tokenizers import append_tokenizer
 
 TEXT = "text"
@@ -76,7 +77,11 @@ def fuse(
         "query_encoder",
         front.inputs,
         tail.outputs,
-        initializer=[*front.initializers.values(), *encoder.graph.initializer, *tail.initializers.values()],
+        initializer=[
+            *front.initializers.values(),
+            *within_window(encoder.graph, max_length),
+            *tail.initializers.values(),
+        ],
     )
     graph.value_info.extend(value for value in encoder.graph.output if value.name == ENCODER_OUTPUT)
     graph.sparse_initializer.extend(encoder.graph.sparse_initializer)
