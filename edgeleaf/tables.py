@@ -80,10 +80,10 @@ def certificate_table(certificate: Certificate) -> Any:
     from rich.table import Table
 
     table = Table(title=f"{'PASSED' if certificate.passed else 'FAILED'}: {certificate.space['id']}")
-    measures = ("cosine to teacher", "p05", "p01", "min", "overlap@10", "its 100", "nDCG@10", "MRR@10", "recall@100")
-    shown = measures if certificate.collections else measures[:6]
+    measures = ("cosine", "p01", "overlap@10", "overlap@100", "nDCG@10", "MRR@10", "recall@100")
+    shown = measures if certificate.collections else measures[:4]
     for column in ("", *shown):
-        table.add_column(column, justify="right" if column else "left")
+        table.add_column(column, justify="right" if column else "left", no_wrap=not column)
 
     def add(title: str, cells: Sequence[float | None], *, last: bool = False) -> None:
         numbers = ["" if number is None else f"{number:.4f}" for number in cells]
@@ -92,13 +92,13 @@ def certificate_table(certificate: Certificate) -> Any:
     def add_rungs(rungs: Sequence[RungReport], *, last: bool) -> None:
         for rung in rungs:
             cosine = rung.teacher_cosine
-            numbers = (cosine.mean, cosine.p05, cosine.p01, cosine.min, rung.overlap_at_10, rung.recall_at_100)
+            numbers = (cosine.mean, cosine.p01, rung.overlap_at_10, rung.recall_at_100)
             add(rung.title, (*numbers, *_gains(rung.retrieval)), last=last and rung is rungs[-1])
 
     if certificate.collections:
         table.add_row(f"{certificate.queries:,} held-out queries", style="bold")
     add_rungs(certificate.rungs, last=True)
-    nothing = (None,) * 6
+    nothing = (None,) * 4
     for collection in certificate.collections:
         table.add_row(f"{collection.name}, {collection.queries:,} queries", style="bold")
         if collection.teacher is not None:
