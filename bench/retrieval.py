@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -26,7 +25,7 @@ from edgeleaf.bundle import Manifest
 from edgeleaf.certify.alignment import nearest
 from edgeleaf.certify.ladder import document_vectors, fused_encode, student_vectors
 from edgeleaf.certify.retrieval import Retrieval, retrieval
-from edgeleaf.collection import Collection, encode_collection, read_collection
+from edgeleaf.collection import Collection, encode_collection, read_collections
 
 PLAIN = "sentence-transformers/all-MiniLM-L6-v2"
 K = 100
@@ -45,19 +44,17 @@ def main() -> None:
     progress.show()
     teacher = steps.teacher_of(Manifest.read(given.bundle))
     report: dict[str, dict[str, Retrieval]] = {}
-    for folder in given.collections:
-        collection = read_collection(folder)
-        name = "/".join(folder.resolve().parts[-2:]) if folder.resolve().parent.name != "ir" else collection.name
+    for collection in read_collections(given.collections):
+        name = collection.name
         progress.say(f"{name}: {len(collection.queries):,} queries, {len(collection.documents):,} documents")
         report[name] = {
             system: retrieval(collection, ranking)
             for system, ranking in _rankings(collection, teacher, given.bundle, given.before, given.output).items()
         }
-    given.output.mkdir(parents=True, exist_ok=True)
     plain = {name: {system: asdict(found) for system, found in rows.items()} for name, rows in report.items()}
-    (given.output / "retrieval.json").write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
+    layout.write_json(given.output / "retrieval.json", plain)
     text = table(report)
-    (given.output / "retrieval.md").write_text(text, encoding="utf-8")
+    layout.write_text(given.output / "retrieval.md", text)
     sys.stdout.write(text)
 
 

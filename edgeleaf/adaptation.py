@@ -15,7 +15,7 @@ from edgeleaf.recipe import ObjectiveSpec, QuantizationSpec, Recipe, StudentSpec
 from edgeleaf.text_sources import KINDS, FilesSource, Kind, file_texts, pieces_of
 
 TEXTS = 24_000
-"""Training texts, at most: a quarter of an hour on two cores, everything included."""
+"""Training texts, at most: meant for a quarter of an hour on two cores, not yet measured there."""
 HELD_OUT_QUERIES, HELD_OUT_DOCUMENTS = 200, 400
 """Texts that the result is judged by, at most; a tenth of a small corpus, and no fewer than the least."""
 LEAST_HELD_OUT, LEAST_TEXTS = 20, 100

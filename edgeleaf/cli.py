@@ -77,7 +77,7 @@ def adapt(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Go on distilling a bundle's student on your own text, without labels; a quarter of an hour on two cores."""
+    """Go on distilling a bundle's student on your own text, without labels."""
     from edgeleaf import pipeline, tables
 
     result = pipeline.adapt(bundle, documents=documents, queries=queries, output=output, force=force)

@@ -1,4 +1,4 @@
-"""A teacher's training vectors at two to three times its speed: its own int8 export, as edgeleaf quantises it.
+"""A teacher's training vectors at about twice its speed: its own int8 export, as edgeleaf quantises it.
 
 A student stays at a cosine of 0.8 to 0.9 to its teacher; eight bits move the teacher to 0.998, each text another way,
 so a regression onto their vectors ends in the same place (docs/log.md). What a student is judged by, held-out texts and
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from edgeleaf import progress
 from edgeleaf.bundle import sha256, write_bytes
 from edgeleaf.encoder import session
-from edgeleaf.errors import ModelError
+from edgeleaf.errors import ExportError, ModelError
 from edgeleaf.recipe import TeacherSpec
 from edgeleaf.teacher import SHARD, SentenceTransformerTeacher
 from edgeleaf.texts import Kind, Text
@@ -83,7 +83,6 @@ def write_quantized_teacher(
     Raises:
         ModelError: its graph is of a kind that edgeleaf cannot quantise.
     """
-    from edgeleaf.errors import ExportError
     from edgeleaf.graph.export import export_onnx
     from edgeleaf.graph.quantize import quantize
 

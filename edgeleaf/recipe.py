@@ -34,8 +34,8 @@ class TeacherSpec:
     document_prompt: str = ""
     max_length: int = _between(8, 32768, 128)
     training_vectors: Literal["exact", "int8"] = "exact"
-    """What encodes the training texts: the teacher itself, or on processors its int8 export, two to three times as fast
-    at cosine 0.998. Held-out texts are always the teacher's own."""
+    """What encodes the training texts: the teacher itself, or on processors its int8 export, about twice as fast at
+    cosine 0.998. Held-out texts are always the teacher's own."""
 
 
 @dataclass(frozen=True)

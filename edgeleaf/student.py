@@ -148,6 +148,8 @@ def start_projection(model: Any, texts: Sequence[str], target: npt.NDArray[np.fl
     import torch
     from sentence_transformers import SentenceTransformer
 
+    from edgeleaf.certify.alignment import cosine_rows
+
     encoder = SentenceTransformer(modules=[model[0], model[1]])
     pooled = np.empty((len(texts), encoder.get_embedding_dimension()), dtype=np.float32)
     piece = 32 * BATCH_SIZE
@@ -160,19 +162,12 @@ def start_projection(model: Any, texts: Sequence[str], target: npt.NDArray[np.fl
     fitted, judged = len(texts) - len(texts) // 4, pooled[-(len(texts) // 4) :]
     trial = fit_projection(pooled[:fitted], target[:fitted], ridge=ridge)
     there = weight.detach().float().cpu().numpy()
-    closeness = [_closeness(judged @ rows.T, target[fitted:]) for rows in (there, trial)]
+    closeness = [float(cosine_rows(judged @ rows.T, target[fitted:]).mean()) for rows in (there, trial)]
     if closeness[0] >= closeness[1]:
         progress.say(f"projection start: the student's own, cosine {closeness[0]:.4f}; a new fit {closeness[1]:.4f}")
         return
     with torch.no_grad():
         weight.copy_(torch.from_numpy(fit_projection(pooled, target, ridge=ridge)))
-
-
-def _closeness(rows: npt.NDArray[np.float32], target: npt.NDArray[np.floating[Any]]) -> float:
-    """Mean cosine between the same rows of two matrices, [n, dim]."""
-    expected = target.astype(np.float32)
-    norms = np.linalg.norm(rows, axis=1) * np.linalg.norm(expected, axis=1)
-    return float(np.mean(np.sum(rows * expected, axis=1) / np.maximum(norms, 1e-12)))
 
 
 def save_student(model: Any, folder: Path) -> None:

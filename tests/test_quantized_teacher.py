@@ -91,6 +91,14 @@ def test_a_graph_that_cannot_be_quantised(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_teacher_without_a_fast_tokenizer(
+    spec: TeacherSpec, teacher: SentenceTransformerTeacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teacher, "folder", tmp_path)
+    with pytest.raises(ModelError, match=r"has no tokenizer\.json; leave teacher\.training_vectors out"):
+        write_quantized_teacher(tmp_path, teacher, spec, [Text("a", "query")])
+
+
 def test_another_word_is_refused(tiny_recipe: Path, tmp_path: Path) -> None:
     path = tmp_path / "x.toml"
     path.write_text(tiny_recipe.read_text().replace("[teacher]", '[teacher]\ntraining_vectors = "int4"'))

@@ -97,3 +97,18 @@ def test_a_student_of_several_poolings_goes_on_from_where_it_was(
     assert not has_projection(tiny_teacher, 48)  # its Dense has a bias and bends
     again = build_student(tmp_path / "student", dim=48, max_length=32)
     assert np.allclose(again.eval().encode(texts), model.eval().encode(texts), atol=1e-5)
+    with pytest.raises(ModelError, match="is a student with the pooling mean, cls.* leave out the pooling max"):
+        build_student(tmp_path / "student", dim=48, max_length=32, pooling=("max",))
+
+
+def test_a_projection_onto_this_teacher_is_kept_and_another_is_not(tiny_student: Path) -> None:
+    texts = tiny_texts(400, low=3, high=9, seed=9)
+    model = build_student(tiny_student, dim=48, max_length=32)
+    dice = np.random.default_rng(0)
+    own = model.eval().encode(texts)
+    start_projection(model, texts, own, ridge=1.0)
+    kept = model.encode(texts)
+    assert np.allclose(kept, own, atol=1e-5)
+    turned = own @ np.linalg.qr(dice.normal(size=(48, 48)))[0].astype(np.float32)
+    start_projection(model, texts, turned, ridge=1e-3)
+    assert np.sum(model.encode(texts) * turned, axis=1).mean() > 0.9

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,9 +84,20 @@ def per_query(collection: Collection, ranking: npt.NDArray[np.int64]) -> dict[st
 
 
 def estimate(values: Sequence[float] | npt.NDArray[np.float64], *, seed: int = 0) -> Estimate:
-    """Return the mean of values [n] and the interval of means of samples drawn with replacement (Efron 1979)."""
+    """Return the mean of values [n] and its interval."""
     numbers = np.asarray(values, dtype=np.float64)
+    return bootstrap(lambda rows: float(numbers[rows].mean()), len(numbers), seed=seed)
+
+
+def bootstrap(figure: Callable[[npt.NDArray[np.int64]], float], count: int, *, seed: int = 0) -> Estimate:
+    """Return a figure and the interval of those of samples drawn with replacement (Efron 1979).
+
+    Args:
+        figure: of the chosen rows, int64 [n]; NaN where a sample has none, which then does not count.
+        count: how many rows there are.
+        seed: of the samples.
+    """
     dice = np.random.default_rng(seed)
-    means = [float(numbers[dice.integers(0, len(numbers), len(numbers))].mean()) for _ in range(RESAMPLES)]
-    low, high = np.percentile(means, INTERVAL)
-    return Estimate(*(round(float(value), DIGITS) for value in (numbers.mean(), low, high)))
+    samples = [figure(dice.integers(0, count, count)) for _ in range(RESAMPLES)]
+    low, high = np.nanpercentile(samples, INTERVAL)
+    return Estimate(*(round(float(value), DIGITS) for value in (figure(np.arange(count)), low, high)))

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeleaf.certify.alignment import DIGITS, cosine_rows
-from edgeleaf.certify.retrieval import INTERVAL, RESAMPLES, Estimate
+from edgeleaf.certify.alignment import cosine_rows
+from edgeleaf.certify.retrieval import Estimate, bootstrap
 from edgeleaf.errors import TextsError
 from edgeleaf.text_sources import numbered_lines
 from edgeleaf.texts import Text
@@ -128,17 +128,17 @@ def similarity(part: EncodedPairs, *, student: Floats, fused: Floats) -> Similar
     )
 
 
-def spearman(cosines: npt.NDArray[np.float64], scores: Sequence[float], *, seed: int = 0) -> Estimate:
-    """Return Spearman's correlation [n] to [n] and the interval of that of samples drawn with replacement."""
+def spearman(cosines: npt.NDArray[np.float64], scores: Sequence[float]) -> Estimate:
+    """Return Spearman's correlation of [n] and [n], and its interval; 0 for cosines that are all alike."""
     from scipy.stats import spearmanr
 
     given = np.asarray(scores, dtype=np.float64)
-    if not np.ptp(cosines):  # all alike: they order nothing
+    if not np.ptp(cosines):
         return Estimate(0.0, 0.0, 0.0)
-    dice = np.random.default_rng(seed)
-    found = float(spearmanr(cosines, given).statistic)
-    samples = (dice.integers(0, len(given), len(given)) for _ in range(RESAMPLES))
-    # A sample of one score only has no correlation, and is none.
-    apart = (rows for rows in samples if np.ptp(given[rows]) and np.ptp(cosines[rows]))
-    low, high = np.percentile([float(spearmanr(cosines[rows], given[rows]).statistic) for rows in apart], INTERVAL)
-    return Estimate(*(round(float(value), DIGITS) for value in (found, low, high)))
+
+    def correlation(rows: npt.NDArray[np.int64]) -> float:
+        """NaN for a sample of one score or one cosine only: it has none."""
+        apart = np.ptp(given[rows]) and np.ptp(cosines[rows])
+        return float(spearmanr(cosines[rows], given[rows]).statistic) if apart else math.nan
+
+    return bootstrap(correlation, len(given))
