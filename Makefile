@@ -6,7 +6,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test page runtimes lint format clean
+.PHONY: help setup demo test page runtimes bench bench-gpu lint format clean
 BUNDLE ?= out/demo
 PAGE := out/page-$(notdir $(BUNDLE))
 
@@ -49,6 +49,15 @@ runtimes: $(VENV)/.installed web-modules ## out/demo's file (or BUNDLE=...) in P
 	node tests/web/browser.mjs out/pack --threads 1
 	node tests/web/browser.mjs out/pack --threads 2
 	$(BIN)/python -m edgeleaf.emulation armv8.2-dotprod -- -m edgeleaf.golden out/pack --every 8
+
+bench bench-gpu: BUNDLE := export/models/mpnet
+bench: $(VENV)/.installed ## BUNDLE beside sentence-transformers, fastembed, llama.cpp and all others: bench/RESULTS.md, about an hour
+	$(BIN)/python -m bench.run $(BUNDLE) -o out/bench
+	$(BIN)/python -m bench.report out/bench/results.json -o bench
+
+bench-gpu: $(VENV)/.installed ## the same on an NVIDIA GPU
+	$(BIN)/python -m bench.run $(BUNDLE) --gpu -o out/bench-gpu
+	$(BIN)/python -m bench.report out/bench-gpu/results.json -o bench/gpu
 
 lint: $(VENV)/.installed ## style and types
 	$(BIN)/ruff check .

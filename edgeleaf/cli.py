@@ -175,6 +175,9 @@ def bench(
     breakdown: Annotated[
         bool, typer.Option("--breakdown", help="Tokenizer, encoder and the rest instead, beside other tokenizers.")
     ] = False,
+    compare: Annotated[
+        Path | None, typer.Option(help="A latency.json of another bundle or machine, to print beside this one.")
+    ] = None,
     output: Report = None,
     as_json: Json = False,
 ) -> None:
@@ -184,6 +187,9 @@ def bench(
 
     if breakdown and alone:
         raise InputError("--breakdown measures no teacher anyway; leave --alone out")
+    if compare is not None and (breakdown or as_json):
+        raise InputError("--compare prints a table of two latency.json; leave --breakdown and --json out")
+    other = None if compare is None else latency.read(compare)
     if breakdown:
         report = pipeline.breakdown(bundle, repeats=repeats, output=output)
     else:
@@ -192,6 +198,8 @@ def bench(
         _print_json(report)
         return
     _print(parts.table(report) if breakdown else latency.table(report))
+    if other is not None:
+        _print(latency.comparison(report, other, names=(str(bundle), str(compare))))
     if output is not None:
         _echo(str(output / ("breakdown.json" if breakdown else "latency.json")))
 

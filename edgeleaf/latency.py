@@ -1,41 +1,40 @@
-"""One bundle's latency, from the string: percentiles by query length, cold load, memory, beside teacher and student.
+"""One bundle's latency, from the string: percentiles by query length, cold start, memory, beside teacher and student.
 
-Every system runs in fresh processes (``edgeleaf.latency_worker``), one a thread count and round; systems take turns, so
-that a drifting machine hurts all alike.
-The fused file alone needs numpy and onnxruntime, nothing else.
+Every system runs in fresh processes, which take turns: :mod:`edgeleaf.latency_runner`. The fused file alone needs numpy
+and onnxruntime, nothing else.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
-import time
+import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from edgeleaf import bundle as layout
 from edgeleaf import progress
-from edgeleaf.errors import BundleError, EdgeleafError, MissingExtra, ModelError
+from edgeleaf.errors import BundleError, InputError, MissingExtra, ModelError
 from edgeleaf.golden import read_golden
-from edgeleaf.latency_worker import FUSED, STUDENT, TEACHER, WARMUP_VISITS
+from edgeleaf.latency_runner import Plan, System, builtin, run, steps_of
+from edgeleaf.latency_worker import FUSED, SENTENCE_TRANSFORMER
 from edgeleaf.machine import machine
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
+STUDENT, TEACHER = "student", "teacher"
 TITLES = {FUSED: "fused file", STUDENT: "torch student", TEACHER: "teacher"}
 
 THREADS = (1, 2)
 LENGTHS = (4, 8, 16, 32, 64, 128)
 REPEATS = 100
-TORCH_REPEATS = 30
 TEXTS_A_LENGTH = 6
-ROUNDS = 2
-BUDGET_S = 5.0
-"""Timed seconds that one process may take: a slow teacher gets fewer repeats, and the report says so."""
+VISIT_S = 0.5
+BATCH_SIZES = (8, 32)
+MIXED_TEXTS = 96
+FEW = 100
+"""A 99th percentile of fewer times than this is their largest, more or less."""
 BUSY_SHARE = 0.9
 
 
@@ -45,34 +44,31 @@ def measure(
     threads: Sequence[int] = THREADS,
     lengths: Sequence[int] = LENGTHS,
     repeats: int = REPEATS,
-    torch_repeats: int = TORCH_REPEATS,
     teacher: str | Path | None = None,
     include_student: bool = False,
     query_prompt: str = "",
     teacher_prompt: str = "",
-    budget_s: float = BUDGET_S,
+    visit_s: float = VISIT_S,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Measure the latency of one text, batch 1, from the string to the vector.
+    """Measure a bundle from the string to the vector: single texts, batches, cold starts.
 
     Args:
-        bundle: the folder; its ``golden.jsonl`` gives texts of known token counts.
+        bundle: the folder; its ``golden.jsonl`` gives texts of known token counts, its ``held_out.jsonl`` queries of
+            mixed lengths for batches.
         threads: thread counts, each measured in processes of its own.
         lengths: query lengths in tokens of the student, special tokens and prompt included.
-        repeats: timed calls per length of the fused file, over all rounds.
-        torch_repeats: the same of student and teacher; never more than ``repeats``.
+        repeats: timed calls per length, over all visits.
         teacher: the teacher's local folder; ``None`` leaves it out.
         include_student: also measure the torch student.
         query_prompt: put before each text for the torch student; the fused file holds it.
         teacher_prompt: put before each text for the teacher.
-        budget_s: timed seconds that one process may take; repeats that do not fit are left out, 3 are always made.
-        seed: of the order in which lengths and texts are visited.
+        visit_s: seconds that one visit may take; repeats that do not fit are left out, one a visit is always made.
+        seed: of every order.
 
     Returns:
-        A record for ``latency.json``: schema version, machine, settings, notes, and per system and thread count
-        ``import_ms`` (process start to load call: interpreter and imports), ``load_ms`` (load call to first vector),
-        ``peak_rss_mb``, ``busy_threads`` (processor time by wall time), one per process, and per length the raw
-        ``times_ms`` with p50, p95 and p99.
+        A record for ``latency.json``: schema version, machine, settings, notes, ``file_mb``, and per system and thread
+        count what :func:`edgeleaf.latency_runner.run` returns, with p50, p95 and p99 for each length.
 
     Raises:
         BundleError: the bundle lacks a file, or has no texts of any of the lengths.
@@ -85,56 +81,67 @@ def measure(
     if not file.is_file():
         raise BundleError(f"{file}: missing; build or copy the bundle again")
     # With a manifest the folder is loaded, as users do: its hash check belongs to the cold load.
-    systems = [(FUSED, bundle if (bundle / layout.MANIFEST).is_file() else file, "", repeats)]
+    fused = bundle if (bundle / layout.MANIFEST).is_file() else file
+    systems = [System(FUSED, TITLES[FUSED], builtin(FUSED), str(fused))]
+    torch = builtin(SENTENCE_TRANSFORMER)
     if include_student:
-        systems.append((STUDENT, bundle / layout.STUDENT, query_prompt, min(torch_repeats, repeats)))
+        systems.append(System(STUDENT, TITLES[STUDENT], torch, str(bundle / layout.STUDENT), prompt=query_prompt))
     if teacher is not None:
-        systems.append((TEACHER, Path(teacher), teacher_prompt, min(torch_repeats, repeats)))
-    for name, path, _, _ in systems[1:]:
-        if not path.is_dir():
-            raise ModelError(f"{path}: no such folder for the {TITLES[name]}; give a local sentence-transformers model")
+        systems.append(System(TEACHER, TITLES[TEACHER], torch, str(teacher), prompt=teacher_prompt))
+    for system in systems[1:]:
+        if not Path(system.path).is_dir():
+            raise ModelError(
+                f"{system.path}: no such folder for the {system.title}; give a local sentence-transformers model"
+            )
     if len(systems) > 1 and not importlib.util.find_spec("sentence_transformers"):
         raise MissingExtra("timing student or teacher needs sentence-transformers; pip install 'edgeleaf[bench]'")
 
-    runs: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    rounds = min(ROUNDS, repeats)
-    with progress.bar("bench: latency", rounds * len(threads) * len(systems)) as advance:
-        for turn in range(rounds):
-            for count in threads:
-                # Every second round runs backwards: nobody is always first on a cool machine.
-                for name, path, prompt, calls in systems if turn % 2 == 0 else systems[::-1]:
-                    share = calls // rounds + (turn < calls % rounds)
-                    job = {
-                        "system": name,
-                        "path": str(path),
-                        "threads": count,
-                        "prompt": prompt,
-                        "texts": texts,
-                        "repeats": max(share, 1),
-                        "budget_s": budget_s,
-                        "seed": seed + turn,
-                    }
-                    runs.setdefault((name, count), []).append(_run(job))
-                    advance(1)
-    merged = [_merged(name, count, parts) for (name, count), parts in sorted(runs.items(), key=_rank)]
+    plan = Plan(
+        threads=threads,
+        texts=texts,
+        mixed=mixed_texts(bundle, texts),
+        batch_sizes=BATCH_SIZES,
+        repeats=repeats,
+        visit_s=visit_s,
+        seed=seed,
+    )
+    with progress.bar("bench: latency", steps_of(systems, plan)) as advance:
+        records = run(systems, plan, advance=advance)
+    for record in records:
+        add_percentiles(record)
     return {
         "schema_version": SCHEMA_VERSION,
         "machine": machine(),
-        "settings": {
-            "batch": 1,
-            "threads": list(threads),
-            "lengths": [int(length) for length in texts],
-            "repeats": repeats,
-            "torch_repeats": min(torch_repeats, repeats),
-            "warmup_visits": WARMUP_VISITS,
-            "rounds": rounds,
-            "budget_s": budget_s,
-            "seed": seed,
-        },
-        "notes": notes + _warnings(merged, {name: calls for name, _, _, calls in systems}),
+        "settings": settings(plan),
+        "notes": notes + warnings(records, repeats, TITLES),
         "file_mb": round(file.stat().st_size / 1e6, 6),
-        "systems": merged,
+        "systems": records,
     }
+
+
+def settings(plan: Plan) -> dict[str, Any]:
+    """What a report says of how it was measured."""
+    return {
+        "threads": list(plan.threads),
+        "lengths": [int(length) for length in plan.texts],
+        "batch_sizes": list(plan.batch_sizes),
+        "mixed_texts": len(plan.mixed),
+        "repeats": plan.repeats,
+        "sessions": plan.sessions,
+        "visits": plan.visits,
+        "visit_s": plan.visit_s,
+        "seed": plan.seed,
+    }
+
+
+def mixed_texts(bundle: Path, texts: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the first held-out queries of a bundle; of one without them, the texts of known lengths."""
+    path = bundle / layout.HELD_OUT
+    if not path.is_file():
+        return [text for found in texts.values() for text in found]
+    with path.open(encoding="utf-8") as lines:
+        queries = [row["text"] for row in map(json.loads, lines) if row["kind"] == "query"]
+    return queries[:MIXED_TEXTS]
 
 
 def golden_texts(bundle: Path, lengths: Sequence[int]) -> tuple[dict[str, list[str]], list[str]]:
@@ -158,6 +165,13 @@ def golden_texts(bundle: Path, lengths: Sequence[int]) -> tuple[dict[str, list[s
     if not texts:
         raise BundleError(f"{bundle / layout.GOLDEN}: no text of {', '.join(map(str, lengths))} tokens; ask for others")
     return texts, notes
+
+
+def add_percentiles(record: dict[str, Any]) -> None:
+    """Put p50_ms, p95_ms and p99_ms before the raw times of each length of a record."""
+    record["lengths"] = [
+        {"tokens": length["tokens"], **percentiles(length["times_ms"]), **length} for length in record["lengths"]
+    ]
 
 
 def percentiles(times_ms: Sequence[float]) -> dict[str, float]:
@@ -196,11 +210,7 @@ def table(report: Mapping[str, Any]) -> Any:
             out.add_column(f"{TITLES[name]}\n{label}" if label == "p50" else f"\n{label}", justify="right")
     if TEACHER in measured:
         out.add_column("teacher /\nfused p50", justify="right")
-    by_key = {
-        (entry["system"], entry["threads"], length["tokens"]): length
-        for entry in report["systems"]
-        for length in entry["lengths"]
-    }
+    by_key = _by_key(report)
     for count in report["settings"]["threads"]:
         for tokens in report["settings"]["lengths"]:
             cells = [str(count), str(tokens)]
@@ -214,71 +224,110 @@ def table(report: Mapping[str, Any]) -> Any:
     return out
 
 
-def _footprint(report: Mapping[str, Any]) -> str:
-    """Cold load and memory of every system at the lowest thread count, in one line each."""
-    import statistics
+def comparison(report: Mapping[str, Any], other: Mapping[str, Any], *, names: tuple[str, str]) -> Any:
+    """Return a ``rich.table.Table`` of two reports' fused files side by side, and how much slower the second is.
 
+    Raises:
+        InputError: they have no thread count and length in common.
+    """
+    from rich.table import Table
+
+    one, two = ({key: entry for key, entry in _by_key(found).items() if key[0] == FUSED} for found in (report, other))
+    shared = [key for key in one if key in two]
+    if not shared:
+        raise InputError(
+            f"{names[1]} measured no thread count and length that {names[0]} did; run edgeleaf bench again"
+        )
+    processors = [found["machine"]["processor"] for found in (report, other)]
+    same = report["machine"] == other["machine"]
+    out = Table(
+        title="from the string, batch 1, ms, fused file",
+        caption=f"{names[0]}: {_footprint_line(report)}\n{names[1]}: {_footprint_line(other)}\n"
+        + (f"both on {processors[0]}" if same else f"different machines: {processors[0]}; {processors[1]}"),
+    )
+    for column in ("threads", "tokens", *(f"{name}\np50" for name in names), "ratio", *(f"{n}\np95" for n in names)):
+        out.add_column(column, justify="right")
+    for key in shared:
+        here, there = one[key], two[key]
+        out.add_row(
+            str(key[1]),
+            str(key[2]),
+            f"{here['p50_ms']:.2f}",
+            f"{there['p50_ms']:.2f}",
+            f"{there['p50_ms'] / here['p50_ms']:.2f}×",
+            f"{here['p95_ms']:.2f}",
+            f"{there['p95_ms']:.2f}",
+        )
+    return out
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a ``latency.json``.
+
+    Raises:
+        InputError: no such file, or not one that this edgeleaf writes.
+    """
+    path = path / layout.LATENCY if path.is_dir() else path
+    try:
+        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        version = report["schema_version"]
+    except OSError:
+        raise InputError(f"{path}: no such file; give a latency.json, as edgeleaf bench -o writes it") from None
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{path} is no latency.json; give one that edgeleaf bench -o has written") from None
+    if version != SCHEMA_VERSION:
+        raise InputError(f"{path}: schema version {version}, this edgeleaf reads {SCHEMA_VERSION}; measure again")
+    return report
+
+
+def _by_key(report: Mapping[str, Any]) -> dict[tuple[str, int, int], Mapping[str, Any]]:
+    return {
+        (entry["system"], entry["threads"], length["tokens"]): length
+        for entry in report["systems"]
+        for length in entry["lengths"]
+    }
+
+
+def _footprint_line(report: Mapping[str, Any]) -> str:
+    entry = next(entry for entry in report["systems"] if entry["system"] == FUSED)
+    return f"{report['file_mb']:.1f} MB, {_costs(entry)}"
+
+
+def _costs(entry: Mapping[str, Any]) -> str:
+    """What a system costs besides time: cold start, memory, queries a second."""
+    parts = [
+        f"cold start {statistics.median(entry['cold_ms']):.0f} ms ({statistics.median(entry['load_ms']):.0f} to load)"
+    ]
+    peak = [value for value in entry["peak_rss_mb"] if value is not None]
+    parts.append(f"peak memory {max(peak):.0f} MB" if peak else "peak memory not known")
+    parts += [
+        f"{statistics.median(b['queries_per_s']):.0f} queries/s in batches of {b['size']}" for b in entry["batches"]
+    ]
+    return ", ".join(parts)
+
+
+def _footprint(report: Mapping[str, Any]) -> str:
+    """Cold start, memory and throughput of every system at the lowest thread count, in one line each."""
     lines = [f"query_encoder.onnx: {report['file_mb']:.1f} MB"]
     for entry in report["systems"]:
         if entry["threads"] == report["settings"]["threads"][0]:
-            load, imports = statistics.median(entry["load_ms"]), statistics.median(entry["import_ms"])
-            peak = [value for value in entry["peak_rss_mb"] if value is not None]
-            memory = f"{max(peak):.0f} MB" if peak else "not known"
-            title = TITLES[entry["system"]]
-            lines.append(
-                f"{title}: load {load:.0f} ms (start and imports {imports:.0f} ms before it), peak memory {memory}"
-            )
+            lines.append(f"{TITLES[entry['system']]}: {_costs(entry)}")
     return "\n".join([*lines, *report["notes"]])
 
 
-def _rank(item: tuple[tuple[str, int], Any]) -> tuple[int, int]:
-    (name, threads), _ = item
-    return list(TITLES).index(name), threads
-
-
-def _merged(name: str, threads: int, parts: list[dict[str, Any]]) -> dict[str, Any]:
-    lengths = []
-    for tokens in parts[0]["times_ms"]:
-        times = [time_ms for part in parts for time_ms in part["times_ms"][tokens]]
-        lengths.append({"tokens": int(tokens), **percentiles(times), "times_ms": times})
-    keys = ("import_ms", "load_ms", "peak_rss_mb", "busy_threads")
-    per_process = {key: [part[key] for part in parts] for key in keys}
-    return {"system": name, "threads": threads, **per_process, "lengths": lengths}
-
-
-def _warnings(systems: Sequence[Mapping[str, Any]], asked: Mapping[str, int]) -> list[str]:
+def warnings(records: Sequence[Mapping[str, Any]], repeats: int, titles: Mapping[str, str]) -> list[str]:
     """What makes figures less than they seem, and what to do about it."""
-    warnings = []
-    for entry in systems:
-        title, threads = TITLES[entry["system"]], entry["threads"]
-        repeats = len(entry["lengths"][0]["times_ms"])
-        if repeats < asked[entry["system"]]:
-            warnings.append(
-                f"{title}, threads {threads}: {repeats} of {asked[entry['system']]} repeats fitted the time budget"
+    found = []
+    for entry in records:
+        who = f"{titles[entry['system']]}, threads {entry['threads']}"
+        made = len(entry["lengths"][0]["times_ms"])
+        if made < repeats:
+            few = f", too few for a 99th percentile (it takes {FEW})" if made < FEW <= repeats else ""
+            found.append(f"{who}: {made} of {repeats} repeats fitted the time budget{few}")
+        if entry["threads"] == 1 and min(entry["cores"]) < BUSY_SHARE:
+            found.append(
+                f"{who}: got {min(entry['cores']):.2f} of a core; close what else is running and measure again"
             )
-        share = min(entry["busy_threads"])
-        if threads == 1 and share < BUSY_SHARE:
-            warnings.append(
-                f"{title}, threads 1: got {share:.2f} of a core; close what else is running and measure again"
-            )
-    return warnings
-
-
-def _run(job: Mapping[str, Any]) -> dict[str, Any]:
-    """Run one job in a fresh process with its thread budget."""
-    count = str(job["threads"])
-    budget = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), count)
-    quiet = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "PYTHONIOENCODING": "utf-8"}
-    done = subprocess.run(
-        [sys.executable, "-m", "edgeleaf.latency_worker"],
-        input=json.dumps({**job, "spawned": time.time()}),
-        capture_output=True,
-        encoding="utf-8",
-        env={**os.environ, **budget, **quiet},
-        check=False,
-    )
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise EdgeleafError(f"timing the {TITLES[job['system']]} with {count} threads failed: {last}")
-    result: dict[str, Any] = json.loads(done.stdout)
-    return result
+        if max(entry["cores"]) > entry["threads"] + 1 - BUSY_SHARE:
+            found.append(f"{who}: used {max(entry['cores']):.2f} cores, more than its budget")
+    return found

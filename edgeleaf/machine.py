@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from contextlib import suppress
@@ -26,6 +27,8 @@ def machine() -> dict[str, Any]:
         "architecture": platform.machine(),
         "features": features,
         "cores": os.cpu_count(),
+        "governor": _governor(),
+        "gpu": _gpu(),
         "os": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "onnxruntime": _version("onnxruntime"),
@@ -91,6 +94,23 @@ def _windows() -> dict[str, str]:
         present = ctypes.windll.kernel32.IsProcessorFeaturePresent  # type: ignore[attr-defined, unused-ignore]
         return {"flags": " ".join(feature for number, feature in _WINDOWS.items() if present(number))}
     return {}
+
+
+def _gpu() -> str | None:
+    """The name of the first NVIDIA GPU, None where there is none."""
+    if shutil.which("nvidia-smi") is None:
+        return None
+    ask = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    done = subprocess.run(ask, capture_output=True, text=True, check=False)
+    names = done.stdout.strip().splitlines()
+    return names[0] if done.returncode == 0 and names else None
+
+
+def _governor() -> str | None:
+    """How Linux chooses the first processor's clock; None where it does not tell, as in most virtual machines."""
+    with suppress(OSError):
+        return Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").read_text(encoding="ascii").strip()
+    return None
 
 
 def _version(package: str) -> str | None:

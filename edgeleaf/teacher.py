@@ -137,7 +137,9 @@ def teacher_vectors(texts: Sequence[Text], teacher: Teacher, cache: Path) -> npt
     total = len(distinct)
     if 0 < len(missing) < total:
         progress.say(f"teacher vectors: resuming at {total - len(missing):,} of {total:,} texts")
-    with progress.bar("teacher vectors", len(missing)) as advance:
+    # The longest texts come first: counted in texts, the time left would be many times too long.
+    characters = sum(len(text.text) for _, text in missing)
+    with progress.bar("teacher vectors, characters", characters) as advance:
         for start in range(0, len(missing), SHARD):
             part = missing[start : start + SHARD]
             _write_shard(folder, [key for key, _ in part], _encode(teacher, [text for _, text in part], advance))
@@ -159,7 +161,7 @@ def _encode(teacher: Teacher, texts: list[Text], advance: Callable[[int], None])
                     f"{teacher.space.dim} numbers each are needed"
                 )
             vectors[rows] = encoded
-            advance(len(rows))
+            advance(sum(len(texts[row].text) for row in rows))
     norms = np.linalg.norm(vectors, axis=1)
     wrong = np.flatnonzero(~(np.abs(norms - 1) < 1e-2))
     if len(wrong):

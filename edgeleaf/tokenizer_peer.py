@@ -31,14 +31,31 @@ def bert_tokenizer(tokenizer_json: str, notes: list[str]) -> Callable[[str], lis
     except ImportError:
         notes.append("onnxruntime-extensions is not measured: pip install onnxruntime-extensions")
         return None
+    model = json.loads(tokenizer_json)["model"]
+    if "[CLS]" not in model["vocab"] or sorted(model["vocab"].values()) != list(range(len(model["vocab"]))):
+        notes.append("onnxruntime-extensions is not measured: its BertTokenizer has BERT's special tokens built in")
+        return None
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.register_custom_ops_library(onnxruntime_extensions.get_library_path())
+    data = bert_tokenizer_graph(tokenizer_json).SerializeToString()
+    opened = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    notes.append(f"onnxruntime-extensions {onnxruntime_extensions.__version__}: ids only, not cut to the window")
+
+    def token_ids(text: str) -> list[int]:
+        ids: list[int] = opened.run(["input_ids"], {"text": np.array([text], dtype=object)})[0].tolist()
+        return ids
+
+    return token_ids
+
+
+def bert_tokenizer_graph(tokenizer_json: str) -> Any:
+    """Return a graph of one BertTokenizer: ``text``, string [1], to input_ids, token_type_ids, attention_mask."""
     from onnx import TensorProto, helper
 
     settings = json.loads(tokenizer_json)
     normalizer, model = settings.get("normalizer") or {}, settings["model"]
     vocabulary = sorted(model["vocab"], key=model["vocab"].__getitem__)
-    if "[CLS]" not in model["vocab"] or [model["vocab"][token] for token in vocabulary] != list(range(len(vocabulary))):
-        notes.append("onnxruntime-extensions is not measured: its BertTokenizer has BERT's special tokens built in")
-        return None
     strips = normalizer.get("strip_accents")
     names = ["input_ids", "token_type_ids", "attention_mask"]
     node = helper.make_node(
@@ -59,18 +76,7 @@ def bert_tokenizer(tokenizer_json: str, notes: list[str]) -> Callable[[str], lis
         [helper.make_tensor_value_info(name, TensorProto.INT64, ["sequence"]) for name in names],
     )
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.contrib", 1)]
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.register_custom_ops_library(onnxruntime_extensions.get_library_path())
-    data = helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString()
-    opened = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    notes.append(f"onnxruntime-extensions {onnxruntime_extensions.__version__}: ids only, not cut to the window")
-
-    def token_ids(text: str) -> list[int]:
-        ids: list[int] = opened.run(["input_ids"], {"text": np.array([text], dtype=object)})[0].tolist()
-        return ids
-
-    return token_ids
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8)
 
 
 def mismatches(

@@ -15,8 +15,8 @@ onnx = pytest.importorskip("onnx")
 
 from edgeleaf import latency  # noqa: E402
 from edgeleaf.bundle import VectorSpace  # noqa: E402
-from edgeleaf.errors import BundleError, EdgeleafError, ModelError  # noqa: E402
-from edgeleaf.latency_worker import LEAST_REPEATS  # noqa: E402
+from edgeleaf.errors import BundleError, EdgeleafError, InputError, ModelError  # noqa: E402
+from edgeleaf.latency_runner import SESSIONS, VISITS  # noqa: E402
 from edgeleaf.machine import KERNEL_FEATURES, machine  # noqa: E402
 
 WORDS = ["[PAD]", "[UNK]", "red", "green", "blue", "one", "two", "three"]
@@ -44,6 +44,14 @@ def tiny_fused(table: np.ndarray) -> onnx.ModelProto:
     model = g.model()
     onnx.helper.set_model_props(model, {"edgeleaf.space": json.dumps(asdict(SPACE)), "edgeleaf.schema_version": "1"})
     return model
+
+
+def shown(table: object) -> str:
+    from rich.console import Console
+
+    console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
+    console.print(table)
+    return console.export_text()
 
 
 def write_golden(bundle: Path, lengths: list[int]) -> None:
@@ -98,7 +106,11 @@ def test_measure_keeps_every_raw_time_of_every_thread_count(bundle: Path, tmp_pa
     assert [(entry["system"], entry["threads"]) for entry in report["systems"]] == [("fused", 1), ("fused", 2)]
     for entry in report["systems"]:
         assert [len(length["times_ms"]) for length in entry["lengths"]] == [5, 5]
-        assert len(entry["load_ms"]) == len(entry["import_ms"]) == latency.ROUNDS
+        assert len(entry["load_ms"]) == len(entry["cold_ms"]) == len(entry["peak_rss_mb"]) == SESSIONS
+        assert entry["cold_ms"][0] >= entry["load_ms"][0]
+        assert entry["dim"] == DIM
+        assert [batch["size"] for batch in entry["batches"]] == list(latency.BATCH_SIZES)
+        assert all(rate > 0 for batch in entry["batches"] for rate in batch["queries_per_s"])
         for length in entry["lengths"]:
             assert length["p50_ms"] <= length["p95_ms"] <= length["p99_ms"] <= max(length["times_ms"]) + 1e-3
     assert report["file_mb"] == (bundle / "query_encoder.onnx").stat().st_size / 1e6
@@ -111,12 +123,20 @@ def test_measure_keeps_every_raw_time_of_every_thread_count(bundle: Path, tmp_pa
     assert all(len(line.split(",")) >= 5 for line in text.splitlines() if '"times_ms"' in line)
 
 
+def test_batches_are_of_held_out_queries_where_the_bundle_has_some(bundle: Path) -> None:
+    assert latency.mixed_texts(bundle, {"2": ["red red"], "3": ["a", "b"]}) == ["red red", "a", "b"]
+    rows = [{"kind": kind, "text": f"{kind} {n}"} for n in range(200) for kind in ("document", "query")]
+    (bundle / "held_out.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert latency.mixed_texts(bundle, {}) == [f"query {n}" for n in range(latency.MIXED_TEXTS)]
+
+
 def test_the_fused_worker_imports_neither_torch_nor_tokenizers(bundle: Path) -> None:
-    job = {"system": "fused", "path": str(bundle / "query_encoder.onnx"), "threads": 1, "prompt": ""}
-    job |= {"texts": {"2": ["red red"]}, "repeats": 1, "budget_s": 1.0, "seed": 0, "spawned": 0.0}
+    job = {"path": str(bundle / "query_encoder.onnx"), "threads": 1, "prompt": "", "options": {}}
+    job |= {"text": "red red", "spawned": 0.0}
     heavy = ["torch", "transformers", "tokenizers", "sentence_transformers", "onnx", "matplotlib", "jinja2", "rich"]
     code = (
-        "import json, sys; from edgeleaf import latency_worker; latency_worker.work(json.loads(sys.argv[1])); "
+        "import json, sys; from edgeleaf import latency_worker; "
+        "latency_worker.Worker('fused').load(**json.loads(sys.argv[1])); "
         f"print([name for name in {heavy!r} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code, json.dumps(job)], capture_output=True, text=True, check=True)
@@ -125,23 +145,54 @@ def test_the_fused_worker_imports_neither_torch_nor_tokenizers(bundle: Path) -> 
 
 def test_a_worker_that_fails_says_why_in_one_line(bundle: Path) -> None:
     (bundle / "query_encoder.onnx").write_bytes(b"not a model")
-    with pytest.raises(EdgeleafError, match=r"timing the fused file with 1 threads failed: .*cannot open it") as caught:
+    with pytest.raises(EdgeleafError, match=r"timing fused file with 1 threads failed: .*cannot open it") as caught:
         latency.measure(bundle, threads=(1,), lengths=(2,), repeats=1)
     assert "\n" not in str(caught.value)
 
 
 def test_repeats_that_do_not_fit_the_budget_are_left_out_and_said(bundle: Path) -> None:
-    report = latency.measure(bundle, threads=(1,), lengths=(2, 3), repeats=20, budget_s=0.0)
+    report = latency.measure(bundle, threads=(1,), lengths=(2, 3), repeats=200, visit_s=0.0)
     counts = {len(length["times_ms"]) for length in report["systems"][0]["lengths"]}
-    assert counts == {LEAST_REPEATS * latency.ROUNDS}
-    assert "fused file, threads 1: 6 of 20 repeats fitted the time budget" in report["notes"]
+    assert counts == {SESSIONS * VISITS}
+    line = (
+        "fused file, threads 1: 10 of 200 repeats fitted the time budget, too few for a 99th percentile (it takes 100)"
+    )
+    assert line in report["notes"]
 
 
-def test_a_core_that_was_shared_is_warned_about() -> None:
-    entry = {"system": "fused", "threads": 1, "busy_threads": [0.99, 0.5], "lengths": [{"times_ms": [1.0]}]}
-    found = latency._warnings([entry], {"fused": 1})
+def test_a_core_that_was_shared_or_a_budget_overdrawn_is_warned_about() -> None:
+    entry = {"system": "fused", "threads": 1, "cores": [0.99, 0.5], "lengths": [{"times_ms": [1.0]}]}
+    found = latency.warnings([entry], 1, latency.TITLES)
     assert found == ["fused file, threads 1: got 0.50 of a core; close what else is running and measure again"]
-    assert latency._warnings([entry | {"busy_threads": [0.97]}], {"fused": 1}) == []
+    assert latency.warnings([entry | {"cores": [0.97]}], 1, latency.TITLES) == []
+    found = latency.warnings([entry | {"cores": [1.0, 1.6]}], 1, latency.TITLES)
+    assert found == ["fused file, threads 1: used 1.60 cores, more than its budget"]
+
+
+def test_two_reports_side_by_side(bundle: Path, tmp_path: Path) -> None:
+    report = latency.measure(bundle, threads=(1,), lengths=(2, 3), repeats=2)
+    other = json.loads(json.dumps(report))
+    other["machine"]["processor"] = "another processor"
+    for length in other["systems"][0]["lengths"]:
+        length["p50_ms"] = 3 * report["systems"][0]["lengths"][0]["p50_ms"]
+    latency.write(other, tmp_path / "other")
+    text = shown(latency.comparison(report, latency.read(tmp_path / "other"), names=("here", "there")))
+    assert "3.00×" in text and "different machines" in text and "another processor" in text
+    other["systems"][0]["threads"] = 7
+    with pytest.raises(InputError, match="there measured no thread count and length that here did"):
+        latency.comparison(report, other, names=("here", "there"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(None, "no such file"), ("[]", "is no latency.json"), ('{"schema_version": 1}', "schema version 1")],
+)
+def test_what_is_no_report_is_refused(tmp_path: Path, content: str | None, message: str) -> None:
+    path = tmp_path / "some.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(InputError, match=message):
+        latency.read(path)
 
 
 def test_a_teacher_that_is_no_folder_is_an_error(bundle: Path) -> None:
@@ -150,11 +201,10 @@ def test_a_teacher_that_is_no_folder_is_an_error(bundle: Path) -> None:
 
 
 def test_table_has_the_ratio_to_the_teacher() -> None:
-    from rich.console import Console
-
     def system(name: str, p50: float) -> dict[str, object]:
         length = {"tokens": 8, "p50_ms": p50, "p95_ms": 2 * p50, "p99_ms": 3 * p50, "times_ms": [p50]}
-        once = {"import_ms": [10.0], "load_ms": [20.0], "peak_rss_mb": [30.0]}
+        batches = [{"size": 8, "queries_per_s": [400.0, 500.0, 600.0], "cpu_ms": [2.0] * 3}]
+        once = {"cold_ms": [30.0], "load_ms": [20.0], "peak_rss_mb": [30.0], "batches": batches}
         return {"system": name, "threads": 1, **once, "lengths": [length]}
 
     report = {
@@ -164,13 +214,12 @@ def test_table_has_the_ratio_to_the_teacher() -> None:
         "file_mb": 23.4,
         "systems": [system("fused", 2.0), system("teacher", 25.0)],
     }
-    console = Console(width=160, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
-    console.print(latency.table(report))
-    text = console.export_text()
+    text = shown(latency.table(report))
     assert "12.5×" in text
     assert "2.00" in text and "50.00" in text and "6.00" in text
     assert "query_encoder.onnx: 23.4 MB" in text
-    assert "teacher: load 20 ms (start and imports 10 ms before it), peak memory 30 MB" in text
+    line = "teacher: cold start 30 ms (20 to load), peak memory 30 MB, 500 queries/s in batches of 8"
+    assert line in " ".join(text.split())
     assert "a note" in text
 
 

@@ -106,8 +106,9 @@ def test_progress_within_a_shard_and_where_it_resumes(tmp_path: Path, monkeypatc
     teacher_vectors([Text(f"t{i}", "query") for i in range(40)], Counting(), tmp_path)
     teacher_vectors([Text(f"t{i}", "query") for i in range(100)], Counting(), tmp_path)
     resumed = "teacher vectors: resuming at 40 of 100 texts"
-    assert said == ["teacher vectors, 40 to do", resumed, "teacher vectors, 60 to do"]
-    assert steps == [32, 8, 32, 28]
+    # t0 to t9 have two characters, the others three.
+    assert said == ["teacher vectors, characters, 110 to do", resumed, "teacher vectors, characters, 180 to do"]
+    assert steps == [94, 16, 96, 84]
     assert teacher_vectors([], Counting(), tmp_path).shape == (0, 4)
 
 

@@ -1,0 +1,292 @@
+"""What each peer loads, made once of a bundle's student and of its teacher, in a folder each.
+
+A folder that is there is not made again: delete it after a change of the bundle. ``key.json`` beside it holds the
+weights' hashes, so that artefacts of another student are an error instead of a figure.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from edgeleaf import bundle as layout
+from edgeleaf import models, progress
+from edgeleaf.errors import BundleError
+from edgeleaf.graph.builder import IR_VERSION
+from edgeleaf.graph.export import export_onnx
+from edgeleaf.graph.fuse import EMBEDDING, ENCODER_INPUTS, ENCODER_OUTPUT
+
+MODEL = "onnx/model.onnx"
+BUILDERS = Path(__file__).parent / "builders"
+
+
+@dataclass(frozen=True)
+class Given:
+    """What artefacts are made of.
+
+    Args:
+        bundle: a bundle folder.
+        teacher: its teacher's folder.
+        made: where finished artefacts lie, by name.
+        python: of an environment, by its name.
+        max_length: the student's window in tokens.
+    """
+
+    bundle: Path
+    teacher: Path
+    made: Path
+    python: Callable[[str], Path]
+    max_length: int
+
+    @property
+    def student(self) -> Path:
+        return self.bundle / layout.STUDENT
+
+
+Make = Callable[[Given, Path], None]
+
+
+def artefact(name: str, given: Given) -> Path:
+    """Return the folder of an artefact, made now if it is not there.
+
+    Raises:
+        BundleError: what is there was made of other weights.
+    """
+    if name == "bundle":
+        return given.bundle
+    if name == "student":
+        return given.student
+    if name == "teacher":
+        return given.teacher
+    folder, key = given.made / name, _key(given)
+    stamp = given.made / f"{name}.json"
+    if folder.is_dir():
+        if json.loads(stamp.read_text(encoding="utf-8")) != key:
+            raise BundleError(f"{folder} was made of another bundle; delete {given.made} and run again")
+        return folder
+    progress.say(f"artefact: {name}")
+    layout.write_json(stamp, key)
+    with tempfile.TemporaryDirectory(dir=given.made) as scratch:
+        target = Path(scratch) / name
+        target.mkdir()
+        MAKERS[name](given, target)
+        target.rename(folder)
+    return folder
+
+
+def _key(given: Given) -> dict[str, str]:
+    return {
+        "fused": layout.sha256(given.bundle / layout.QUERY_ENCODER),
+        "student": models.weights_sha256(given.student),
+        "teacher": models.weights_sha256(given.teacher),
+    }
+
+
+def _sentence_transformer(kind: str) -> Make:
+    """What sentence-transformers exports: the trunk as ONNX, beside its modules."""
+
+    def make(given: Given, target: Path) -> None:
+        from sentence_transformers import (
+            SentenceTransformer,
+            export_dynamic_quantized_onnx_model,
+            export_optimized_onnx_model,
+        )
+
+        arguments = {"provider": "CPUExecutionProvider", "export": True}
+        model = SentenceTransformer(str(given.student), backend="onnx", model_kwargs=arguments, local_files_only=True)
+        model.save_pretrained(str(target))
+        if kind == "O3":
+            export_optimized_onnx_model(model, "O3", str(target))
+        elif kind:
+            export_dynamic_quantized_onnx_model(model, kind, str(target))
+        if kind:
+            (target / MODEL).unlink()
+
+    return make
+
+
+def _whole_fp32(given: Given, target: Path) -> None:
+    _whole(given, target, export_onnx(given.student))
+
+
+def _whole_int8(given: Given, target: Path) -> None:
+    """onnxruntime's dynamic quantisation as its documentation shows it, a scale a column."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    _whole(given, target, onnx.ModelProto())
+    quantize_dynamic(
+        artefact("whole-fp32", given) / MODEL,
+        target / MODEL,
+        per_channel=True,
+        weight_type=QuantType.QInt8,
+        extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},  # fused operators defeat its shape inference
+    )
+
+
+def _whole_int8_js(given: Given, target: Path) -> None:
+    """The same under the name that transformers.js looks for."""
+    shutil.copytree(artefact("whole-int8", given), target, dirs_exist_ok=True)
+    (target / MODEL).rename(target / "onnx" / "model_quantized.onnx")
+
+
+def _whole_edgeleaf(given: Given, target: Path) -> None:
+    """The fused file without its tokenizer: from token ids to the unit vector."""
+    fused = onnx.load(given.bundle / layout.QUERY_ENCODER)
+    _whole(given, target, encoder_of(fused))
+
+
+def encoder_of(fused: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a fused file's encoder: inputs ``input_ids`` and ``attention_mask``, output ``sentence_embedding``."""
+    needed, nodes = {EMBEDDING}, []
+    for node in reversed(fused.graph.node):
+        if needed.intersection(node.output):
+            nodes.append(node)
+            needed.update(set(node.input) - set(ENCODER_INPUTS))
+    dim = fused.graph.output[0].type.tensor_type.shape.dim[1].dim_value
+    inputs = [
+        onnx.helper.make_tensor_value_info(n, onnx.TensorProto.INT64, ["batch", "sequence"]) for n in ENCODER_INPUTS
+    ]
+    output = onnx.helper.make_tensor_value_info(ENCODER_OUTPUT, onnx.TensorProto.FLOAT, ["batch", dim])
+    renamed = onnx.helper.make_node("Identity", [EMBEDDING], [ENCODER_OUTPUT])
+    weights = [tensor for tensor in fused.graph.initializer if tensor.name in needed]
+    kept = nodes[::-1]
+    for node in kept:
+        if ENCODER_OUTPUT in node.output or ENCODER_OUTPUT in node.input:
+            node.output[:] = [f"{name}/raw" if name == ENCODER_OUTPUT else name for name in node.output]
+            node.input[:] = [f"{name}/raw" if name == ENCODER_OUTPUT else name for name in node.input]
+    graph = onnx.helper.make_graph([*kept, renamed], "encoder", inputs, [output], initializer=weights)
+    model = onnx.helper.make_model(graph, opset_imports=fused.opset_import, ir_version=IR_VERSION)
+    onnx.checker.check_model(model)
+    return model
+
+
+def _whole(given: Given, target: Path, model: onnx.ModelProto, folder: Path | None = None) -> None:
+    """One graph from ids to unit vector, and what tokenizers and loaders look for beside it."""
+    folder = folder or given.student
+    (target / MODEL).parent.mkdir(parents=True)
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        for path in (folder / name, folder / "0_Transformer" / name):
+            if path.is_file():
+                shutil.copy(path, target / name)
+    tokenizer = json.loads((target / "tokenizer.json").read_text(encoding="utf-8"))
+    tokenizer["truncation"] = {
+        "direction": "Right",
+        "max_length": given.max_length,
+        "strategy": "LongestFirst",
+        "stride": 0,
+    }
+    pad = next(token for token in tokenizer["added_tokens"] if token["content"] in ("[PAD]", "<pad>"))
+    # The student's own file pads every text to one length, which costs whoever reads it as it is; this is kinder.
+    tokenizer["padding"] = {
+        "strategy": "BatchLongest",
+        "direction": "Right",
+        "pad_to_multiple_of": None,
+        "pad_id": pad["id"],
+        "pad_type_id": 0,
+        "pad_token": pad["content"],
+    }
+    layout.write_json(target / "tokenizer.json", tokenizer)
+    config = json.loads((target / "tokenizer_config.json").read_text(encoding="utf-8"))
+    layout.write_json(target / "tokenizer_config.json", {**config, "model_max_length": given.max_length})
+    if not (target / "special_tokens_map.json").is_file():
+        names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+        layout.write_json(target / "special_tokens_map.json", {name: config[name] for name in names if name in config})
+    if model.graph.node:
+        onnx.save(model, target / MODEL)
+
+
+def _teacher_onnx(given: Given, target: Path) -> None:
+    _whole(given, target, export_onnx(given.teacher), given.teacher)
+
+
+def _extensions(given: Given, target: Path) -> None:
+    """BertTokenizer, a custom operator, in front of the int8 graph."""
+    from edgeleaf.tokenizer_peer import bert_tokenizer_graph
+
+    encoder = onnx.load(artefact("whole-int8", given) / MODEL)
+    tokenizer = bert_tokenizer_graph((given.student / "tokenizer.json").read_text(encoding="utf-8"))
+    nodes = list(tokenizer.graph.node)
+    axis = onnx.numpy_helper.from_array(np.array([0]), "first_axis")
+    for name in ("input_ids", "attention_mask", "token_type_ids"):
+        for node in nodes[:1]:
+            node.output[:] = [f"{name}/row" if made == name else made for made in node.output]
+        nodes.append(onnx.helper.make_node("Unsqueeze", [f"{name}/row", "first_axis"], [name]))
+    graph = onnx.helper.make_graph(
+        [*nodes, *encoder.graph.node],
+        "fused",
+        list(tokenizer.graph.input),
+        list(encoder.graph.output),
+        initializer=[axis, *encoder.graph.initializer],
+    )
+    opsets = {opset.domain: opset.version for opset in encoder.opset_import} | {"ai.onnx.contrib": 1}
+    imports = [onnx.helper.make_opsetid(domain, version) for domain, version in opsets.items()]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=imports, ir_version=IR_VERSION), target / "model.onnx")
+
+
+def _gguf(kind: str) -> Make:
+    def make(given: Given, target: Path) -> None:
+        _build(given, "gguf-build", "gguf.py", target, kind)
+        for path in given.student.rglob("*"):  # for the head, which llama.cpp does not hold
+            inside = path.relative_to(given.student)
+            if path.name == "modules.json" or (path.is_file() and inside.parts[0][:1] in "123456789"):
+                (target / inside).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, target / inside)
+
+    return make
+
+
+def _static(given: Given, target: Path) -> None:
+    _build(given, "model2vec-build", "static.py", target)
+
+
+def _build(given: Given, environment: str, script: str, target: Path, *arguments: str) -> None:
+    """Run a script of bench/builders in an environment of its own, on the student's trunk."""
+    with tempfile.TemporaryDirectory() as scratch:
+        trunk = Path(scratch) / "trunk"
+        write_trunk(given.student, trunk)
+        command: list[Any] = [given.python(environment), "-P", BUILDERS / script, trunk, target, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise BundleError(f"{script} could not build its artefact: {last}")
+
+
+def write_trunk(student: Path, trunk: Path) -> None:
+    """Write a student's transformer and tokenizer alone, as transformers saves them, in float32."""
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(student), device="cpu", local_files_only=True)
+    model[0].auto_model.float().save_pretrained(trunk)
+    model.tokenizer.save_pretrained(trunk)
+
+
+MAKERS: dict[str, Make] = {
+    "st-onnx": _sentence_transformer(""),
+    "st-o3": _sentence_transformer("O3"),
+    "st-int8": _sentence_transformer("avx512_vnni"),
+    "st-int8-avx2": _sentence_transformer("avx2"),
+    "whole-fp32": _whole_fp32,
+    "whole-int8": _whole_int8,
+    "whole-int8-js": _whole_int8_js,
+    "whole-edgeleaf": _whole_edgeleaf,
+    "extensions-int8": _extensions,
+    "gguf-q8": _gguf("q8_0"),
+    "gguf-q4": _gguf("q4_0"),
+    "static": _static,
+    "teacher-onnx": _teacher_onnx,
+}
+
+
+def size_mb(folder: Path, *, of: str) -> float:
+    """Return what a user has to ship of an artefact, in 10^6 bytes: of a bundle its fused file alone."""
+    files = [folder / layout.QUERY_ENCODER] if of == "bundle" else [p for p in folder.rglob("*") if p.is_file()]
+    return round(sum(path.stat().st_size for path in files) / 1e6, 2)

@@ -1,0 +1,156 @@
+"""bench/peers.toml: who is measured, and an environment for each, made where it is not there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from edgeleaf import progress
+from edgeleaf.errors import InputError
+from edgeleaf.latency_runner import System
+from edgeleaf.latency_worker import BUILT_IN
+
+ROOT = Path(__file__).parent.parent
+PEERS = Path(__file__).parent / "peers.toml"
+PEERS_GPU = Path(__file__).parent / "peers-gpu.toml"
+ADAPTERS = Path(__file__).parent / "adapters"
+WORKER = ROOT / "edgeleaf" / "latency_worker.py"
+NODE_WORKER = Path(__file__).parent / "worker.mjs"
+NOT_THE_PEERS = ("pip", "pip-*", "setuptools", "setuptools-*", "_distutils_hack", "__pycache__", "*.pth")
+"""What every virtual environment holds."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One row of the table; see bench/peers.toml."""
+
+    name: str
+    title: str
+    environment: str
+    adapter: str
+    artefact: str
+    space: Literal["teacher", "own"] = "teacher"
+    note: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def system(self, environments: Environments, path: Path, prompt: str) -> System:
+        """How this peer is started, on its artefact."""
+        adapter = self.adapter if self.adapter in BUILT_IN else str(ADAPTERS / self.adapter)
+        if self.adapter.endswith(".mjs"):
+            command = ("node", str(NODE_WORKER), adapter)
+            variables = {"BENCH_MODULES": str(environments.folder(self.environment))}
+        else:
+            # -P: the worker's own folder, edgeleaf's source, is nothing that a peer may import.
+            command = (str(environments.python(self.environment)), "-P", str(WORKER), adapter)
+            variables = {"PYTHONPATH": ""}
+        return System(
+            self.name, self.title, command, str(path), prompt=prompt, options=self.options, environment=variables
+        )
+
+
+@dataclass(frozen=True)
+class Environments:
+    """Virtual environments and npm folders below one folder.
+
+    Args:
+        root: where they lie.
+        pip: packages of each virtual environment.
+        npm: packages of each npm folder.
+    """
+
+    root: Path
+    pip: Mapping[str, Sequence[str]]
+    npm: Mapping[str, Sequence[str]]
+
+    def folder(self, name: str) -> Path:
+        return self.root / name
+
+    def python(self, name: str) -> Path:
+        """The interpreter of a virtual environment, made now if it is not there."""
+        self.make(name)
+        return self.folder(name) / "bin" / "python"
+
+    def make(self, name: str) -> None:
+        """Install an environment, once.
+
+        Raises:
+            InputError: its packages cannot be had; the last line that the installer said.
+        """
+        folder = self.folder(name)
+        wanted = [package.replace("{root}", str(ROOT)) for package in (self.pip.get(name) or self.npm[name])]
+        stamp = folder / "packages.json"
+        if stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8")) == wanted:
+            return
+        progress.say(f"environment: {name}")
+        shutil.rmtree(folder, ignore_errors=True)
+        if name in self.npm:
+            folder.mkdir(parents=True)
+            _call(["npm", "install", "--no-audit", "--no-fund", "--prefix", str(folder), *wanted], name)
+        else:
+            _call([sys.executable, "-m", "venv", str(folder)], name)
+            _call([str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", *wanted], name)
+        stamp.write_text(json.dumps(wanted), encoding="utf-8")
+
+    def versions(self, name: str) -> dict[str, str]:
+        """Every installed package and its version."""
+        if name in self.npm:
+            lock = json.loads((self.folder(name) / "package-lock.json").read_text(encoding="utf-8"))
+            entries = lock["packages"].items()
+            return {path.removeprefix("node_modules/"): entry["version"] for path, entry in entries if path}
+        listed = subprocess.run(
+            [self.python(name), "-m", "pip", "list", "--format", "json", "--disable-pip-version-check"],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return {entry["name"]: entry["version"] for entry in json.loads(listed.stdout)}
+
+    def size_mb(self, name: str) -> float:
+        """Everything installed besides the interpreter and pip, in 10^6 bytes."""
+        folder = self.folder(name)
+        inside = folder / "node_modules" if name in self.npm else next(folder.glob("lib/python*/site-packages"))
+        left = {path for pattern in NOT_THE_PEERS for path in inside.glob(pattern)}
+        files = [path for top in inside.iterdir() if top not in left for path in (top, *top.rglob("*"))]
+        # An environment's compiled bytecode is the same code twice.
+        sizes = [path.stat().st_size for path in files if path.is_file() and path.suffix != ".pyc"]
+        return round(sum(sizes) / 1e6, 1)
+
+
+def read_peers(path: Path, root: Path) -> tuple[list[Peer], Environments]:
+    """Read a peers.toml.
+
+    Raises:
+        InputError: an unknown environment or key.
+    """
+    table = tomllib.loads(path.read_text(encoding="utf-8"))
+    environments = Environments(root, table.get("environments", {}), table.get("npm", {}))
+    known = {*environments.pip, *environments.npm}
+    peers = []
+    for row in table["peer"]:
+        try:
+            peer = Peer(**row)
+        except TypeError as error:
+            raise InputError(f"{path}: peer {row.get('name')!r}: {error}") from None
+        if peer.environment not in known:
+            raise InputError(
+                f"{path}: peer {peer.name!r}: no environment {peer.environment!r}; there are {sorted(known)}"
+            )
+        peers.append(peer)
+    return peers, environments
+
+
+def _call(command: Sequence[str], name: str) -> None:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise InputError(f"environment {name}: {command[0]} is not installed") from None
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        raise InputError(f"environment {name}: {' '.join(command[:4])} failed: {last}")

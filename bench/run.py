@@ -1,0 +1,205 @@
+"""edgeleaf from the string to the vector, beside everything a user would pick instead.
+
+    python -m bench.run BUNDLE -o out/bench [--peers edgeleaf,by-hand-int8] [--quick]
+
+Makes an environment and an artefact for every peer of bench/peers.toml, compares their vectors with the teacher's,
+measures this processor's ceiling, lets all peers take turns, and writes ``results.json``, raw times included.
+``python -m bench.report`` makes tables and plots of one or several such files of one machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench import ceiling
+from bench.artefacts import Given, artefact, size_mb
+from bench.noise import Noise
+from bench.peers import PEERS, PEERS_GPU, Environments, Peer, read_peers
+from edgeleaf import bundle as layout
+from edgeleaf import latency, progress, steps
+from edgeleaf.bundle import Manifest
+from edgeleaf.certify.alignment import cosine_rows, nearest, overlap
+from edgeleaf.errors import EdgeleafError, InputError
+from edgeleaf.latency_runner import Plan, System, run, started, steps_of
+from edgeleaf.machine import machine
+from edgeleaf.teacher import teacher_vectors
+from edgeleaf.texts import read_texts
+
+SCHEMA_VERSION = 1
+QUERIES, DOCUMENTS = 300, 2000
+K = 10
+FULL: Mapping[str, Any] = {"repeats": 300, "sessions": 3, "visits": 10, "visit_s": 0.6}
+QUICK: Mapping[str, Any] = {"repeats": 10, "sessions": 1, "visits": 2, "visit_s": 0.2}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--peers", help="names of bench/peers.toml, with commas; default: all")
+    parser.add_argument("--gpu", action="store_true", help="bench/peers-gpu.toml, on a machine with an NVIDIA GPU")
+    parser.add_argument("--quick", action="store_true", help="few repeats, to see that everything works")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    given = parser.parse_args()
+    progress.show()
+    try:
+        if given.gpu and machine()["gpu"] is None:
+            raise InputError("no NVIDIA GPU here: bench-gpu measures nothing; run it on a machine that has one")
+        peers, environments = read_peers(PEERS_GPU if given.gpu else PEERS, given.output / "environments")
+        measured = measure(given.bundle, chosen(peers, given.peers), environments, given.output, quick=given.quick)
+    except EdgeleafError as error:
+        sys.exit(f"{error}")
+    layout.write_json(given.output / "results.json", measured)
+    sys.stdout.write(f"{given.output / 'results.json'}\n")
+
+
+def chosen(peers: Sequence[Peer], names: str | None) -> list[Peer]:
+    """Return the peers of these names, all of them where none are given.
+
+    Raises:
+        InputError: no such peer.
+    """
+    if names is None:
+        return list(peers)
+    by_name = {peer.name: peer for peer in peers}
+    wanted = names.split(",")
+    if unknown := [name for name in wanted if name not in by_name]:
+        raise InputError(f"no peer {', '.join(unknown)}; there are {', '.join(by_name)}")
+    return [by_name[name] for name in wanted]
+
+
+def measure(
+    bundle: Path, peers: Sequence[Peer], environments: Environments, output: Path, *, quick: bool
+) -> dict[str, Any]:
+    """Measure peers in one run; see the module.
+
+    Returns:
+        A record: schema version, machine, the bundle's identity, settings, ``noise``, ``ceiling``, ``peers`` (what they
+        are, versions, sizes, alignment), ``absent`` (those that could not be had, and why), ``systems`` as
+        :func:`edgeleaf.latency_runner.run` returns them, and notes.
+    """
+    manifest = Manifest.read(bundle)
+    manifest.verify(bundle, layout.QUERY_ENCODER, layout.GOLDEN, layout.HELD_OUT)
+    teacher = steps.teacher_of(manifest)
+    made = output / "artefacts"
+    made.mkdir(parents=True, exist_ok=True)
+    given = Given(bundle, teacher.folder, made, environments.python, int(manifest.tokenizer["max_length"]))
+    systems, absent = prepared(peers, environments, given, manifest.space.query_prompt)
+    reference = _reference(bundle, teacher, output)
+    present = [peer for peer in peers if peer.name in systems]
+    facts: dict[str, dict[str, Any]] = {}
+    with progress.bar("bench: alignment", len(present)) as advance:
+        for peer in present:
+            try:
+                facts[peer.name] = _facts(peer, systems[peer.name], environments, given, reference)
+            except EdgeleafError as error:
+                absent[peer.name] = str(error)
+            advance(1)
+    present = [peer for peer in present if peer.name in facts]
+    texts, notes = latency.golden_texts(bundle, latency.LENGTHS)
+    plan = Plan(
+        threads=latency.THREADS,
+        texts=texts,
+        mixed=latency.mixed_texts(bundle, texts),
+        batch_sizes=latency.BATCH_SIZES,
+        **(QUICK if quick else FULL),
+    )
+    here = machine()
+    least = None
+    if here["gpu"] is None:
+        progress.say("this processor's ceiling")
+        least = ceiling.measure(bundle, threads=plan.threads, lengths=[int(length) for length in texts])
+    noise = Noise()
+    ready = [systems[peer.name] for peer in present]
+    with progress.bar("bench: peers taking turns", steps_of(ready, plan)) as advance:
+        records = run(ready, plan, advance=advance, between=noise.look)
+    for record in records:
+        latency.add_percentiles(record)
+    titles = {peer.name: peer.title for peer in present}
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "machine": here,
+        "bundle": {
+            "space": manifest.space.id,
+            "fused_sha256": layout.sha256(bundle / layout.QUERY_ENCODER),
+            "file_mb": round((bundle / layout.QUERY_ENCODER).stat().st_size / 1e6, 2),
+        },
+        "settings": {**latency.settings(plan), "queries": len(reference["queries"]), "documents": DOCUMENTS},
+        "noise": noise.report(),
+        "ceiling": least,
+        "peers": facts,
+        "absent": absent,
+        "notes": [*notes, *noise.warnings(), *latency.warnings(records, 3, titles)],
+        "systems": records,
+    }
+
+
+def prepared(
+    peers: Sequence[Peer], environments: Environments, given: Given, prompt: str
+) -> tuple[dict[str, System], dict[str, str]]:
+    """Return the peers that can be started, by name, and why the others cannot."""
+    systems: dict[str, System] = {}
+    absent: dict[str, str] = {}
+    for peer in peers:
+        try:
+            environments.make(peer.environment)
+            systems[peer.name] = peer.system(environments, artefact(peer.artefact, given), prompt)
+        except EdgeleafError as error:
+            absent[peer.name] = str(error)
+            progress.say(f"{peer.title} is left out: {error}")
+    return systems, absent
+
+
+def _reference(bundle: Path, teacher: steps.SentenceTransformerTeacher, output: Path) -> dict[str, Any]:
+    """Held-out queries and documents, the teacher's vectors of them, and whom it finds for each query."""
+    texts = read_texts(bundle / layout.HELD_OUT)
+    queries = [text for text in texts if text.kind == "query"][:QUERIES]
+    documents = [text for text in texts if text.kind == "document"][:DOCUMENTS]
+    asked, among = (
+        teacher_vectors(part, teacher, output / "vectors").astype(np.float32) for part in (queries, documents)
+    )
+    return {
+        "queries": [text.text for text in queries],
+        "documents": [text.text for text in documents],
+        "asked": asked,
+        "among": among,
+        "found": nearest(asked, among, K),
+    }
+
+
+def _facts(
+    peer: Peer, system: System, environments: Environments, given: Given, reference: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a peer is, what it weighs, and how its vectors compare with the teacher's."""
+    with started(system, threads=1) as worker:
+        dim = worker.load(reference["queries"][0])["dim"]
+        vectors = worker.vectors(reference["queries"], dim)
+        if peer.space == "own":
+            own = worker.vectors(reference["documents"], dim)
+            cosine, found = None, nearest(vectors, own, K)
+        else:
+            if dim != reference["asked"].shape[1]:
+                raise InputError(f"{peer.title}: {dim} numbers, the teacher has {reference['asked'].shape[1]}")
+            cosine = float(cosine_rows(vectors, reference["asked"]).mean())
+            found = nearest(vectors, reference["among"], K)
+    versions = environments.versions(peer.environment)
+    return {
+        "title": peer.title,
+        "note": peer.note,
+        "space": peer.space,
+        "dim": dim,
+        "cosine": cosine if cosine is None else round(cosine, 4),
+        "overlap_at_10": round(float(overlap(found, reference["found"]).mean()), 4),
+        "artefact_mb": size_mb(Path(system.path), of=peer.artefact),
+        "installed_mb": environments.size_mb(peer.environment),
+        "versions": {name: versions[name] for name in sorted(versions) if name not in ("pip", "setuptools")},
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,241 @@
+"""bench: who is measured, the ceiling's count, results put together, tables; no test asserts a time."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("onnx")
+
+import onnx
+
+from bench import artefacts, ceiling, node_profile, peers, report
+from bench import run as bench_run
+from bench.noise import Noise
+from edgeleaf import QueryEncoder
+from edgeleaf.encoder import session
+from edgeleaf.errors import BundleError, InputError
+
+
+@pytest.mark.parametrize("table", [peers.PEERS, peers.PEERS_GPU])
+def test_every_peer_has_an_environment_an_adapter_and_an_artefact(table: Path, tmp_path: Path) -> None:
+    found, environments = peers.read_peers(table, tmp_path)
+    assert len({peer.name for peer in found}) == len(found)
+    for peer in found:
+        assert peer.adapter in peers.BUILT_IN or (peers.ADAPTERS / peer.adapter).is_file()
+        assert peer.artefact in {"bundle", "student", "teacher", *artefacts.MAKERS}
+    used = {peer.environment for peer in found} | {"gguf-build", "model2vec-build"}
+    assert {*environments.pip, *environments.npm} <= used
+    packages = {package for listed in environments.pip.values() for package in listed}
+    for name in ("onnxruntime", "torch", "transformers"):  # one version for all: else it is not the peers that differ
+        assert len({package for package in packages if package.startswith(f"{name}==")}) <= 1
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"environment": "nowhere"}, "no environment 'nowhere'; there are"),
+        ({"speed": 1}, "unexpected keyword argument 'speed'"),
+    ],
+)
+def test_a_wrong_row_is_one_line(tmp_path: Path, row: dict[str, Any], message: str) -> None:
+    fields = {"name": "a", "title": "A", "environment": "here", "adapter": "by_hand.py", "artefact": "bundle"} | row
+    lines = "\n".join(f"{key} = {value!r}" for key, value in fields.items())
+    (tmp_path / "peers.toml").write_text(f"[environments]\nhere = []\n[[peer]]\n{lines}\n")
+    assert tomllib.loads((tmp_path / "peers.toml").read_text())
+    with pytest.raises(InputError, match=f"peer 'a': .*{message}"):
+        peers.read_peers(tmp_path / "peers.toml", tmp_path)
+
+
+def test_only_known_peers_can_be_chosen(tmp_path: Path) -> None:
+    known, _ = peers.read_peers(peers.PEERS, tmp_path)
+    assert [peer.name for peer in bench_run.chosen(known, "model2vec,edgeleaf")] == ["model2vec", "edgeleaf"]
+    assert bench_run.chosen(known, None) == known
+    with pytest.raises(InputError, match="no peer nobody; there are edgeleaf, "):
+        bench_run.chosen(known, "edgeleaf,nobody")
+
+
+def test_an_environment_is_what_its_packages_weigh(tmp_path: Path) -> None:
+    environments = peers.Environments(tmp_path, {"bare": []}, {})
+    inside = tmp_path / "bare" / "lib" / "python3.11" / "site-packages"
+    for name, size in (("pip/code.py", 5_000_000), ("numpy/core.so", 2_000_000), ("numpy/core.pyc", 4_000_000)):
+        (inside / name).parent.mkdir(parents=True, exist_ok=True)
+        (inside / name).write_bytes(b"0" * size)
+    assert environments.size_mb("bare") == 2.0
+
+
+def test_packages_that_cannot_be_had_are_one_line(tmp_path: Path) -> None:
+    environments = peers.Environments(tmp_path, {"broken": [f"{tmp_path}/no-such-package.whl"]}, {})
+    with pytest.raises(InputError, match=r"^environment broken: .*pip install failed: ERROR: no-such-package") as caught:
+        environments.make("broken")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "broken" / "packages.json").exists()
+
+
+def test_an_encoder_without_its_tokenizer_gives_the_same_vectors(tiny_bundle: Path) -> None:
+    encoder = artefacts.encoder_of(onnx.load(tiny_bundle / "query_encoder.onnx"))
+    golden = [json.loads(line) for line in (tiny_bundle / "golden.jsonl").read_text().splitlines()][1:]
+    opened = session(encoder.SerializeToString(), threads=1)
+    fused = QueryEncoder.load(tiny_bundle)
+    for entry in golden[:20]:
+        ids = np.array([entry["input_ids"]])
+        found = opened.run(["sentence_embedding"], {"input_ids": ids, "attention_mask": np.ones_like(ids)})[0]
+        assert np.array_equal(found, fused.encode([entry["text"]]))
+
+
+def test_the_ceiling_counts_every_product_of_the_graph(tiny_bundle: Path) -> None:
+    encoder = artefacts.encoder_of(onnx.load(tiny_bundle / "query_encoder.onnx"))
+    student = next(path for path in (tiny_bundle / "student").rglob("config.json") if "hidden_size" in path.read_text())
+    config = json.loads(student.read_text())
+    width, inner, layers = config["hidden_size"], config["intermediate_size"], config["num_hidden_layers"]
+    out = encoder.graph.output[0].type.tensor_type.shape.dim[1].dim_value
+    for tokens in (4, 9):
+        a_token = layers * (4 * width * width + 2 * width * inner)
+        expected = tokens * a_token + layers * 2 * tokens * tokens * width + width * out
+        assert ceiling.multiplications(encoder, tokens) == expected
+
+
+def test_the_profile_names_every_kind_of_node_once_a_run(tiny_bundle: Path) -> None:
+    found = node_profile.profile(tiny_bundle / "query_encoder.onnx", tokens=8, runs=3)
+    operators = {node["op"] for node in found["nodes"]}
+    assert {"Tokenizer", "MatMulIntegerToFloat", "QLinearSigmoid"} <= operators
+    assert found["whole_us"] > 0
+    assert "| MatMulIntegerToFloat |" in node_profile.table(found, top=3)
+
+
+def test_artefacts_of_another_bundle_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = artefacts.Given(tmp_path, tmp_path, tmp_path / "made", lambda name: tmp_path, 64)
+    given.made.mkdir()
+    monkeypatch.setitem(artefacts.MAKERS, "st-onnx", lambda _, target: (target / "model.onnx").write_bytes(b"1"))
+    monkeypatch.setattr(artefacts, "_key", lambda _: {"fused": "one"})
+    folder = artefacts.artefact("st-onnx", given)
+    assert artefacts.size_mb(folder, of="st-onnx") == 0.0
+    assert artefacts.artefact("st-onnx", given) == folder
+    monkeypatch.setattr(artefacts, "_key", lambda _: {"fused": "two"})
+    with pytest.raises(BundleError, match="was made of another bundle; delete"):
+        artefacts.artefact("st-onnx", given)
+
+
+def test_an_artefact_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: artefacts.Given, target: Path) -> None:
+        (target / "half").write_text("")
+        raise RuntimeError("no more room")
+
+    monkeypatch.setitem(artefacts.MAKERS, "st-onnx", broken)
+    monkeypatch.setattr(artefacts, "_key", lambda _: {})
+    with pytest.raises(RuntimeError):
+        artefacts.artefact("st-onnx", artefacts.Given(tmp_path, tmp_path, tmp_path, lambda name: tmp_path, 64))
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
+
+
+def results(*names: str, processor: str = "a processor", p50: float = 2.0) -> dict[str, Any]:
+    """What bench.run writes, in miniature."""
+
+    def record(name: str, threads: int, factor: float) -> dict[str, Any]:
+        lengths = [
+            {"tokens": tokens, "p50_ms": factor * tokens / 8, "p95_ms": factor, "p99_ms": factor, "cpu_ms": factor}
+            | {"times_ms": [factor * tokens / 8] * 4}
+            for tokens in (8, 16, 32)
+        ]
+        batches = [{"size": size, "queries_per_s": [1000 / factor], "cpu_ms": [factor]} for size in (8, 32)]
+        once = {"cold_ms": [100 * factor], "load_ms": [50 * factor], "import_ms": [1.0], "peak_rss_mb": [80 * factor]}
+        more = {"busy_threads": [threads], "cores": [1.0], "dim": 768, "lengths": lengths, "batches": batches}
+        return {"system": name, "threads": threads, **once, **more}
+
+    def peer(name: str) -> dict[str, Any]:
+        own = name == "model2vec"
+        facts = {"title": name.title(), "note": "", "space": "own" if own else "teacher", "dim": 768}
+        sizes = {"artefact_mb": 24.0, "installed_mb": 80.0, "versions": {"onnxruntime": "1.32.0"}}
+        return facts | {"cosine": None if own else 0.87, "overlap_at_10": 0.7} | sizes
+
+    rows = [{"threads": t, "gmacs_per_s": 200.0, "gb_per_s": 20.0} for t in (1, 2)]
+    for row in rows:
+        row |= {"least_ms": {"8": 0.5, "16": 1.0, "32": 2.0}, "encoder_ms": {"8": 1.5, "16": 1.9, "32": 3.0}}
+    factors = {name: p50 * (number + 1) for number, name in enumerate(names)}
+    machine = {"processor": processor, "cores": 2, "features": ["avx2"], "governor": None, "gpu": None, "os": "Linux"}
+    return {
+        "schema_version": bench_run.SCHEMA_VERSION,
+        "machine": machine | {"python": "3.11", "onnxruntime": "1.32.0"},
+        "bundle": {"space": "a/space", "fused_sha256": "0" * 64, "file_mb": 24.0},
+        "settings": {"threads": [1, 2], "lengths": [8, 16, 32], "batch_sizes": [8, 32], "repeats": 4, "sessions": 1}
+        | {"visits": 1, "queries": 300, "documents": 2000},
+        "noise": {},
+        "ceiling": {"weights_mb": 10.6, "mmacs": {"8": 1.0, "16": 2.0, "32": 4.0}, "threads": rows},
+        "peers": {name: peer(name) for name in names},
+        "absent": {"llama-q8": "no wheel for this processor"},
+        "notes": ["a note"],
+        "systems": [record(name, threads, factors[name]) for threads in (1, 2) for name in names],
+    }
+
+
+def test_results_of_one_machine_are_pooled() -> None:
+    one, two = results("edgeleaf", "by-hand-int8"), results("edgeleaf", "st-torch", p50=4.0)
+    whole = report.merged([one, two], ["one", "two"])
+    assert list(whole["peers"]) == ["edgeleaf", "by-hand-int8", "st-torch"]
+    ours = whole["systems"][0]["lengths"][0]
+    assert ours["times_ms"] == [2.0] * 4 + [4.0] * 4
+    assert ours["p50_ms"] == 3.0
+    assert ours["cpu_ms"] == 3.0
+    assert whole["systems"][0]["cold_ms"] == [200.0, 400.0]
+    assert one["systems"][0]["lengths"][0]["times_ms"] == [2.0] * 4
+
+
+@pytest.mark.parametrize("part", ["machine", "bundle", "settings"])
+def test_results_of_other_machines_bundles_and_settings_are_refused(part: str) -> None:
+    other = results("edgeleaf")
+    key = next(iter(other[part]))
+    other[part][key] = "another"
+    with pytest.raises(InputError, match=f"two and one differ in {part}: {key}; times of different machines"):
+        report.merged([results("edgeleaf"), other], ["one", "two"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no such file"),
+        ("{}", "is not what bench.run writes"),
+        ('{"schema_version": 0, "peers": {}}', "version 0"),
+    ],
+)
+def test_what_is_no_result_is_refused(tmp_path: Path, content: str | None, message: str) -> None:
+    path = tmp_path / "some.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(InputError, match=message):
+        report.read(path)
+
+
+def test_the_report_says_what_was_measured_and_which_targets_are_met(tmp_path: Path) -> None:
+    names = ("edgeleaf", "by-hand-int8", "st-onnx-int8", "st-torch", "model2vec", "teacher-torch", "teacher-onnx")
+    found = results(*names)
+    text = report.markdown(found)
+    assert "| **Edgeleaf** | 2.00 | 4.00 | 8.00 | 1.00× | 0.8700 | 0.700 | 200 | 160 | 24.0 | 80 |" in text
+    assert "| Model2Vec | 10.00 | 20.00 | 40.00 | 5.00× | own space | 0.700 |" in text
+    assert "| p50 of sentence-transformers' ONNX int8 | 0.33 | 0.6 | met |" in text
+    assert "| p50 of sentence-transformers in torch | 0.25 | 0.15 | **not met** |" in text
+    assert "| p50 of the fastest as aligned (By-Hand-Int8) | 0.50 | 0.85 | met |" in text
+    assert "| the encoder's time of the ceiling | 3.00 | 2 | **not met** |" in text
+    assert "- llama-q8 is left out: no wheel for this processor" in text
+    assert "- a note" in text
+    for name, draw in report.PLOTS.items():
+        draw(found, tmp_path / name)
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    found["ceiling"] = None
+    assert "ceiling" not in report.markdown(found)
+
+
+def test_a_machine_that_drifts_or_is_shared_is_warned_about() -> None:
+    noise = Noise()
+    noise._times = [1.0] * 50
+    assert not [line for line in noise.warnings() if "stolen" not in line and "virtual machines" not in line]
+    noise._times = [1.0] * 25 + [1.3] * 25
+    assert any("speed drifted by 30%" in line for line in noise.warnings())
+    noise._times = [1.0, 1.0, 1.0, 1.0, 2.0] * 10
+    assert any("one piece of work in ten took 2.00 times its median" in line for line in noise.warnings())
+    noise.look()
+    assert len(noise.report()["fixed_work_ms"]) == 51
