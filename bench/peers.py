@@ -92,7 +92,9 @@ class Environments:
         shutil.rmtree(folder, ignore_errors=True)
         if name in self.npm:
             folder.mkdir(parents=True)
-            _call(["npm", "install", "--no-audit", "--no-fund", "--prefix", str(folder), *wanted], name)
+            # Packages are complete as they come; onnxruntime-node's own script would only fetch CUDA.
+            quiet = ("--ignore-scripts", "--no-audit", "--no-fund")
+            _call(["npm", "install", *quiet, "--prefix", str(folder), *wanted], name)
         else:
             _call([sys.executable, "-m", "venv", str(folder)], name)
             _call([str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", *wanted], name)
@@ -152,5 +154,6 @@ def _call(command: Sequence[str], name: str) -> None:
     except FileNotFoundError:
         raise InputError(f"environment {name}: {command[0]} is not installed") from None
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        said = [line for line in done.stderr.strip().splitlines() if "complete log" not in line]
+        last = (said or ["it said nothing"])[-1]
         raise InputError(f"environment {name}: {' '.join(command[:4])} failed: {last}")

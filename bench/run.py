@@ -149,9 +149,9 @@ def prepared(
         try:
             environments.make(peer.environment)
             systems[peer.name] = peer.system(environments, artefact(peer.artefact, given), prompt)
-        except EdgeleafError as error:
-            absent[peer.name] = str(error)
-            progress.say(f"{peer.title} is left out: {error}")
+        except Exception as error:  # whatever another project's exporter raises costs that peer, not the run
+            absent[peer.name] = " ".join(str(error).split())[:300] or type(error).__name__
+            progress.say(f"{peer.title} is left out: {absent[peer.name]}")
     return systems, absent
 
 
