@@ -1,7 +1,6 @@
 """What each peer loads, made once of a bundle's student and of its teacher, in a folder each.
 
-A folder that is there is not made again: delete it after a change of the bundle. ``key.json`` beside it holds the
-weights' hashes, so that artefacts of another student are an error instead of a figure.
+A folder that is there is not made again, unless the bundle, this file or a package that makes it has changed.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ class Given:
         made: where finished artefacts lie, by name.
         python: of an environment, by its name.
         max_length: the student's window in tokens.
+        teacher_max_length: the teacher's.
     """
 
     bundle: Path
@@ -46,6 +47,7 @@ class Given:
     made: Path
     python: Callable[[str], Path]
     max_length: int
+    teacher_max_length: int
 
     @property
     def student(self) -> Path:
@@ -56,11 +58,7 @@ Make = Callable[[Given, Path], None]
 
 
 def artefact(name: str, given: Given) -> Path:
-    """Return the folder of an artefact, made now if it is not there.
-
-    Raises:
-        BundleError: what is there was made of other weights.
-    """
+    """Return the folder of an artefact, made now if it is not there or was made of something else."""
     if name == "bundle":
         return given.bundle
     if name == "student":
@@ -69,11 +67,10 @@ def artefact(name: str, given: Given) -> Path:
         return given.teacher
     folder, key = given.made / name, _key(given)
     stamp = given.made / f"{name}.json"
-    if folder.is_dir():
-        if json.loads(stamp.read_text(encoding="utf-8")) != key:
-            raise BundleError(f"{folder} was made of another bundle; delete {given.made} and run again")
+    if folder.is_dir() and stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8")) == key:
         return folder
     progress.say(f"artefact: {name}")
+    shutil.rmtree(folder, ignore_errors=True)
     layout.write_json(stamp, key)
     with tempfile.TemporaryDirectory(dir=given.made) as scratch:
         target = Path(scratch) / name
@@ -88,6 +85,9 @@ def _key(given: Given) -> dict[str, str]:
         "fused": layout.sha256(given.bundle / layout.QUERY_ENCODER),
         "student": models.weights_sha256(given.student),
         "teacher": models.weights_sha256(given.teacher),
+        "max_length": str(given.max_length),
+        "makers": "-".join(layout.sha256(path)[:12] for path in (Path(__file__), *sorted(BUILDERS.glob("*.py")))),
+        **{name: metadata.version(name) for name in ("onnxruntime", "optimum-onnx", "sentence-transformers")},
     }
 
 
@@ -115,14 +115,15 @@ def _sentence_transformer(kind: str) -> Make:
 
 
 def _whole_fp32(given: Given, target: Path) -> None:
-    _whole(given, target, export_onnx(given.student))
+    _write_tokenizer(given.student, target, given.max_length)
+    onnx.save(export_onnx(given.student), target / MODEL)
 
 
 def _whole_int8(given: Given, target: Path) -> None:
     """onnxruntime's dynamic quantisation as its documentation shows it, a scale a column."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    _whole(given, target, onnx.ModelProto())
+    _write_tokenizer(given.student, target, given.max_length)
     quantize_dynamic(
         artefact("whole-fp32", given) / MODEL,
         target / MODEL,
@@ -141,7 +142,8 @@ def _whole_int8_js(given: Given, target: Path) -> None:
 def _whole_edgeleaf(given: Given, target: Path) -> None:
     """The fused file without its tokenizer: from token ids to the unit vector."""
     fused = onnx.load(given.bundle / layout.QUERY_ENCODER)
-    _whole(given, target, encoder_of(fused))
+    _write_tokenizer(given.student, target, given.max_length)
+    onnx.save(encoder_of(fused), target / MODEL)
 
 
 def encoder_of(fused: onnx.ModelProto) -> onnx.ModelProto:
@@ -169,9 +171,8 @@ def encoder_of(fused: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def _whole(given: Given, target: Path, model: onnx.ModelProto, folder: Path | None = None) -> None:
-    """One graph from ids to unit vector, and what tokenizers and loaders look for beside it."""
-    folder = folder or given.student
+def _write_tokenizer(folder: Path, target: Path, max_length: int) -> None:
+    """What tokenizers and loaders look for beside a graph from ids to unit vector."""
     (target / MODEL).parent.mkdir(parents=True)
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
         for path in (folder / name, folder / "0_Transformer" / name):
@@ -180,7 +181,7 @@ def _whole(given: Given, target: Path, model: onnx.ModelProto, folder: Path | No
     tokenizer = json.loads((target / "tokenizer.json").read_text(encoding="utf-8"))
     tokenizer["truncation"] = {
         "direction": "Right",
-        "max_length": given.max_length,
+        "max_length": max_length,
         "strategy": "LongestFirst",
         "stride": 0,
     }
@@ -196,16 +197,15 @@ def _whole(given: Given, target: Path, model: onnx.ModelProto, folder: Path | No
     }
     layout.write_json(target / "tokenizer.json", tokenizer)
     config = json.loads((target / "tokenizer_config.json").read_text(encoding="utf-8"))
-    layout.write_json(target / "tokenizer_config.json", {**config, "model_max_length": given.max_length})
+    layout.write_json(target / "tokenizer_config.json", {**config, "model_max_length": max_length})
     if not (target / "special_tokens_map.json").is_file():
         names = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
         layout.write_json(target / "special_tokens_map.json", {name: config[name] for name in names if name in config})
-    if model.graph.node:
-        onnx.save(model, target / MODEL)
 
 
 def _teacher_onnx(given: Given, target: Path) -> None:
-    _whole(given, target, export_onnx(given.teacher), given.teacher)
+    _write_tokenizer(given.teacher, target, given.teacher_max_length)
+    onnx.save(export_onnx(given.teacher), target / MODEL)
 
 
 def _extensions(given: Given, target: Path) -> None:
@@ -234,7 +234,7 @@ def _extensions(given: Given, target: Path) -> None:
 
 def _gguf(kind: str) -> Make:
     def make(given: Given, target: Path) -> None:
-        _build(given, "gguf-build", "gguf.py", target, kind)
+        _build(given, "gguf-build", "gguf.py", given.student, target, kind)
         for path in given.student.rglob("*"):  # for the head, which llama.cpp does not hold
             inside = path.relative_to(given.student)
             if path.name == "modules.json" or (path.is_file() and inside.parts[0][:1] in "123456789"):
@@ -245,14 +245,14 @@ def _gguf(kind: str) -> Make:
 
 
 def _static(given: Given, target: Path) -> None:
-    _build(given, "model2vec-build", "static.py", target)
+    _build(given, "model2vec-build", "static.py", given.teacher, target)
 
 
-def _build(given: Given, environment: str, script: str, target: Path, *arguments: str) -> None:
-    """Run a script of bench/builders in an environment of its own, on the student's trunk."""
+def _build(given: Given, environment: str, script: str, model: Path, target: Path, *arguments: str) -> None:
+    """Run a script of bench/builders in an environment of its own, on a model's trunk."""
     with tempfile.TemporaryDirectory() as scratch:
         trunk = Path(scratch) / "trunk"
-        write_trunk(given.student, trunk)
+        write_trunk(model, trunk)
         command: list[Any] = [given.python(environment), "-P", BUILDERS / script, trunk, target, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -260,11 +260,11 @@ def _build(given: Given, environment: str, script: str, target: Path, *arguments
         raise BundleError(f"{script} could not build its artefact: {last}")
 
 
-def write_trunk(student: Path, trunk: Path) -> None:
-    """Write a student's transformer and tokenizer alone, as transformers saves them, in float32."""
+def write_trunk(folder: Path, trunk: Path) -> None:
+    """Write a sentence-transformers model's transformer and tokenizer alone, as transformers saves them, in float32."""
     from sentence_transformers import SentenceTransformer
 
-    model = SentenceTransformer(str(student), device="cpu", local_files_only=True)
+    model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
     model[0].auto_model.float().save_pretrained(trunk)
     model.tokenizer.save_pretrained(trunk)
 

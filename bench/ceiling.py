@@ -26,11 +26,14 @@ import onnx
 from onnx import TensorProto
 
 from bench.artefacts import encoder_of
+from bench.tables import markdown_table
 from edgeleaf import bundle as layout
 from edgeleaf.encoder import session
+from edgeleaf.errors import EdgeleafError
 from edgeleaf.graph.builder import GraphBuilder
 from edgeleaf.graph.calibration import run_inside
 from edgeleaf.latency import LENGTHS, THREADS
+from edgeleaf.latency_process import held_to
 
 SHAPES = ((128, 384, 1536), (512, 384, 1536), (512, 1536, 384), (1024, 1024, 1024))
 """Rows, inputs and outputs of the products among which the highest rate is looked for."""
@@ -59,7 +62,12 @@ def measure(bundle: Path, *, threads: Sequence[int] = THREADS, lengths: Sequence
         job = {"bundle": str(bundle), "threads": count, "lengths": list(lengths), "weights_bytes": weights_bytes}
         command = [sys.executable, "-m", "bench.ceiling", "--job", json.dumps(job)]
         variables = {**os.environ, "OPENBLAS_NUM_THREADS": str(count), "OMP_NUM_THREADS": str(count)}
-        found = json.loads(subprocess.run(command, env=variables, capture_output=True, text=True, check=True).stdout)
+        with held_to(count):
+            done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+            raise EdgeleafError(f"the ceiling could not be measured: {last}")
+        found = json.loads(done.stdout)
         least = {
             length: 1e3 * max(macs[length] / (found["gmacs_per_s"] * 1e9), weights_bytes / (found["gb_per_s"] * 1e9))
             for length in lengths
@@ -140,26 +148,19 @@ def _median(call: Callable[[], Any]) -> float:
 
 def table(found: dict[str, Any]) -> str:
     """Return Markdown: a line a thread count and length."""
-    lines = ["| threads | tokens | multiplications, millions | least time, ms | encoder, ms | of the least |"]
-    lines.append("|---:" * 6 + "|")
+    rows = []
     for row in found["threads"]:
         for length, least in row["least_ms"].items():
             own = row["encoder_ms"][length]
-            cells = (
-                row["threads"],
-                length,
-                found["mmacs"][length],
-                f"{least:.3f}",
-                f"{own:.3f}",
-                f"{own / least:.1f}×",
-            )
-            lines.append(f"| {' | '.join(map(str, cells))} |")
+            times = (f"{least:.3f}", f"{own:.3f}", f"{own / least:.1f}×")
+            rows.append([str(row["threads"]), length, str(found["mmacs"][length]), *times])
+    columns = ["threads", "tokens", "multiplications, millions", "least time, ms", "encoder, ms", "of the least"]
     rates = "; ".join(
         f"{row['threads']} threads: {row['gmacs_per_s']} billion int8 multiplications a second, weights read at "
         f"{row['gb_per_s']} GB/s"
         for row in found["threads"]
     )
-    return "\n".join([*lines, "", f"{found['weights_mb']} MB of int8 matrices. {rates}."]) + "\n"
+    return f"{markdown_table(columns, rows)}\n\n{found['weights_mb']} MB of int8 matrices. {rates}.\n"
 
 
 def main() -> None:

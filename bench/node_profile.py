@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
+from bench.tables import markdown_table
 from edgeleaf import bundle as layout
 
 RUNS = 200
@@ -71,19 +72,20 @@ def table(found: dict[str, Any], top: int) -> str:
     for node in found["nodes"]:
         by_op[node["op"]].append(node["us"])
     total = sum(map(sum, by_op.values()))
-    lines = [
+    head = (
         f"{found['tokens']} tokens: {found['whole_us'] / 1000:.3f} ms a run, {len(found['nodes'])} nodes, "
-        f"{total / 1000:.3f} ms inside them",
-        "",
-        "| operator | nodes | µs | share |",
-        "|---|---:|---:|---:|",
+        f"{total / 1000:.3f} ms inside them"
+    )
+    operators = [
+        [op, str(len(costs)), f"{sum(costs):.0f}", f"{sum(costs) / total:.1%}"]
+        for op, costs in sorted(by_op.items(), key=lambda item: -sum(item[1]))
     ]
-    for op, costs in sorted(by_op.items(), key=lambda item: -sum(item[1])):
-        lines.append(f"| {op} | {len(costs)} | {sum(costs):.0f} | {sum(costs) / total:.1%} |")
-    lines += ["", "| node | operator | µs |", "|---|---|---:|"]
-    for node in sorted(found["nodes"], key=lambda node: -node["us"])[:top]:
-        lines.append(f"| {node['name']} | {node['op']} | {node['us']:.0f} |")
-    return "\n".join(lines) + "\n"
+    nodes = sorted(found["nodes"], key=lambda node: -node["us"])[:top]
+    tables = [
+        markdown_table(["operator", "nodes", "µs", "share"], operators),
+        markdown_table(["node", "operator", "µs"], [[n["name"], n["op"], f"{n['us']:.0f}"] for n in nodes], left=2),
+    ]
+    return "\n\n".join([head, *tables]) + "\n"
 
 
 def main() -> None:

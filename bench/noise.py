@@ -10,20 +10,26 @@ from typing import Any
 import numpy as np
 
 DRIFT, SPIKES, OTHERS = 1.10, 1.25, 0.05
-"""Warn where the fixed work's slowest tenth takes so much longer than its median at another time, where single runs do,
-and where others used this share of the processors."""
+"""Warn where the fixed work takes so much longer at one time than at another, where its slowest tenth takes so many
+times its median, and where others used this share of the processors while all peers waited."""
+LISTEN_S = 0.05
 
 
 class Noise:
-    """Looks at the machine between visits."""
+    """Looks at the machine between visits, when no peer works."""
 
     def __init__(self) -> None:
         self._times: list[float] = []
-        self._start = time.perf_counter()
-        self._steal = _stolen()
+        self._listened = self._busy = self._stolen = 0.0
 
     def look(self) -> None:
-        """Time the fixed work: some milliseconds of one thread's interpreter."""
+        """Listen what others do, then time a fixed piece of work: some milliseconds of one thread's interpreter."""
+        before, begin = _processor_seconds(), time.perf_counter()
+        time.sleep(LISTEN_S)
+        after = _processor_seconds()
+        self._listened += (time.perf_counter() - begin) * (os.cpu_count() or 1)
+        self._busy += after[0] - before[0]
+        self._stolen += after[1] - before[1]
         begin = time.perf_counter()
         total = 0
         for number in range(100_000):
@@ -31,12 +37,12 @@ class Noise:
         self._times.append(time.perf_counter() - begin)
 
     def report(self) -> dict[str, Any]:
-        """Return the fixed work's times and, where the system tells, stolen processor time by time passed."""
-        stolen = _stolen() - self._steal
+        """Return the fixed work's times, and what share of the processors others had, where the system tells."""
+        listened = max(self._listened, 1e-9)
         return {
             "fixed_work_ms": [round(1e3 * seconds, 3) for seconds in self._times],
-            "stolen_share": round(stolen / max((time.perf_counter() - self._start) * (os.cpu_count() or 1), 1e-9), 4),
-            "load_average": [round(value, 2) for value in os.getloadavg()],
+            "others_share": round(self._busy / listened, 4),
+            "stolen_share": round(self._stolen / listened, 4),
         }
 
     def warnings(self) -> list[str]:
@@ -47,24 +53,35 @@ class Noise:
             parts = [float(np.median(part)) for part in np.array_split(times, 5)]
             if max(parts) > DRIFT * min(parts):
                 found.append(
-                    f"the machine's speed drifted by {max(parts) / min(parts) - 1:.0%} during the run: compare peers "
-                    "of one run only; measure again with nothing else running, on mains power, with a fixed clock"
+                    f"the machine's speed drifted by {max(parts) / min(parts) - 1:.0%} during the run: compare "
+                    "peers of one run only; measure again with nothing else running, on mains power, with a fixed clock"
                 )
-            if np.percentile(times, 90) > SPIKES * np.median(times):
+            spread = float(np.percentile(times, 90) / np.median(times))
+            if spread > SPIKES:
                 found.append(
-                    f"one piece of work in ten took {np.percentile(times, 90) / np.median(times):.2f} times its "
-                    "median: other work was running; close it and measure again"
+                    f"one piece of work in ten took {spread:.2f} times its median: other work was running; close it "
+                    "and measure again"
                 )
-        stolen = self.report()["stolen_share"]
-        if stolen > OTHERS:
-            found.append(f"{stolen:.0%} of the processor time went to other virtual machines: use a host of your own")
+        report = self.report()
+        if report["others_share"] > OTHERS:
+            found.append(
+                f"{report['others_share']:.0%} of the processors were busy while all peers waited: close what else is "
+                "running and measure again"
+            )
+        if report["stolen_share"] > OTHERS:
+            found.append(
+                f"{report['stolen_share']:.0%} of the processor time went to other virtual machines: use a host of "
+                "your own"
+            )
         return found
 
 
-def _stolen() -> float:
-    """Seconds that a hypervisor gave to others while something here was ready; zero where the system does not tell."""
+def _processor_seconds() -> tuple[float, float]:
+    """Seconds that all processors worked, and seconds a hypervisor took; zeros where the system does not tell."""
     try:
         fields = Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()
-        return int(fields[8]) / os.sysconf("SC_CLK_TCK")
+        user, nice, system, _, _, irq, softirq, steal = map(int, fields[1:9])
+        tick = os.sysconf("SC_CLK_TCK")
+        return (user + nice + system + irq + softirq) / tick, steal / tick
     except (OSError, ValueError, IndexError):
-        return 0.0
+        return 0.0, 0.0

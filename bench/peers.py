@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,11 +16,13 @@ from typing import Any, Literal
 
 from edgeleaf import progress
 from edgeleaf.errors import InputError
-from edgeleaf.latency_runner import System
+from edgeleaf.latency_process import System
 from edgeleaf.latency_worker import BUILT_IN
 
 ROOT = Path(__file__).parent.parent
 PEERS = Path(__file__).parent / "peers.toml"
+SOURCES = ("edgeleaf", "pyproject.toml", "README.md", "LICENSE")
+"""What edgeleaf's own package is built of."""
 PEERS_GPU = Path(__file__).parent / "peers-gpu.toml"
 ADAPTERS = Path(__file__).parent / "adapters"
 WORKER = ROOT / "edgeleaf" / "latency_worker.py"
@@ -84,9 +88,9 @@ class Environments:
             InputError: its packages cannot be had; the last line that the installer said.
         """
         folder = self.folder(name)
-        wanted = [package.replace("{root}", str(ROOT)) for package in (self.pip.get(name) or self.npm[name])]
-        stamp = folder / "packages.json"
-        if stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8")) == wanted:
+        wanted = list(self.npm[name] if name in self.npm else self.pip[name])
+        stamp, key = folder / "packages.json", wanted + [source_hash()] * ("{root}" in wanted)
+        if stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8")) == key:
             return
         progress.say(f"environment: {name}")
         shutil.rmtree(folder, ignore_errors=True)
@@ -97,8 +101,13 @@ class Environments:
             _call(["npm", "install", *quiet, "--prefix", str(folder), *wanted], name)
         else:
             _call([sys.executable, "-m", "venv", str(folder)], name)
-            _call([str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", *wanted], name)
-        stamp.write_text(json.dumps(wanted), encoding="utf-8")
+            with tempfile.TemporaryDirectory() as copy:
+                if "{root}" in wanted:  # built beside the checkout, not in it
+                    wanted[wanted.index("{root}")] = copy
+                    for part in SOURCES:
+                        (shutil.copytree if (ROOT / part).is_dir() else shutil.copy)(ROOT / part, Path(copy) / part)
+                _call([str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", *wanted], name)
+        stamp.write_text(json.dumps(key), encoding="utf-8")
 
     def versions(self, name: str) -> dict[str, str]:
         """Every installed package and its version."""
@@ -123,6 +132,14 @@ class Environments:
         # An environment's compiled bytecode is the same code twice.
         sizes = [path.stat().st_size for path in files if path.is_file() and path.suffix != ".pyc"]
         return round(sum(sizes) / 1e6, 1)
+
+
+def source_hash() -> str:
+    """What edgeleaf is now: a hash of its source, so that no older one is measured."""
+    found = hashlib.sha256()
+    for path in [ROOT / "pyproject.toml", *sorted((ROOT / "edgeleaf").rglob("*.py"))]:
+        found.update(path.relative_to(ROOT).as_posix().encode() + b"\x00" + path.read_bytes())
+    return found.hexdigest()[:16]
 
 
 def read_peers(path: Path, root: Path) -> tuple[list[Peer], Environments]:

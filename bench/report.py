@@ -2,31 +2,32 @@
 
     python -m bench.report RESULTS.json [RESULTS.json ...] -o bench
 
-Writes ``RESULTS.md`` and its PNG files. Several files are put together when they come from one machine and one bundle;
-others are refused, for their times cannot be compared.
+Writes ``RESULTS.md`` and its PNG files. Several files are put together when they come from one machine, one bundle and
+the same peers; others are refused, for their times cannot be compared.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.figures import MIDDLE, OURS, SHORT, TEACHERS, Figures, number, worst
+from bench.plots import PLOTS
 from bench.run import SCHEMA_VERSION
+from bench.tables import markdown_table
 from edgeleaf import bundle as layout
 from edgeleaf import latency
 from edgeleaf.errors import EdgeleafError, InputError
 
-OURS = "edgeleaf"
-SHORT = (8, 16, 32)
-MIDDLE = 16
-SAME = ("machine", "bundle", "settings")
-EQUAL_ALIGNMENT = 0.002
-"""A peer whose cosine to the teacher is no more than this below ours is as aligned."""
+PACKAGES = (
+    *("onnxruntime", "onnxruntime-gpu", "onnxruntime-node", "torch", "sentence-transformers", "transformers"),
+    *("tokenizers", "optimum-onnx", "fastembed", "light-embed", "onnxruntime-extensions", "xllamacpp", "model2vec"),
+    *("@huggingface/transformers", "@huggingface/tokenizers"),
+)
 
 
 def main() -> None:
@@ -36,12 +37,14 @@ def main() -> None:
     given = parser.parse_args()
     try:
         results = merged([read(path) for path in given.results], [str(path) for path in given.results])
+        figures = Figures(results)
+        text = markdown(figures)
     except EdgeleafError as error:
         sys.exit(str(error))
     given.output.mkdir(parents=True, exist_ok=True)
     for name, draw in PLOTS.items():
-        draw(results, given.output / name)
-    layout.write_text(given.output / "RESULTS.md", markdown(results))
+        draw(figures, given.output / name)
+    layout.write_text(given.output / "RESULTS.md", text)
     sys.stdout.write(f"{given.output / 'RESULTS.md'}\n")
 
 
@@ -49,7 +52,7 @@ def read(path: Path) -> dict[str, Any]:
     """Read a results.json.
 
     Raises:
-        InputError: no such file, or not one that this program writes.
+        InputError: no such file, or not one that this program reads.
     """
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -67,30 +70,30 @@ def merged(results: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[s
     """Put results together: times of one peer are pooled.
 
     Raises:
-        InputError: they come from different machines, bundles or settings; it names what differs.
+        InputError: they come from different machines, bundles, settings or peers; it names what differs.
     """
     whole: dict[str, Any] = json.loads(json.dumps(results[0]))
     for other, name in zip(results[1:], names[1:], strict=True):
-        for part in SAME:
-            if other[part] != whole[part]:
-                differs = [key for key in whole[part] if other[part].get(key) != whole[part][key]]
+        for part in ("machine", "bundle", "settings", "peers"):
+            one, two = _fixed(whole, part), _fixed(other, part)
+            if differs := [key for key in sorted({*one, *two}) if one.get(key) != two.get(key)]:
                 raise InputError(
-                    f"{name} and {names[0]} differ in {part}: {', '.join(differs)}; times of different machines and "
-                    "bundles cannot be compared, report them apart"
+                    f"{name} and {names[0]} differ in {part}: {', '.join(differs)}; their times cannot be compared, "
+                    "report them apart"
                 )
         records = {(entry["system"], entry["threads"]): entry for entry in whole["systems"]}
-        for entry in json.loads(json.dumps(other["systems"])):
-            known = records.get((entry["system"], entry["threads"]))
-            if known is None:
-                whole["systems"].append(entry)
-            else:
-                _pool(known, entry)
-        whole["peers"] |= other["peers"]
-        whole["absent"] = {
-            key: why for key, why in (whole["absent"] | other["absent"]).items() if key not in whole["peers"]
-        }
+        for entry in other["systems"]:
+            _pool(records[entry["system"], entry["threads"]], entry)
         whole["notes"] += [note for note in other["notes"] if note not in whole["notes"]]
+    whole["settings"]["sessions"] *= len(results)
     return whole
+
+
+def _fixed(results: Mapping[str, Any], part: str) -> dict[str, Any]:
+    """What must be the same: of a peer, its packages."""
+    if part == "peers":
+        return {name: entry["versions"] for name, entry in results["peers"].items()}
+    return dict(results[part])
 
 
 def _pool(known: dict[str, Any], entry: Mapping[str, Any]) -> None:
@@ -100,6 +103,7 @@ def _pool(known: dict[str, Any], entry: Mapping[str, Any]) -> None:
                 counts = len(mine["times_ms"]), len(its["times_ms"])
                 mine["cpu_ms"] = (mine["cpu_ms"] * counts[0] + its["cpu_ms"] * counts[1]) / sum(counts)
                 mine["times_ms"] += its["times_ms"]
+                mine["visits"] += its["visits"]
                 mine |= latency.percentiles(mine["times_ms"])
         elif key == "batches":
             for mine, its in zip(known[key], value, strict=True):
@@ -109,68 +113,26 @@ def _pool(known: dict[str, Any], entry: Mapping[str, Any]) -> None:
             known[key] += value
 
 
-class Figures:
-    """What tables ask for: medians by peer, thread count and length."""
-
-    def __init__(self, results: Mapping[str, Any]) -> None:
-        self.results = results
-        self.records = {(entry["system"], entry["threads"]): entry for entry in results["systems"]}
-        self.threads = results["settings"]["threads"]
-        self.names = [name for name in results["peers"] if (name, self.threads[0]) in self.records]
-
-    def length(self, name: str, threads: int, tokens: int) -> Mapping[str, Any]:
-        found: Mapping[str, Any]
-        found = next(entry for entry in self.records[name, threads]["lengths"] if entry["tokens"] == tokens)
-        return found
-
-    def p50(self, name: str, tokens: int, threads: int = 1) -> float:
-        return float(self.length(name, threads, tokens)["p50_ms"])
-
-    def median(self, name: str, key: str, threads: int = 1) -> float:
-        return float(statistics.median(value for value in self.records[name, threads][key] if value is not None))
-
-    def rate(self, name: str, size: int, threads: int = 1) -> float:
-        batch = next(entry for entry in self.records[name, threads]["batches"] if entry["size"] == size)
-        return float(statistics.median(batch["queries_per_s"]))
-
-    def batch_cpu_ms(self, name: str, size: int, threads: int = 1) -> float:
-        batch = next(entry for entry in self.records[name, threads]["batches"] if entry["size"] == size)
-        return float(statistics.median(batch["cpu_ms"]))
-
-    def title(self, name: str) -> str:
-        return str(self.results["peers"][name]["title"])
-
-    def aligned(self) -> list[str]:
-        """The peers, ours left out, that hold the same student as faithfully as ours does."""
-        peers = self.results["peers"]
-        least = peers[OURS]["cosine"] - EQUAL_ALIGNMENT
-        return [
-            name
-            for name in self.names
-            if name != OURS and not name.startswith("teacher") and (peers[name]["cosine"] or 0) >= least
-        ]
-
-
-def markdown(results: Mapping[str, Any]) -> str:
+def markdown(figures: Figures) -> str:
     """Return RESULTS.md."""
-    figures = Figures(results)
+    results = figures.results
     machine, settings = results["machine"], results["settings"]
     parts = [
         "# From the string to the vector",
         "Made by `make bench` (`python -m bench.run`, `python -m bench.report`); nothing here is typed by hand. "
         f"{machine['gpu'] + ', ' if machine['gpu'] else ''}{machine['processor']}, {machine['cores']} cores "
-        f"({', '.join(machine['features'])}), "
-        f"governor {machine['governor'] or 'not told'}, {machine['os']}, Python {machine['python']}, "
-        f"onnxruntime {machine['onnxruntime']}. Bundle `{results['bundle']['space']}`, "
-        f"{results['bundle']['file_mb']} MB, sha256 `{results['bundle']['fused_sha256'][:16]}`.",
-        f"Every peer has an environment and a process of its own, held to its threads by the scheduler, and all take "
-        f"turns in random order: {settings['sessions']} starts, {settings['visits']} visits each, up to "
-        f"{settings['repeats']} calls a length. Batch 1 unless it says otherwise. Cosine is to the teacher, overlap@10 "
-        f"is with the teacher's own ten of {settings['documents']:,} documents, on {settings['queries']} held-out "
-        "queries.",
+        f"({', '.join(machine['features'])}), governor {machine['governor'] or 'not told'}, {machine['os']}, Python "
+        f"{machine['python']}. Bundle `{results['bundle']['space']}`, {results['bundle']['file_mb']} MB, sha256 "
+        f"`{results['bundle']['fused_sha256'][:16]}`.",
+        "Every peer runs in a process of its own, in an environment that holds what it needs, with one thread budget "
+        f"for all; they take turns in random order: {settings['sessions']} starts, {settings['visits']} visits each, "
+        f"up to {settings['repeats']} calls a length. Batch 1 unless it says otherwise. Cosine is to the teacher, "
+        f"overlap@10 is with the teacher's own ten of {settings['documents']:,} documents, on {settings['queries']} "
+        "held-out queries. Cold starts are starts of a process whose files the system has read before.",
         "## In short, one thread",
         _short(figures),
         "![Time against agreement with the teacher](alignment.png)",
+        *(["## Targets", _targets(figures)] if results["ceiling"] else []),
         "## By length",
         "![Median time by length](lengths.png)",
         *(_by_length(figures, threads) for threads in figures.threads),
@@ -179,57 +141,108 @@ def markdown(results: Mapping[str, Any]) -> str:
         "## Cold start and memory",
         "![Cold start and peak memory](cold.png)",
         *(["## The ceiling", _ceiling(figures)] if results["ceiling"] else []),
-        *(["## Targets", _targets(figures)] if results["ceiling"] else []),
         "## Who was measured",
         _who(figures),
-        *_noted(results),
+        *(["## Noted", "\n".join(f"- {note}" for note in results["notes"])] if results["notes"] else []),
     ]
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(columns)} |", "|---|" + "---:|" * (len(columns) - 1)]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+    return "\n\n".join(parts) + "\n"
 
 
 def _short(figures: Figures) -> str:
     rows = []
     for name in sorted(figures.names, key=lambda name: figures.p50(name, MIDDLE)):
         facts = figures.results["peers"][name]
-        own = "own space" if facts["cosine"] is None else f"{facts['cosine']:.4f}"
         title = f"**{figures.title(name)}**" if name == OURS else figures.title(name)
         rows.append(
             [
                 title,
                 *(f"{figures.p50(name, tokens):.2f}" for tokens in SHORT),
                 f"{figures.p50(name, MIDDLE) / figures.p50(OURS, MIDDLE):.2f}×",
-                own,
+                "own space" if facts["cosine"] is None else f"{facts['cosine']:.4f}",
                 f"{facts['overlap_at_10']:.3f}",
-                f"{figures.median(name, 'cold_ms'):.0f}",
-                f"{figures.median(name, 'peak_rss_mb'):.0f}",
+                number(figures.median(name, "cold_ms")),
+                number(figures.median(name, "peak_rss_mb")),
                 f"{facts['artefact_mb']:.1f}",
                 f"{facts['installed_mb']:.0f}",
             ]
         )
-    columns = ["", *(f"p50, {tokens} tokens, ms" for tokens in SHORT), "of ours, 16 tokens", "cosine", "overlap@10"]
-    return _table([*columns, "cold start, ms", "peak memory, MB", "model, MB", "installed, MB"], rows)
+    columns = ["", *(f"p50, {tokens} tokens, ms" for tokens in SHORT), f"of ours, {MIDDLE} tokens", "cosine"]
+    more = ["overlap@10", "cold start, ms", "peak memory, MB", "model, MB", "installed, MB"]
+    return markdown_table([*columns, *more], rows)
+
+
+def _targets(figures: Figures) -> str:
+    """What the project set itself, with 95% intervals over visits; only against peers that were measured."""
+    here, rows = set(figures.names), []
+
+    def row(what: str, target: float, found: Any, *, at_least: bool = False) -> None:
+        """``found``: an estimate, or a single number."""
+        mean = getattr(found, "mean", found)
+        shown = f"{mean:.2f} ({found.low:.2f} to {found.high:.2f})" if hasattr(found, "low") else f"{mean:.2f}"
+        met = mean >= target if at_least else mean <= target
+        rows.append([what, shown, f"{'≥' if at_least else '≤'} {target:g}", "met" if met else "**not met**"])
+
+    def p50(name: str) -> Any:
+        return worst([figures.p50_ratio(name, tokens) for tokens in SHORT])
+
+    if "st-onnx-int8" in here:
+        row("p50 of sentence-transformers' ONNX int8", 0.6, p50("st-onnx-int8"))
+    if "st-torch" in here:
+        row("p50 of sentence-transformers in torch", 0.15, p50("st-torch"))
+    for what, rivals in (
+        ("the fastest as faithful to the teacher", figures.as_faithful()),
+        ("the fastest of all that hold the student", figures.students()),
+    ):
+        others = [name for name in rivals if "edgeleaf" not in name]
+        if others:
+            fastest = {tokens: min(others, key=lambda name, t=tokens: figures.p50(name, t)) for tokens in SHORT}
+            found = worst([figures.p50_ratio(name, tokens) for tokens, name in fastest.items()])
+            titles = ", ".join(dict.fromkeys(figures.title(name) for name in fastest.values()))
+            row(f"p50 of {what} ({titles})", 0.85, found)
+    if "st-torch" in here:
+        for what, key, target in (("cold start", "cold_ms", 0.1), ("peak memory", "peak_rss_mb", 0.25)):
+            ours, theirs = figures.median(OURS, key), figures.median("st-torch", key)
+            if ours is not None and theirs:
+                row(f"{what} of sentence-transformers in torch", target, ours / theirs)
+    size = figures.results["settings"]["batch_sizes"][-1]
+    for name, target in ((f"{TEACHERS}-torch", 30.0), (f"{TEACHERS}-onnx", 12.0)):
+        if name in here:
+            what = f"queries a second, batch {size}, of {figures.title(name)}"
+            row(what, target, figures.rate_ratio(name, size), at_least=True)
+    one = figures.results["ceiling"]["threads"][0]
+    row(
+        "the encoder's time of the ceiling",
+        2.0,
+        max(one["encoder_ms"][str(n)] / one["least_ms"][str(n)] for n in SHORT),
+    )
+    behind = []
+    for name in figures.students():
+        found = figures.cosine_behind(name)
+        if found is not None and "edgeleaf" not in name:
+            behind.append([figures.title(name), f"{found.mean:+.4f}", f"{found.low:+.4f} to {found.high:+.4f}"])
+    head = "Ours by theirs, one thread; times are the worst of 8, 16 and 32 tokens; in brackets 95% intervals."
+    faithful = "How far the mean cosine to the teacher is below ours, on the same queries:"
+    tables = [markdown_table(["", "measured", "target", ""], rows)]
+    tables.append(markdown_table(["", "behind by", "95% interval"], behind))
+    return "\n\n".join([head, tables[0], faithful, tables[1]])
 
 
 def _by_length(figures: Figures, threads: int) -> str:
-    lengths = figures.results["settings"]["lengths"]
     rows = []
     for name in figures.names:
         cells = []
-        for tokens in lengths:
+        for tokens in figures.results["settings"]["lengths"]:
             found = figures.length(name, threads, tokens)
             few = len(found["times_ms"]) < latency.FEW
             tail = f"({found['p99_ms']:.2f})" if few else f"{found['p99_ms']:.2f}"
             cells.append(f"{found['p50_ms']:.2f} / {found['p95_ms']:.2f} / {tail}")
-        used = max(value for value in figures.records[name, threads]["busy_threads"] if value is not None)
-        rows.append([figures.title(name), *cells, f"{figures.length(name, threads, MIDDLE)['cpu_ms']:.2f}", str(used)])
-    head = f"{threads} thread{'s' if threads > 1 else ''}: p50 / p95 / p99 in ms (in brackets: of fewer than 100 calls)"
-    columns = ["", *(f"{tokens} tokens" for tokens in lengths), "CPU ms, 16 tokens", "threads that worked"]
-    return f"{head}\n\n{_table(columns, rows)}"
+        cpu = figures.length(name, threads, MIDDLE)["cpu_ms"]
+        rows.append([figures.title(name), *cells, f"{cpu:.2f}", number(figures.median(name, "busy_threads", threads))])
+    lengths = [f"{tokens} tokens" for tokens in figures.results["settings"]["lengths"]]
+    head = (
+        f"{threads} thread{'s' * (threads > 1)}: p50 / p95 / p99 in ms (in brackets: of fewer than {latency.FEW} calls)"
+    )
+    return f"{head}\n\n{markdown_table(['', *lengths, f'CPU ms, {MIDDLE} tokens', 'threads that worked'], rows)}"
 
 
 def _batches(figures: Figures) -> str:
@@ -244,7 +257,7 @@ def _batches(figures: Figures) -> str:
         for name in sorted(figures.names, key=lambda name: -figures.rate(name, sizes[-1]))
     ]
     columns = ["queries a second", *(f"{threads} thread{'s' * (threads > 1)}, batch {size}" for threads, size in pairs)]
-    return _table([*columns, f"CPU ms a query, batch {sizes[-1]}"], rows)
+    return markdown_table([*columns, f"CPU ms a query, batch {sizes[-1]}"], rows)
 
 
 def _ceiling(figures: Figures) -> str:
@@ -264,162 +277,18 @@ def _ceiling(figures: Figures) -> str:
         f"{one['gb_per_s']} GB/s. The least time of a query is the longer of its multiplications at that rate and its "
         "weights at that rate, all else for nothing (`python -m bench.ceiling`)."
     )
-    return f"{text}\n\n{_table(['of the ceiling, one thread', *(f'{length} tokens' for length in lengths)], rows)}"
-
-
-def _targets(figures: Figures) -> str:
-    """The issue's targets, over 8 to 32 tokens, the worst of them; only those whose peers were measured."""
-
-    def worst(name: str) -> float:
-        return max(figures.p50(OURS, tokens) / figures.p50(name, tokens) for tokens in SHORT)
-
-    here = set(figures.names)
-    rows: list[tuple[str, float, float, bool]] = []
-
-    def at_most(what: str, value: float, target: float) -> None:
-        rows.append((what, value, target, value <= target))
-
-    if "st-onnx-int8" in here:
-        at_most("p50 of sentence-transformers' ONNX int8", worst("st-onnx-int8"), 0.6)
-    if "st-torch" in here:
-        at_most("p50 of sentence-transformers in torch", worst("st-torch"), 0.15)
-        at_most("cold start of it", figures.median(OURS, "cold_ms") / figures.median("st-torch", "cold_ms"), 0.1)
-        at_most(
-            "peak memory of it", figures.median(OURS, "peak_rss_mb") / figures.median("st-torch", "peak_rss_mb"), 0.25
-        )
-    if rivals := [name for name in figures.aligned() if "edgeleaf" not in name]:
-        fastest = min(rivals, key=lambda name: figures.p50(name, MIDDLE))
-        at_most(f"p50 of the fastest as aligned ({figures.title(fastest)})", worst(fastest), 0.85)
-    for name, target in (("teacher-torch", 30.0), ("teacher-onnx", 12.0)):
-        if name in here:
-            size = figures.results["settings"]["batch_sizes"][-1]
-            value = figures.rate(OURS, size) / figures.rate(name, size)
-            rows.append(
-                (f"queries a second, batch {size}, of {figures.title(name)}, at least", value, target, value >= target)
-            )
-    one = figures.results["ceiling"]["threads"][0]
-    ratio = max(one["encoder_ms"][str(tokens)] / one["least_ms"][str(tokens)] for tokens in SHORT)
-    at_most("the encoder's time of the ceiling", ratio, 2.0)
-    cells = [
-        [what, f"{value:.2f}", f"{target:g}", "met" if met else "**not met**"] for what, value, target, met in rows
-    ]
-    return _table(["one thread, the worst of 8, 16 and 32 tokens", "measured", "target", ""], cells)
+    return f"{text}\n\n{markdown_table(['of the ceiling', *(f'{length} tokens' for length in lengths)], rows)}"
 
 
 def _who(figures: Figures) -> str:
     rows = []
     for name in figures.names:
         facts = figures.results["peers"][name]
-        packages = ("onnxruntime", "onnxruntime-node", "torch", "sentence-transformers", "tokenizers", "transformers")
-        more = ("fastembed", "light-embed", "xllamacpp", "model2vec", "optimum-onnx", "@huggingface/transformers")
-        versions = [f"{key} {facts['versions'][key]}" for key in (*packages, *more) if key in facts["versions"]]
-        rows.append([figures.title(name), ", ".join(versions), facts["note"]])
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        versions = ", ".join(f"{key} {facts['versions'][key]}" for key in PACKAGES if key in facts["versions"])
+        rows.append([figures.title(name), versions, facts["note"]])
     absent = [f"- {name} is left out: {why}" for name, why in figures.results["absent"].items()]
-    return "\n".join(["| | versions | |", "|---|---|---|", table, *([""] if absent else []), *absent])
+    return "\n".join([markdown_table(["", "versions", "to know"], rows, left=3), *([""] if absent else []), *absent])
 
-
-def _noted(results: Mapping[str, Any]) -> list[str]:
-    return ["## Noted", "\n".join(f"- {note}" for note in results["notes"])] if results["notes"] else []
-
-
-def _figure(height: float) -> tuple[Any, Any]:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    pyplot.rcParams.update({"font.size": 13, "axes.spines.top": False, "axes.spines.right": False})
-    return pyplot, pyplot.subplots(figsize=(8, height), layout="constrained")
-
-
-def _save(pyplot: Any, figure: Any, path: Path) -> None:
-    figure.savefig(path, dpi=140, metadata={"Software": None})
-    pyplot.close(figure)
-
-
-SHOWN = (
-    "edgeleaf",
-    "by-hand-int8",
-    "by-hand",
-    "st-onnx-int8",
-    "st-torch",
-    "transformers-js-q8",
-    "llama-q8",
-    "teacher-torch",
-)
-"""The lines of the plot by length: more could not be told apart."""
-
-
-def lengths_plot(results: Mapping[str, Any], path: Path) -> None:
-    """Median time by length, one thread, both axes logarithmic."""
-    figures = Figures(results)
-    pyplot, (figure, axes) = _figure(6.5)
-    lengths = results["settings"]["lengths"]
-    for name in (name for name in SHOWN if name in figures.names):
-        times = [figures.p50(name, tokens) for tokens in lengths]
-        axes.plot(lengths, times, marker="o", linewidth=3.5 if name == OURS else 1.8, label=figures.title(name))
-    if results["ceiling"]:
-        least = results["ceiling"]["threads"][0]["least_ms"]
-        axes.plot(
-            lengths, [least[str(n)] for n in lengths], color="grey", linestyle="--", label="ceiling of the arithmetic"
-        )
-    axes.set(xscale="log", yscale="log", xlabel="tokens of the query", ylabel="median, ms, one thread, from the string")
-    axes.set_xticks(lengths, [str(length) for length in lengths])
-    axes.minorticks_off()
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=11)
-    _save(pyplot, figure, path)
-
-
-def alignment_plot(results: Mapping[str, Any], path: Path) -> None:
-    """Median time at 16 tokens against overlap@10 with the teacher."""
-    figures = Figures(results)
-    pyplot, (figure, axes) = _figure(7)
-    for number, name in enumerate(figures.names):
-        x, y = figures.p50(name, MIDDLE), results["peers"][name]["overlap_at_10"]
-        axes.scatter([x], [y], s=140 if name == OURS else 60, zorder=3, color="C3" if name == OURS else "C0")
-        axes.annotate(str(number + 1), (x, y), xytext=(6, 5), textcoords="offset points", fontsize=11)
-    axes.set(
-        xscale="log",
-        xlabel=f"median of {MIDDLE} tokens, ms, one thread, from the string",
-        ylabel="overlap@10 with the teacher",
-    )
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.grid(alpha=0.3)
-    keys = [f"{number + 1}  {figures.title(name)}" for number, name in enumerate(figures.names)]
-    half = (len(keys) + 1) // 2
-    figure.supxlabel(
-        "\n".join(f"{left:<44}" for left in keys[:half]), fontsize=9, x=0.02, ha="left", family="monospace"
-    )
-    if keys[half:]:
-        figure.text(0.52, 0.005, "\n".join(keys[half:]), fontsize=9, family="monospace", va="bottom")
-    _save(pyplot, figure, path)
-
-
-def cold_plot(results: Mapping[str, Any], path: Path) -> None:
-    """Cold start and peak memory, bars."""
-    figures = Figures(results)
-    names = sorted(figures.names, key=lambda name: figures.median(name, "cold_ms"), reverse=True)
-    pyplot, (figure, _) = _figure(1 + 0.42 * len(names))
-    figure.clear()
-    left, right = figure.subplots(1, 2, sharey=True)
-    titles = [figures.title(name) for name in names]
-    colours = ["C3" if name == OURS else "C0" for name in names]
-    for axes, key, label in ((left, "cold_ms", "start to first vector, ms"), (right, "peak_rss_mb", "peak memory, MB")):
-        values = [figures.median(name, key) for name in names]
-        axes.barh(titles, values, color=colours)
-        axes.bar_label(axes.containers[0], fmt="%.0f", padding=3, fontsize=10)
-        axes.set(xscale="log", xlabel=label, xlim=(min(values) / 2, max(values) * 3))
-    _save(pyplot, figure, path)
-
-
-PLOTS: Mapping[str, Callable[[Mapping[str, Any], Path], None]] = {
-    "lengths.png": lengths_plot,
-    "alignment.png": alignment_plot,
-    "cold.png": cold_plot,
-}
 
 if __name__ == "__main__":
     main()

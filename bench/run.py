@@ -10,6 +10,8 @@ measures this processor's ceiling, lets all peers take turns, and writes ``resul
 from __future__ import annotations
 
 import argparse
+import hashlib
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,7 +28,8 @@ from edgeleaf import latency, progress, steps
 from edgeleaf.bundle import Manifest
 from edgeleaf.certify.alignment import cosine_rows, nearest, overlap
 from edgeleaf.errors import EdgeleafError, InputError
-from edgeleaf.latency_runner import Plan, System, run, started, steps_of
+from edgeleaf.latency_process import System, started
+from edgeleaf.latency_runner import Plan, run, steps_of
 from edgeleaf.machine import machine
 from edgeleaf.teacher import teacher_vectors
 from edgeleaf.texts import read_texts
@@ -47,15 +50,17 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     given = parser.parse_args()
     progress.show()
+    output, bundle = given.output.resolve(), given.bundle.resolve()
     try:
         if given.gpu and machine()["gpu"] is None:
             raise InputError("no NVIDIA GPU here: bench-gpu measures nothing; run it on a machine that has one")
-        peers, environments = read_peers(PEERS_GPU if given.gpu else PEERS, given.output / "environments")
-        measured = measure(given.bundle, chosen(peers, given.peers), environments, given.output, quick=given.quick)
+        peers, environments = read_peers(PEERS_GPU if given.gpu else PEERS, output / "environments")
+        wanted = chosen(peers, given.peers)
+        measured = measure(bundle, wanted, environments, output, plan=QUICK if given.quick else FULL, gpu=given.gpu)
     except EdgeleafError as error:
-        sys.exit(f"{error}")
-    layout.write_json(given.output / "results.json", measured)
-    sys.stdout.write(f"{given.output / 'results.json'}\n")
+        sys.exit(str(error))
+    layout.write_json(output / "results.json", measured)
+    sys.stdout.write(f"{output / 'results.json'}\n")
 
 
 def chosen(peers: Sequence[Peer], names: str | None) -> list[Peer]:
@@ -74,9 +79,23 @@ def chosen(peers: Sequence[Peer], names: str | None) -> list[Peer]:
 
 
 def measure(
-    bundle: Path, peers: Sequence[Peer], environments: Environments, output: Path, *, quick: bool
+    bundle: Path,
+    peers: Sequence[Peer],
+    environments: Environments,
+    output: Path,
+    *,
+    plan: Mapping[str, Any] = FULL,
+    gpu: bool = False,
 ) -> dict[str, Any]:
     """Measure peers in one run; see the module.
+
+    Args:
+        bundle: a bundle folder.
+        peers: who is measured. One that cannot be had, or that fails, is left out, with its reason.
+        environments: where their packages are installed.
+        output: absolute; gets artefacts and vectors.
+        plan: repeats, sessions, visits and their length.
+        gpu: leave the processor's ceiling out.
 
     Returns:
         A record: schema version, machine, the bundle's identity, settings, ``noise``, ``ceiling``, ``peers`` (what they
@@ -88,71 +107,95 @@ def measure(
     teacher = steps.teacher_of(manifest)
     made = output / "artefacts"
     made.mkdir(parents=True, exist_ok=True)
-    given = Given(bundle, teacher.folder, made, environments.python, int(manifest.tokenizer["max_length"]))
-    systems, absent = prepared(peers, environments, given, manifest.space.query_prompt)
+    windows = int(manifest.tokenizer["max_length"]), manifest.teacher_max_length
+    given = Given(bundle, teacher.folder, made, environments.python, *windows)
+    absent: dict[str, str] = {}
+    systems = prepared(peers, environments, given, manifest.space.query_prompt, absent)
     reference = _reference(bundle, teacher, output)
-    present = [peer for peer in peers if peer.name in systems]
-    facts: dict[str, dict[str, Any]] = {}
-    with progress.bar("bench: alignment", len(present)) as advance:
-        for peer in present:
-            try:
-                facts[peer.name] = _facts(peer, systems[peer.name], environments, given, reference)
-            except EdgeleafError as error:
-                absent[peer.name] = str(error)
-            advance(1)
-    present = [peer for peer in present if peer.name in facts]
+    facts = compared([peer for peer in peers if peer.name in systems], systems, environments, given, reference, absent)
     texts, notes = latency.golden_texts(bundle, latency.LENGTHS)
-    plan = Plan(
-        threads=latency.THREADS,
-        texts=texts,
-        mixed=latency.mixed_texts(bundle, texts),
-        batch_sizes=latency.BATCH_SIZES,
-        **(QUICK if quick else FULL),
-    )
-    here = machine()
+    mixed = latency.mixed_texts(bundle, texts)
+    whole = Plan(threads=latency.THREADS, texts=texts, mixed=mixed, batch_sizes=latency.BATCH_SIZES, **plan)
     least = None
-    if here["gpu"] is None:
+    if not gpu:
         progress.say("this processor's ceiling")
-        least = ceiling.measure(bundle, threads=plan.threads, lengths=[int(length) for length in texts])
-    noise = Noise()
-    ready = [systems[peer.name] for peer in present]
-    with progress.bar("bench: peers taking turns", steps_of(ready, plan)) as advance:
-        records = run(ready, plan, advance=advance, between=noise.look)
+        least = ceiling.measure(bundle, threads=whole.threads, lengths=[int(length) for length in texts])
+    noise, failed = Noise(), dict[str, str]()
+    ready = [systems[name] for name in facts]
+    with progress.bar("bench: peers taking turns", steps_of(ready, whole)) as advance:
+        records = run(ready, whole, advance=advance, between=noise.look, dropped=failed)
+    for name, why in failed.items():
+        _leave_out(name, why, absent)
     for record in records:
         latency.add_percentiles(record)
-    titles = {peer.name: peer.title for peer in present}
+    titles = {name: entry["title"] for name, entry in facts.items()}
     return {
         "schema_version": SCHEMA_VERSION,
-        "machine": here,
+        "machine": {**machine(), "id": _machine_id()},
         "bundle": {
             "space": manifest.space.id,
             "fused_sha256": layout.sha256(bundle / layout.QUERY_ENCODER),
             "file_mb": round((bundle / layout.QUERY_ENCODER).stat().st_size / 1e6, 2),
         },
-        "settings": {**latency.settings(plan), "queries": len(reference["queries"]), "documents": DOCUMENTS},
+        "settings": {
+            **latency.settings(whole),
+            "queries": len(reference["queries"]),
+            "documents": len(reference["documents"]),
+        },
         "noise": noise.report(),
         "ceiling": least,
-        "peers": facts,
+        "peers": {name: entry for name, entry in facts.items() if name not in failed},
         "absent": absent,
-        "notes": [*notes, *noise.warnings(), *latency.warnings(records, 3, titles)],
+        "notes": [*notes, *noise.warnings(), *latency.warnings(records, whole.repeats, titles)],
         "systems": records,
     }
 
 
 def prepared(
-    peers: Sequence[Peer], environments: Environments, given: Given, prompt: str
-) -> tuple[dict[str, System], dict[str, str]]:
-    """Return the peers that can be started, by name, and why the others cannot."""
+    peers: Sequence[Peer], environments: Environments, given: Given, prompt: str, absent: dict[str, str]
+) -> dict[str, System]:
+    """Return the peers that can be started, by name; ``absent`` gets why the others cannot."""
     systems: dict[str, System] = {}
-    absent: dict[str, str] = {}
     for peer in peers:
         try:
             environments.make(peer.environment)
             systems[peer.name] = peer.system(environments, artefact(peer.artefact, given), prompt)
         except Exception as error:  # whatever another project's exporter raises costs that peer, not the run
-            absent[peer.name] = " ".join(str(error).split())[:300] or type(error).__name__
-            progress.say(f"{peer.title} is left out: {absent[peer.name]}")
-    return systems, absent
+            _leave_out(peer.name, f"{type(error).__name__}: {error}", absent)
+    return systems
+
+
+def compared(
+    peers: Sequence[Peer],
+    systems: Mapping[str, System],
+    environments: Environments,
+    given: Given,
+    reference: Mapping[str, Any],
+    absent: dict[str, str],
+) -> dict[str, dict[str, Any]]:
+    """Return what each peer is and how its vectors compare; ``absent`` gets those that fail, and why."""
+    facts: dict[str, dict[str, Any]] = {}
+    with progress.bar("bench: alignment", len(peers)) as advance:
+        for peer in peers:
+            try:
+                facts[peer.name] = _facts(peer, systems[peer.name], environments, given, reference)
+            except (EdgeleafError, ValueError, subprocess.CalledProcessError) as error:
+                _leave_out(peer.name, str(error), absent)
+            advance(1)
+    return facts
+
+
+def _leave_out(name: str, why: str, absent: dict[str, str]) -> None:
+    absent[name] = " ".join(why.split())[:300]
+    progress.say(f"{name} is left out: {absent[name]}")
+
+
+def _machine_id() -> str | None:
+    """What tells this machine from another of its kind: a hash of the system's own identifier, where it has one."""
+    try:
+        return hashlib.sha256(Path("/etc/machine-id").read_bytes()).hexdigest()[:12]
+    except OSError:
+        return None
 
 
 def _reference(bundle: Path, teacher: steps.SentenceTransformerTeacher, output: Path) -> dict[str, Any]:
@@ -181,11 +224,11 @@ def _facts(
         vectors = worker.vectors(reference["queries"], dim)
         if peer.space == "own":
             own = worker.vectors(reference["documents"], dim)
-            cosine, found = None, nearest(vectors, own, K)
+            cosines, found = None, nearest(vectors, own, K)
         else:
             if dim != reference["asked"].shape[1]:
                 raise InputError(f"{peer.title}: {dim} numbers, the teacher has {reference['asked'].shape[1]}")
-            cosine = float(cosine_rows(vectors, reference["asked"]).mean())
+            cosines = cosine_rows(vectors, reference["asked"])
             found = nearest(vectors, reference["among"], K)
     versions = environments.versions(peer.environment)
     return {
@@ -193,7 +236,8 @@ def _facts(
         "note": peer.note,
         "space": peer.space,
         "dim": dim,
-        "cosine": cosine if cosine is None else round(cosine, 4),
+        "cosine": None if cosines is None else round(float(cosines.mean()), 4),
+        "cosines": None if cosines is None else [round(float(value), 5) for value in cosines],
         "overlap_at_10": round(float(overlap(found, reference["found"]).mean()), 4),
         "artefact_mb": size_mb(Path(system.path), of=peer.artefact),
         "installed_mb": environments.size_mb(peer.environment),

@@ -80,16 +80,36 @@ const requests = {
   },
 
   async memory() {
-    const line = readFileSync("/proc/self/status", "utf-8").match(/VmHWM:\s+(\d+) kB/);
-    return { peak_rss_mb: line ? (Number(line[1]) * 1024) / 1e6 : null };
+    try {
+      const [, kilobytes] = readFileSync("/proc/self/status", "utf-8").match(/VmHWM:\s+(\d+) kB/);
+      return { peak_rss_mb: (Number(kilobytes) * 1024) / 1e6 };
+    } catch {
+      return { peak_rss_mb: null };
+    }
   },
 };
 
+const send = (text) => {
+  const bytes = Buffer.from(text);
+  for (let sent = 0; sent < bytes.length; ) {
+    try {
+      sent += writeSync(1, bytes, sent);
+    } catch (error) {
+      if (error.code !== "EAGAIN") throw error; // the pipe is full
+    }
+  }
+};
+
 // Whatever a library prints must not mix with the replies.
-console.log = console.info = console.warn = console.error;
-for await (const line of createInterface({ input: process.stdin })) {
-  const { do: name, ...request } = JSON.parse(line);
-  const reply = Buffer.from(JSON.stringify(await requests[name](request)) + "\n");
-  for (let sent = 0; sent < reply.length; ) sent += writeSync(1, reply, sent);
+process.stdout.write = process.stderr.write.bind(process.stderr);
+try {
+  for await (const line of createInterface({ input: process.stdin })) {
+    const { do: name, ...request } = JSON.parse(line);
+    send(JSON.stringify(await requests[name](request)) + "\n");
+  }
+  process.exit(0);
+} catch (error) {
+  // The last line is what the runner quotes.
+  writeSync(2, `\n${error.name}: ${String(error.message).replace(/\s+/g, " ")}\n`);
+  process.exit(1);
 }
-process.exit(0);

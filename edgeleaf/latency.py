@@ -17,7 +17,8 @@ from edgeleaf import bundle as layout
 from edgeleaf import progress
 from edgeleaf.errors import BundleError, InputError, MissingExtra, ModelError
 from edgeleaf.golden import read_golden
-from edgeleaf.latency_runner import Plan, System, builtin, run, steps_of
+from edgeleaf.latency_process import System, builtin
+from edgeleaf.latency_runner import Plan, run, steps_of
 from edgeleaf.latency_worker import FUSED, SENTENCE_TRANSFORMER
 from edgeleaf.machine import machine
 
@@ -328,6 +329,7 @@ def warnings(records: Sequence[Mapping[str, Any]], repeats: int, titles: Mapping
             found.append(
                 f"{who}: got {min(entry['cores']):.2f} of a core; close what else is running and measure again"
             )
-        if max(entry["cores"]) > entry["threads"] + 1 - BUSY_SHARE:
-            found.append(f"{who}: used {max(entry['cores']):.2f} cores, more than its budget")
+        worked = [count for count in entry["busy_threads"] if count is not None]
+        if worked and statistics.median(worked) > entry["threads"]:
+            found.append(f"{who}: {statistics.median(worked):g} threads worked, more than its budget")
     return found

@@ -19,7 +19,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-WARMUP_VISITS = 2
 FUSED, SENTENCE_TRANSFORMER = "fused", "sentence-transformer"
 
 Encode = Callable[[list[str]], Any]
@@ -93,11 +92,6 @@ class Worker:
     def memory(self) -> dict[str, Any]:
         return {"peak_rss_mb": peak_rss_mb()}
 
-    def make(self, *, source: str, target: str, options: Mapping[str, Any]) -> dict[str, Any]:
-        """Let an adapter write what it loads into the folder ``target``, from a sentence-transformers model."""
-        _module(self.adapter).make(source, target, **options)
-        return {}
-
     def _ready(self) -> Encode:
         if self.encode is None:
             raise RuntimeError("nothing is loaded")
@@ -120,9 +114,9 @@ def _fused() -> Load:
 
     from edgeleaf.encoder import QueryEncoder
 
-    def load(path: str, *, threads: int, prompt: str, providers: list[str] | None = None) -> Encode:
+    def load(path: str, *, threads: int, prompt: str) -> Encode:
         # The prompt is inside the file.
-        return QueryEncoder.load(path, threads=threads, providers=providers).encode
+        return QueryEncoder.load(path, threads=threads).encode
 
     return load
 

@@ -162,11 +162,12 @@ def test_repeats_that_do_not_fit_the_budget_are_left_out_and_said(bundle: Path) 
 
 def test_a_core_that_was_shared_or_a_budget_overdrawn_is_warned_about() -> None:
     entry = {"system": "fused", "threads": 1, "cores": [0.99, 0.5], "lengths": [{"times_ms": [1.0]}]}
+    entry["busy_threads"] = [1, 1, None, 2]
     found = latency.warnings([entry], 1, latency.TITLES)
     assert found == ["fused file, threads 1: got 0.50 of a core; close what else is running and measure again"]
     assert latency.warnings([entry | {"cores": [0.97]}], 1, latency.TITLES) == []
-    found = latency.warnings([entry | {"cores": [1.0, 1.6]}], 1, latency.TITLES)
-    assert found == ["fused file, threads 1: used 1.60 cores, more than its budget"]
+    found = latency.warnings([entry | {"cores": [1.0], "busy_threads": [2, 2, 1]}], 1, latency.TITLES)
+    assert found == ["fused file, threads 1: 2 threads worked, more than its budget"]
 
 
 def test_two_reports_side_by_side(bundle: Path, tmp_path: Path) -> None:

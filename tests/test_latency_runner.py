@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgeleaf import latency_worker
+from edgeleaf import latency_process, latency_worker
 from edgeleaf.errors import EdgeleafError
-from edgeleaf.latency_runner import Plan, System, run, started, steps_of
+from edgeleaf.latency_process import System, started
+from edgeleaf.latency_runner import BATCH_VISITS, Plan, run, steps_of
 
 WORKER = latency_worker.__file__
 NODE_WORKER = Path(__file__).parent.parent / "bench" / "worker.mjs"
@@ -27,8 +28,6 @@ def load(path, *, threads, prompt, noise=0.0):
             calls.write("".join(f"{prompt}{text}\\n" for text in texts))
         return np.array([[len(prompt + text), threads + noise] for text in texts], dtype=np.float64)
     return encode
-def make(source, target, *, word):
-    Path(target, "made.txt").write_text(f"{word} of {Path(source).name}")
 """
 NODE_ADAPTER = """
 export async function load(path, { threads, prompt }) {
@@ -72,7 +71,8 @@ def test_every_system_is_timed_on_every_length_and_thread_count(adapter: Path) -
     for entry in records:
         assert [len(length["times_ms"]) for length in entry["lengths"]] == [5, 5]
         assert len(entry["cold_ms"]) == len(entry["load_ms"]) == len(entry["peak_rss_mb"]) == plan.sessions
-        assert len(entry["batches"][0]["queries_per_s"]) == plan.sessions
+        assert [sum(length["visits"]) for length in entry["lengths"]] == [5, 5]
+        assert len(entry["batches"][0]["queries_per_s"]) == plan.sessions * BATCH_VISITS
         assert all(cold >= load for cold, load in zip(entry["cold_ms"], entry["load_ms"], strict=True))
         assert entry["dim"] == 2
     assert sum(done) == steps_of(systems, plan)
@@ -108,12 +108,6 @@ def test_a_worker_gets_no_more_processors_than_threads(adapter: Path) -> None:
     assert os.sched_getaffinity(0) == before
 
 
-def test_an_adapter_makes_its_artefact(adapter: Path, tmp_path: Path) -> None:
-    with started(system("one", adapter), threads=1) as worker:
-        worker.ask(do="make", source=str(adapter), target=str(tmp_path), options={"word": "static"})
-    assert (tmp_path / "made.txt").read_text() == "static of adapter.py"
-
-
 @pytest.mark.parametrize(
     ("code", "message"),
     [
@@ -129,6 +123,35 @@ def test_a_worker_that_fails_is_one_line_with_its_reason(tmp_path: Path, code: s
     with pytest.raises(EdgeleafError, match=f"^timing One with 1 threads failed: .*{message}") as caught:
         run([system("one", tmp_path / "adapter.py")], plan)
     assert "\n" not in str(caught.value)
+
+
+def test_one_that_fails_midway_is_dropped_and_the_others_go_on(adapter: Path, tmp_path: Path) -> None:
+    (tmp_path / "fragile.py").write_text(
+        textwrap.dedent("""
+        import numpy as np
+        def load(path, *, threads, prompt):
+            calls = []
+            def encode(texts):
+                calls.append(texts)
+                if len(calls) > 6:
+                    raise MemoryError("no more room")
+                return np.ones((len(texts), 2))
+            return encode
+        """)
+    )
+    dropped: dict[str, str] = {}
+    systems = [system("one", adapter), system("two", tmp_path / "fragile.py")]
+    records = run(systems, Plan(threads=(1,), texts=TEXTS, repeats=20), dropped=dropped)
+    assert [entry["system"] for entry in records] == ["one"]
+    assert [len(length["times_ms"]) for length in records[0]["lengths"]] == [20, 20]
+    assert list(dropped) == ["two"] and "no more room" in dropped["two"]
+
+
+def test_one_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency_process, "PATIENCE_S", 0.5)
+    (tmp_path / "adapter.py").write_text("import time\ndef load(path, *, threads, prompt): time.sleep(60)")
+    with pytest.raises(EdgeleafError, match="timing One with 1 threads failed"):
+        run([system("one", tmp_path / "adapter.py")], Plan(threads=(1,), texts=TEXTS, repeats=1))
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="Node is not installed")

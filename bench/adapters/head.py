@@ -20,6 +20,9 @@ class Head:
             if kind == "Pooling":
                 self.modes = _modes(json.loads((part / "config.json").read_text(encoding="utf-8")))
             elif kind == "Dense":
+                config = json.loads((part / "config.json").read_text(encoding="utf-8"))
+                if not config.get("activation_function", "").endswith("Identity"):
+                    raise ValueError(f"{folder}: a projection with {config.get('activation_function')}")
                 weights = load_file(part / "model.safetensors")
                 weight = weights["linear.weight"].astype(np.float32)
                 bias = weights.get("linear.bias", np.zeros(len(weight))).astype(np.float32)
@@ -43,4 +46,7 @@ def _modes(config: dict[str, Any]) -> list[str]:
         found = config["pooling_mode"]
         return list(found) if isinstance(found, (list, tuple)) else [found]
     names = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}
-    return [mode for key, mode in names.items() if config.get(key)]
+    asked = [key for key, value in config.items() if key.startswith("pooling_mode_") and value]
+    if unknown := set(asked) - set(names):
+        raise ValueError(f"pooling by {', '.join(sorted(unknown))} is not known here")
+    return [mode for key, mode in names.items() if key in asked]

@@ -1,11 +1,19 @@
-"""llama.cpp in this process by xllamacpp: token vectors out, pooling, projection and norm in numpy."""
+"""llama.cpp's server in this process by xllamacpp: token vectors out, pooling, projection and norm in numpy.
 
+Vectors of single tokens come by the server's own route only, so a loopback connection and JSON are in the time.
+"""
+
+import http.client
+import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import xllamacpp
 from head import Head
+
+SLOTS = 32
 
 
 def load(path: str, *, threads: int, prompt: str) -> Any:
@@ -13,19 +21,25 @@ def load(path: str, *, threads: int, prompt: str) -> Any:
     parameters.model.path = str(Path(path) / "model.gguf")
     parameters.embedding = True
     parameters.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_NONE
-    parameters.n_ctx = parameters.n_batch = parameters.n_ubatch = 512
-    parameters.n_parallel = 1
+    parameters.n_parallel = SLOTS
+    parameters.n_ctx = parameters.n_batch = parameters.n_ubatch = 128 * SLOTS
     parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = threads
     parameters.warmup = False
     server = xllamacpp.Server(parameters)
+    connection = http.client.HTTPConnection(urlsplit(server.listening_address).netloc)
     head = Head(Path(path))
 
     def encode(texts: list[str]) -> Any:
-        reply = server.handle_embeddings({"input": [prompt + text for text in texts], "encoding_format": "float"})
+        body = json.dumps({"content": [prompt + text for text in texts]})
+        connection.request("POST", "/embeddings", body, {"Content-Type": "application/json"})
+        reply = json.loads(connection.getresponse().read())
+        if not isinstance(reply, list):
+            raise RuntimeError(reply["error"]["message"])
         rows = []
-        for entry in sorted(reply["data"], key=lambda entry: entry["index"]):
+        for entry in sorted(reply, key=lambda entry: entry["index"]):
             tokens = np.asarray(entry["embedding"], dtype=np.float32)[None]
             rows.append(head(tokens, np.ones(tokens.shape[:2], np.int64)))
         return np.concatenate(rows)
 
+    encode.server = server  # type: ignore[attr-defined]  # it ends when nobody holds it
     return encode

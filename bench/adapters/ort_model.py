@@ -14,7 +14,12 @@ def load(path: str, *, threads: int, prompt: str, file: str) -> Any:
     options.intra_op_num_threads = threads
     tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
     model = ORTModelForFeatureExtraction.from_pretrained(
-        path, file_name=file, provider="CPUExecutionProvider", session_options=options, local_files_only=True
+        path,
+        subfolder=str(Path(file).parent),
+        file_name=Path(file).name,
+        provider="CPUExecutionProvider",
+        session_options=options,
+        local_files_only=True,
     )
     head = Head(Path(path))
 

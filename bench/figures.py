@@ -1,0 +1,123 @@
+"""What bench.run measured, as tables and plots ask for it: medians, shares, and what an interval makes of them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeleaf.certify.retrieval import Estimate, bootstrap
+from edgeleaf.errors import InputError
+
+OURS = "edgeleaf"
+TEACHERS = "teacher"
+"""Names of peers that are the teacher begin so."""
+SHORT = (8, 16, 32)
+MIDDLE = 16
+
+
+class Figures:
+    """Figures by peer, thread count and length.
+
+    Args:
+        results: a record of bench.run.
+
+    Raises:
+        InputError: edgeleaf itself, or texts of 8, 16 and 32 tokens, were not measured.
+    """
+
+    def __init__(self, results: Mapping[str, Any]) -> None:
+        self.results = results
+        self.records = {(entry["system"], entry["threads"]): entry for entry in results["systems"]}
+        self.threads = results["settings"]["threads"]
+        self.names = [name for name in results["peers"] if (name, self.threads[0]) in self.records]
+        if OURS not in self.names:
+            raise InputError(f"{OURS} itself was not measured, so there is nothing to compare with; measure it too")
+        if missing := [tokens for tokens in SHORT if tokens not in results["settings"]["lengths"]]:
+            raise InputError(f"no texts of {missing} tokens were measured; the bundle's golden.jsonl has none")
+
+    def title(self, name: str) -> str:
+        return str(self.results["peers"][name]["title"])
+
+    def length(self, name: str, threads: int, tokens: int) -> Mapping[str, Any]:
+        found: Mapping[str, Any]
+        found = next(entry for entry in self.records[name, threads]["lengths"] if entry["tokens"] == tokens)
+        return found
+
+    def p50(self, name: str, tokens: int, threads: int = 1) -> float:
+        return float(self.length(name, threads, tokens)["p50_ms"])
+
+    def median(self, name: str, key: str, threads: int = 1) -> float | None:
+        """The median of what was measured once a start or visit; None where the system did not tell."""
+        known = [value for value in self.records[name, threads][key] if value is not None]
+        return float(statistics.median(known)) if known else None
+
+    def rates(self, name: str, size: int, threads: int = 1) -> list[float]:
+        return list(self._batch(name, size, threads)["queries_per_s"])
+
+    def rate(self, name: str, size: int, threads: int = 1) -> float:
+        return float(statistics.median(self.rates(name, size, threads)))
+
+    def batch_cpu_ms(self, name: str, size: int, threads: int = 1) -> float:
+        return float(statistics.median(self._batch(name, size, threads)["cpu_ms"]))
+
+    def p50_ratio(self, other: str, tokens: int) -> Estimate:
+        """Our median by another's, with a 95% interval: visits are drawn anew, of both alike."""
+        ours, theirs = (self._by_visit(name, tokens) for name in (OURS, other))
+
+        def ratio(visits: npt.NDArray[np.int64]) -> float:
+            one, two = (np.median(np.concatenate([found[v] for v in visits])) for found in (ours, theirs))
+            return float(one / two)
+
+        return bootstrap(ratio, min(len(ours), len(theirs)))
+
+    def rate_ratio(self, other: str, size: int) -> Estimate:
+        """Our queries a second by another's, with a 95% interval over visits."""
+        ours, theirs = (np.array(self.rates(name, size)) for name in (OURS, other))
+        return bootstrap(
+            lambda visits: float(np.median(ours[visits]) / np.median(theirs[visits])), min(len(ours), len(theirs))
+        )
+
+    def cosine_behind(self, name: str) -> Estimate | None:
+        """How far a peer's mean cosine to the teacher is below ours, on the same queries; None in another space."""
+        ours, theirs = (self.results["peers"][peer]["cosines"] for peer in (OURS, name))
+        if ours is None or theirs is None:
+            return None
+        behind = np.array(ours) - np.array(theirs)
+        return bootstrap(lambda rows: float(behind[rows].mean()), len(behind))
+
+    def students(self) -> list[str]:
+        """The peers, ours left out, that hold the same student, whatever it has become in their hands."""
+        return [
+            name
+            for name in self.names
+            if name != OURS and not name.startswith(TEACHERS) and self.results["peers"][name]["cosines"] is not None
+        ]
+
+    def as_faithful(self) -> list[str]:
+        """Those of them whose mean cosine to the teacher is not below ours, or by chance only."""
+        found = {name: self.cosine_behind(name) for name in self.students()}
+        return [name for name, behind in found.items() if behind is not None and behind.low <= 0]
+
+    def _batch(self, name: str, size: int, threads: int) -> Mapping[str, Any]:
+        found: Mapping[str, Any]
+        found = next(entry for entry in self.records[name, threads]["batches"] if entry["size"] == size)
+        return found
+
+    def _by_visit(self, name: str, tokens: int) -> list[npt.NDArray[np.float64]]:
+        length = self.length(name, 1, tokens)
+        ends = np.cumsum(length["visits"])[:-1]
+        return np.split(np.array(length["times_ms"], dtype=np.float64), ends)
+
+
+def number(value: float | None, digits: int = 0) -> str:
+    """A number for a table; a dash where it is not known."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def worst(estimates: Sequence[Estimate]) -> Estimate:
+    """The one with the highest mean."""
+    return max(estimates, key=lambda found: found.mean)
