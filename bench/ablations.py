@@ -5,12 +5,15 @@
 WORK is the ``.work`` folder of a run of a recipe: its texts and their teacher's vectors are what is learnt from. Writes
 ablations.json after every arm (arms that are in it are not run again), ablations.md, and ablations.png, on which every
 arm is a point: cosine to the teacher on the collections' queries against the share of its nDCG@10 that is kept.
+Between unit vectors the squared distance is 2 - 2 cosine: the base is the cosine's arm too. Two arms that differ in
+their seed only show what is chance.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import tempfile
 import time
@@ -20,23 +23,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
+from bench.tables import markdown_table
 from edgeleaf import models, progress, steps
-from edgeleaf.bundle import write_json, write_text
+from edgeleaf.bundle import sha256, write_json, write_text
 from edgeleaf.certify.alignment import cosine_rows, nearest
 from edgeleaf.certify.retrieval import ndcg_at_10
-from edgeleaf.collection import EncodedCollection, encode_collection, read_collection
+from edgeleaf.collection import EncodedCollection, encode_collection, read_collections
 from edgeleaf.distillation.objective import LeafLoss
 from edgeleaf.distillation.trainer import Examples, HeldOutEvaluator, LeafTrainer, train
+from edgeleaf.errors import TrainingError
+from edgeleaf.graph.tokenizers import reference_tokenizer
 from edgeleaf.recipe import ObjectiveSpec, TeacherSpec
 from edgeleaf.student import build_student, start_projection
-from edgeleaf.text_sources import file_texts, sentences, spans
+from edgeleaf.text_sources import KINDS, Pieces, file_texts, pieces_of
 from edgeleaf.texts import FilesSource, Text
 
 TEACHER = "sentence-transformers/all-mpnet-base-v2"
 START = "sentence-transformers/all-MiniLM-L6-v2"
-WINDOW, HELD_OUT = 128, 1000
+WINDOW, HELD_OUT, MAX_CHARS = 128, 1000, 300
+"""As in export/recipes/mpnet.toml."""
+PIECES: tuple[Pieces, ...] = ("whole", "sentences", "spans")
+"""What definitions may have become among the training texts."""
 
 
 class Distance(LeafLoss):
@@ -75,6 +85,7 @@ class Arm:
         loss: of a batch.
         cycles: linear decays, one after the other.
         definitions: whether the texts of ``--definitions`` stay among the training texts.
+        seed: of the order of texts.
     """
 
     objective: dict[str, Any] = field(default_factory=dict)
@@ -86,11 +97,13 @@ class Arm:
     loss: type[LeafLoss] = LeafLoss
     cycles: int = 1
     definitions: bool = True
+    seed: int = 0
 
 
 BASE = ObjectiveSpec(epochs=1.0, batch_size=32, learning_rate=5e-4, checkpoint_steps=10**6)
 ARMS = {
     "base": Arm(),
+    "base, another seed": Arm(seed=1),
     "mean and cls": Arm(pooling=("mean", "cls")),
     "mean, max and cls": Arm(pooling=("mean", "max", "cls")),
     "distance, not squared": Arm(loss=Distance),
@@ -126,24 +139,82 @@ def main() -> None:
     progress.show()
     teacher = steps.load_teacher(TeacherSpec(TEACHER, max_length=WINDOW))
     cache = given.output / "vectors"
-    found = [encode_collection(read_collection(folder), teacher, cache) for folder in given.collections]
+    found = [encode_collection(part, teacher, cache) for part in read_collections(given.collections)]
     del teacher
     path = given.output / "ablations.json"
     results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if any(result["texts"] != given.texts for result in results.values()):
-        raise SystemExit(f"{path} holds arms of another number of texts; give another folder")
+    made_of = {
+        "texts": given.texts,
+        "work": sha256(given.work / "texts" / "train.jsonl")[:16],
+        "definitions": None if given.definitions is None else sha256(given.definitions)[:16],
+        "collections": [part.collection.name for part in found],
+    }
+    if any(result["made_of"] != made_of for result in results.values()):
+        raise SystemExit(f"{path} holds arms of other texts or collections; give another folder")
+    corpus = Corpus.read(given.work, models.resolve(START))
     for name in arms:
         if name not in results:
             progress.say(f"arm: {name}")
-            results[name] = run(ARMS[name], given.work, found, given.texts, given.definitions)
+            try:
+                result = run(ARMS[name], corpus, found, given.texts, given.definitions)
+            except TrainingError as error:  # what an arm may show
+                result = {"failed": str(error)}
+            results[name] = {"made_of": made_of, **result}
             write_json(path, results)
     write_text(given.output / "ablations.md", table(results))
     plot(results, given.output / "ablations.png")
     sys.stdout.write(table(results))
 
 
+@dataclass(frozen=True)
+class Corpus:
+    """Texts of a run, the student's tokens in each, and the teacher's vectors."""
+
+    texts: list[Text]
+    tokens: npt.NDArray[np.int64]
+    vectors: npt.NDArray[np.float16]
+    held_out: Examples
+
+    @staticmethod
+    def read(work: Path, start: Path) -> Corpus:
+        texts = steps.read(work / "texts", "train")
+        tokenizer = reference_tokenizer((start / "tokenizer.json").read_text(encoding="utf-8"), WINDOW)
+        tokens = np.array([len(encoding.ids) for encoding in tokenizer.encode_batch([text.text for text in texts])])
+        held_out = steps.read(work / "texts", "held_out")
+        queries = [row for row, text in enumerate(held_out) if text.kind == "query"][:HELD_OUT]
+        judged = np.load(work / "vectors" / "held_out.npy", mmap_mode="r")
+        return Corpus(
+            texts,
+            tokens,
+            np.load(work / "vectors" / "train.npy", mmap_mode="r"),
+            Examples([held_out[row].text for row in queries], np.asarray(judged[queries])),
+        )
+
+    def examples(self, kinds: Sequence[str], most: int, *, without: Collection[str] = frozenset()) -> Examples:
+        """Texts of some kinds: as many tokens as the first ``most`` texts of all kinds have.
+
+        What is in ``without`` makes room for the next texts of its kind, so that the mix of kinds stays.
+
+        Raises:
+            SystemExit: there are too few texts of these kinds.
+        """
+        budget = dict.fromkeys(KINDS, 0)
+        for text, tokens in zip(self.texts[:most], self.tokens[:most].tolist(), strict=True):
+            budget[text.kind] += tokens
+        if set(kinds) != set(KINDS):
+            budget = {kind: sum(budget.values()) * (kind in kinds) for kind in KINDS}
+        rows: list[int] = []
+        for row, (text, tokens) in enumerate(zip(self.texts, self.tokens.tolist(), strict=True)):
+            if budget[text.kind] > 0 and text.text not in without:
+                rows.append(row)
+                budget[text.kind] -= tokens
+        if max(budget.values()) > 0:
+            raise SystemExit(f"the run has too few texts of kind {' and '.join(kinds)}; lower --texts")
+        return Examples([self.texts[row].text for row in rows], np.asarray(self.vectors[rows]))
+
+
 def run(
-    arm: Arm, work: Path, collections: Sequence[EncodedCollection], budget: int, definitions: Path | None
+    arm: Arm, corpus: Corpus, collections: Sequence[EncodedCollection], budget: int, definitions: Path | None
 ) -> dict[str, Any]:
     """Train one arm and judge it."""
     without: set[str] = set()
@@ -151,9 +222,10 @@ def run(
         assert definitions is not None
         source = FilesSource((str(definitions.resolve()),), "document")
         for text in file_texts(source, Path()):
-            without.update(piece.strip() for piece in (text, *sentences(text), *spans(text)))
-    train_set = examples(work, "train", arm.kinds, round(budget * arm.share), without=without)
-    held_out = examples(work, "held_out", ("query",), HELD_OUT)
+            for pieces in PIECES:
+                without.update(piece.strip() for piece in pieces_of(text, pieces, MAX_CHARS))
+    train_set = corpus.examples(arm.kinds, round(budget * arm.share), without=without)
+    held_out = corpus.held_out
     start, dim = models.resolve(START), train_set.vectors.shape[1]
     torch.manual_seed(0)
     model = build_student(start, dim=dim, max_length=WINDOW, pooling=arm.pooling)
@@ -167,10 +239,11 @@ def run(
     began = time.monotonic()
     kind = type("ArmTrainer", (Cycles,), {"loss_class": arm.loss, "cycles": arm.cycles})
     with tempfile.TemporaryDirectory() as scratch:
-        train(model, train_set, held_out, objective=objective, seed=0, checkpoints=Path(scratch), trainer=kind)
+        train(model, train_set, held_out, objective=objective, seed=arm.seed, checkpoints=Path(scratch), trainer=kind)
     seconds = time.monotonic() - began
     result: dict[str, Any] = {
-        "texts": budget,
+        "texts": len(train_set.texts),
+        "steps": math.ceil(len(train_set.texts) / objective.batch_size) * objective.epochs,
         "seconds": round(seconds),
         "held_out_cosine": HeldOutEvaluator(held_out).measure(model)["held_out_cosine"],
         "collections": {},
@@ -189,34 +262,27 @@ def run(
     return result
 
 
-def examples(
-    work: Path, name: str, kinds: Sequence[str], most: int, *, without: Collection[str] = frozenset()
-) -> Examples:
-    """Texts of some kinds beside their vectors: as many characters as the first ``most`` texts of all kinds have."""
-    texts: list[Text] = steps.read(work / "texts", name)
-    budget = sum(len(text.text) for text in texts[:most])
-    vectors = np.load(work / "vectors" / f"{name}.npy", mmap_mode="r")
-    rows: list[int] = []
-    for row, text in enumerate(texts):
-        if budget <= 0:
-            break
-        if text.kind in kinds and text.text not in without:
-            rows.append(row)
-            budget -= len(text.text)
-    return Examples([texts[row].text for row in rows], np.asarray(vectors[rows]))
-
-
 def table(results: dict[str, Any]) -> str:
     """Return Markdown: a line an arm."""
-    columns = ("arm", "s", "cosine, held out", "cosine, collections", "of the teacher's nDCG@10: mean", "least")
-    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    columns = [
+        "arm",
+        "texts",
+        "steps",
+        "s",
+        "cosine, held out",
+        "cosine, collections",
+        "of the teacher's nDCG@10: mean",
+    ]
+    rows = []
     for name, result in results.items():
+        if "failed" in result:
+            rows.append([name, *[""] * 6, result["failed"]])
+            continue
         cosine, shares = points(result)
-        lines.append(
-            f"| {name} | {result['seconds']} | {result['held_out_cosine']:.4f} | {cosine:.4f} | {np.mean(shares):.1%} "
-            f"| {min(shares):.1%} |"
-        )
-    return "\n".join(lines) + "\n"
+        counts = (f"{result['texts']:,}", f"{result['steps']:,.0f}", str(result["seconds"]))
+        figures = (f"{result['held_out_cosine']:.4f}", f"{cosine:.4f}", f"{np.mean(shares):.1%}", f"{min(shares):.1%}")
+        rows.append([name, *counts, *figures])
+    return markdown_table([*columns, "least"], rows) + "\n"
 
 
 def points(result: dict[str, Any]) -> tuple[float, list[float]]:
@@ -232,6 +298,8 @@ def plot(results: dict[str, Any], path: Path) -> None:
     figure = Figure(figsize=(6.4, 4.2), dpi=150, layout="constrained")
     axes = figure.subplots()
     for name, result in results.items():
+        if "failed" in result:
+            continue
         cosine, shares = points(result)
         axes.plot([cosine], [100 * np.mean(shares)], "o", color="#2a6f6b")
         axes.annotate(name, (cosine, 100 * np.mean(shares)), textcoords="offset points", xytext=(5, -3), fontsize=7)

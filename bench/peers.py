@@ -48,7 +48,7 @@ class Peer:
         """How this peer is started, on its artefact."""
         adapter = self.adapter if self.adapter in BUILT_IN else str(ADAPTERS / self.adapter)
         if self.adapter.endswith(".mjs"):
-            command = ("node", str(NODE_WORKER), adapter)
+            command: tuple[str, ...] = ("node", str(NODE_WORKER), adapter)
             variables = {"BENCH_MODULES": str(environments.folder(self.environment))}
         else:
             # -P: the worker's own folder, edgeleaf's source, is nothing that a peer may import.

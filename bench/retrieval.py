@@ -1,10 +1,12 @@
 """A student's retrieval beside its teacher's, all-MiniLM-L6-v2's and BM25's, on collections in BEIR's layout.
 
-    python -m bench.retrieval BUNDLE COLLECTION [COLLECTION ...] -o out/retrieval [--before OTHER_BUNDLE]
+    python -m bench.retrieval BUNDLE COLLECTION [COLLECTION ...] -o out/retrieval [--adapted DIR]
 
-Prints nDCG@10 with 95% bootstrap intervals over queries, and what share of the teacher's each system keeps;
-``--before`` adds the queries of another bundle of the same space, such as the one that was adapted. Asymmetric: queries
-by the student among documents of the teacher. Vectors of documents, the long part, stay in ``OUTPUT/vectors``.
+Prints nDCG@10 with 95% bootstrap intervals over queries, and what share of the teacher's each system keeps, on the same
+resampled queries. Asymmetric: queries by the student among documents of the teacher. ``--adapted`` adds the queries of
+bundles that were adapted, each to its collection: ``DIR/COLLECTION_NAME``. All dense systems read as many tokens of a
+document as the bundle's teacher does. Vectors of documents, the long part, stay in ``OUTPUT/vectors``; the results of
+each collection are written before the next begins.
 """
 
 from __future__ import annotations
@@ -12,127 +14,167 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from bench.tables import markdown_table
 from edgeleaf import bundle as layout
 from edgeleaf import models, progress, steps
 from edgeleaf.bundle import Manifest
 from edgeleaf.certify.alignment import nearest
 from edgeleaf.certify.ladder import document_vectors, fused_encode, student_vectors
-from edgeleaf.certify.retrieval import Retrieval, retrieval
-from edgeleaf.collection import Collection, encode_collection, read_collections
+from edgeleaf.certify.retrieval import Estimate, bootstrap, estimate, per_query
+from edgeleaf.collection import Collection, EncodedCollection, encode_collection, read_collections
+from edgeleaf.errors import BundleError, EdgeleafError
 
 PLAIN = "sentence-transformers/all-MiniLM-L6-v2"
-K = 100
-THREADS = 2
+TEACHER, ADAPTED = "teacher", "adapted, asymmetric, int8 file"
+MEASURES = {"ndcg_at_10": "nDCG@10", "mrr_at_10": "RR@10", "recall_at_100": "R@100"}
+K, THREADS = 100, 2
+BM25 = {"k1": 0.9, "b": 0.4}
+"""As in Anserini's runs of BEIR; stemmed (Snowball), English stop words left out."""
 
 Rows = npt.NDArray[np.float32]
+Ranking = npt.NDArray[np.int64]
+PerQuery = Mapping[str, npt.NDArray[np.float64]]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("collections", type=Path, nargs="+")
-    parser.add_argument("--before", type=Path)
+    parser.add_argument("--adapted", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
     given = parser.parse_args()
     progress.show()
-    teacher = steps.teacher_of(Manifest.read(given.bundle))
-    report: dict[str, dict[str, Retrieval]] = {}
-    for collection in read_collections(given.collections):
-        name = collection.name
-        progress.say(f"{name}: {len(collection.queries):,} queries, {len(collection.documents):,} documents")
-        report[name] = {
-            system: retrieval(collection, ranking)
-            for system, ranking in _rankings(collection, teacher, given.bundle, given.before, given.output).items()
-        }
-    plain = {name: {system: asdict(found) for system, found in rows.items()} for name, rows in report.items()}
-    layout.write_json(given.output / "retrieval.json", plain)
+    try:
+        report = measure(given.bundle, read_collections(given.collections), given.adapted, given.output)
+    except EdgeleafError as error:
+        sys.exit(str(error))
     text = table(report)
     layout.write_text(given.output / "retrieval.md", text)
     sys.stdout.write(text)
 
 
-def table(report: dict[str, dict[str, Retrieval]]) -> str:
-    """Return Markdown: a line a system, a column a collection; share of the teacher's nDCG@10, mean and least, last."""
+def measure(bundle: Path, collections: Sequence[Collection], adapted: Path | None, output: Path) -> dict[str, Any]:
+    """Return by collection and system the estimates, and the share of the teacher's nDCG@10 with its interval.
+
+    Raises:
+        BundleError: an adapted bundle lies in another vector space.
+    """
+    manifest = Manifest.read(bundle)
+    teacher = steps.teacher_of(manifest)
+    others = {} if adapted is None else {part.name: adapted / part.name for part in collections}
+    others = {name: folder for name, folder in others.items() if folder.is_dir()}
+    for folder in others.values():
+        if (space := Manifest.read(folder).space.id) != manifest.space.id:
+            raise BundleError(f"{folder} lies in {space}, {bundle} in {manifest.space.id}; adapt that bundle")
+    report: dict[str, Any] = {}
+    for part in collections:
+        progress.say(f"{part.name}: {len(part.queries):,} queries, {len(part.documents):,} documents")
+        encoded = encode_collection(part, teacher, output / "vectors")
+        rankings = _rankings(encoded, manifest, bundle, output)
+        if part.name in others:
+            asked = _fused(others[part.name], part.queries)
+            rankings[ADAPTED] = nearest(asked, encoded.teacher_documents.astype(np.float32), K)
+        values = {system: per_query(part, ranking) for system, ranking in rankings.items()}
+        report[part.name] = {system: _judged(found, values[TEACHER]) for system, found in values.items()}
+        layout.write_json(output / "retrieval.json", report)
+    return report
+
+
+def _judged(found: PerQuery, teacher: PerQuery) -> dict[str, Any]:
+    ours, theirs = (values[MEASURES["ndcg_at_10"]] for values in (found, teacher))
+    share = bootstrap(lambda rows: float(ours[rows].mean() / theirs[rows].mean()), len(ours))
+    return {
+        **{key: asdict(estimate(found[measure])) for key, measure in MEASURES.items()},
+        "of_the_teacher": asdict(share),
+    }
+
+
+def table(report: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """Return Markdown: nDCG@10, then the share of the teacher's; a line a system, a column a collection."""
     names = list(report)
-    systems = list(report[names[0]])
-    lines = [f"| nDCG@10 | {' | '.join(names)} | of the teacher's: mean | least |"]
-    lines.append("|---" * (len(names) + 3) + "|")
+    systems = list(dict.fromkeys(system for found in report.values() for system in found))
+
+    def row(system: str, key: str, form: Callable[[Estimate], str]) -> list[str]:
+        found = [report[name].get(system) for name in names]
+        return [system, *("–" if part is None else form(Estimate(**part[key])) for part in found)]
+
+    def plain(value: Estimate) -> str:
+        return f"{value.mean:.4f} ({value.low:.3f}–{value.high:.3f})"
+
+    def share(value: Estimate) -> str:
+        return f"{value.mean:.1%} ({100 * value.low:.0f}–{100 * value.high:.0f})"
+
+    shares = []
     for system in systems:
-        cells, shares = [], []
-        for name in names:
-            value = report[name][system].ndcg_at_10
-            cells.append(f"{value.mean:.4f} ({value.low:.3f}–{value.high:.3f})")
-            shares.append(value.mean / report[name]["teacher"].ndcg_at_10.mean)
-        lines.append(f"| {system} | {' | '.join(cells)} | {np.mean(shares):.1%} | {min(shares):.1%} |")
-    return "\n".join(lines) + "\n"
+        kept = [report[name][system]["of_the_teacher"]["mean"] for name in names if system in report[name]]
+        shares.append([*row(system, "of_the_teacher", share), f"{np.mean(kept):.1%}", f"{min(kept):.1%}"])
+    first = markdown_table(["nDCG@10", *names], [row(system, "ndcg_at_10", plain) for system in systems])
+    second = markdown_table(["of the teacher's nDCG@10", *names, "mean", "least"], shares)
+    return f"{first}\n\n{second}\n"
 
 
-def _rankings(
-    collection: Collection, teacher: steps.SentenceTransformerTeacher, bundle: Path, before: Path | None, output: Path
-) -> dict[str, npt.NDArray[np.int64]]:
+def _rankings(encoded: EncodedCollection, manifest: Manifest, bundle: Path, output: Path) -> dict[str, Ranking]:
     """Rankings of a collection's documents by every system."""
-    space = Manifest.read(bundle).space
-    encoded = encode_collection(collection, teacher, output / "vectors")
+    space, window = manifest.space, manifest.teacher_max_length
     by_teacher = encoded.teacher_documents.astype(np.float32)
-    queries, documents = collection.queries, collection.documents
+    queries, documents = encoded.collection.queries, encoded.collection.documents
 
     def torch(folder: Path, texts: Sequence[str], prompt: str) -> Rows:
-        return student_vectors(folder, texts, prompt=prompt, threads=THREADS)[0]
+        return student_vectors(folder, texts, prompt=prompt, threads=THREADS, max_length=window)[0]
 
-    def fused(folder: Path) -> Rows:
-        encode = fused_encode(folder / layout.QUERY_ENCODER, threads=THREADS)
-        return np.concatenate([encode([query]) for query in queries])
-
-    def kept(weights: str, make: Callable[[], Rows]) -> Rows:
+    def kept(who: str, make: Callable[[], Rows]) -> Rows:
         """Vectors of the collection's documents, from the output folder where they are there."""
-        key = hashlib.sha256("\x00".join((weights, *documents)).encode()).hexdigest()[:24]
+        key = hashlib.sha256("\x00".join((who, str(window), *documents)).encode()).hexdigest()[:24]
         path = output / "vectors" / f"{key}.npy"
         if not path.is_file():
             layout.write_npy(path, make())
         return np.load(path)
 
     student, plain = bundle / layout.STUDENT, models.resolve(PLAIN)
-    asked, by_file = torch(student, queries, space.query_prompt), fused(bundle)
-    own = kept(models.weights_sha256(student), lambda: torch(student, documents, space.document_prompt))
-    filed = kept(
-        layout.sha256(bundle / layout.QUERY_ENCODER),
-        lambda: document_vectors(
-            bundle,
-            documents,
-            query_prompt=space.query_prompt,
-            document_prompt=space.document_prompt,
-            threads=THREADS,
-        )[0],
+    prompts = {"query_prompt": space.query_prompt, "document_prompt": space.document_prompt}
+    asked, by_file = torch(student, queries, space.query_prompt), _fused(bundle, queries)
+    own = kept(
+        f"student {models.weights_sha256(student)} {space.document_prompt}",
+        lambda: torch(student, documents, space.document_prompt),
     )
-    minilm = kept(models.weights_sha256(plain), lambda: torch(plain, documents, ""))
-    found = {
-        "teacher": nearest(encoded.teacher_queries.astype(np.float32), by_teacher, K),
+    filed = kept(
+        f"file {layout.sha256(bundle / layout.QUERY_ENCODER)} {space.document_prompt}",
+        lambda: document_vectors(bundle, documents, **prompts, threads=THREADS)[0],
+    )
+    minilm = kept(f"plain {models.weights_sha256(plain)}", lambda: torch(plain, documents, ""))
+    return {
+        TEACHER: nearest(encoded.teacher_queries.astype(np.float32), by_teacher, K),
         "student, asymmetric, float32": nearest(asked, by_teacher, K),
         "student, asymmetric, int8 file": nearest(by_file, by_teacher, K),
         "student, symmetric, float32": nearest(asked, own, K),
         "student, symmetric, int8 file": nearest(by_file, filed, K),
         "all-MiniLM-L6-v2, symmetric": nearest(torch(plain, queries, ""), minilm, K),
-        "BM25": _bm25(queries, documents),
+        "BM25": bm25(queries, documents),
     }
-    if before is not None:
-        found["before, asymmetric, int8 file"] = nearest(fused(before), by_teacher, K)
-    return found
 
 
-def _bm25(queries: Sequence[str], documents: Sequence[str]) -> npt.NDArray[np.int64]:
-    """BM25 as bm25s has it by default (Lucene's variant, k1 1.5, b 0.75), English stop words left out."""
+def _fused(bundle: Path, queries: Sequence[str]) -> Rows:
+    encode = fused_encode(bundle / layout.QUERY_ENCODER, threads=THREADS)
+    return np.concatenate([encode([query]) for query in queries])
+
+
+def bm25(queries: Sequence[str], documents: Sequence[str]) -> Ranking:
+    """Return rankings by BM25 (Lucene's variant), int64 [queries, k]."""
     import bm25s
+    import Stemmer
 
-    searcher = bm25s.BM25()
-    searcher.index(bm25s.tokenize(list(documents), stopwords="en", show_progress=False), show_progress=False)
-    asked = bm25s.tokenize(list(queries), stopwords="en", show_progress=False)
+    settings = {"stopwords": "en", "stemmer": Stemmer.Stemmer("english"), "show_progress": False}
+    searcher = bm25s.BM25(**BM25)
+    searcher.index(bm25s.tokenize(list(documents), **settings), show_progress=False)
+    asked = bm25s.tokenize(list(queries), **settings)
     rows, _ = searcher.retrieve(asked, k=min(K, len(documents)), show_progress=False)
     return np.asarray(rows, dtype=np.int64)
 

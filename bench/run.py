@@ -31,7 +31,7 @@ from edgeleaf.errors import EdgeleafError, InputError
 from edgeleaf.latency_process import System, started
 from edgeleaf.latency_runner import Plan, run, steps_of
 from edgeleaf.machine import machine
-from edgeleaf.teacher import teacher_vectors
+from edgeleaf.teacher import SentenceTransformerTeacher, teacher_vectors
 from edgeleaf.texts import read_texts
 
 SCHEMA_VERSION = 1
@@ -198,7 +198,7 @@ def _machine_id() -> str | None:
         return None
 
 
-def _reference(bundle: Path, teacher: steps.SentenceTransformerTeacher, output: Path) -> dict[str, Any]:
+def _reference(bundle: Path, teacher: SentenceTransformerTeacher, output: Path) -> dict[str, Any]:
     """Held-out queries and documents, the teacher's vectors of them, and whom it finds for each query."""
     texts = read_texts(bundle / layout.HELD_OUT)
     queries = [text for text in texts if text.kind == "query"][:QUERIES]

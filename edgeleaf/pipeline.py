@@ -68,8 +68,8 @@ def adapt(
 
     Args:
         bundle: a bundle folder; its teacher must be within reach. It stays as it is.
-        documents: BEIR's corpus.jsonl, or .txt with a document a line, gzipped or not: titles, sentences and short
-            spans of them are learnt.
+        documents: BEIR's corpus.jsonl, or .txt with a document a line, gzipped or not: titles, sentences and runs of
+            words from anywhere in them are learnt.
         queries: a file of real queries, one a line (.txt, .tsv or .jsonl), where there is one.
         output: folder of the new bundle, of the same vector space.
         force: run every stage again.
@@ -306,17 +306,31 @@ def bench(
     return measured
 
 
-def ship(bundle: str | Path, *, output: str | Path) -> Manifest:
-    """Copy a bundle to give away: without unfused graphs, its student in float16; see :mod:`edgeleaf.light`.
+def ship(
+    bundle: str | Path, *, output: str | Path, texts: Sequence[str | Path] = (), keep_texts: bool = False
+) -> Manifest:
+    """Copy a bundle to give away: without unfused graphs, its student in float16, and none of its own texts.
+
+    Args:
+        bundle: a bundle folder. It stays as it is.
+        output: folder of the copy.
+        texts: files of queries that may be given away, one a line, to certify the copy on; documentation found on this
+            machine where it is empty.
+        keep_texts: leave the bundle's own held-out texts in the copy, and its certificate.
 
     Raises:
         BundleError: the bundle is damaged, ``output`` is there and is no bundle, or float16 costs the student too much.
+        GateFailed: the copy fails a gate on other texts.
+        InputError: both ``texts`` and ``keep_texts``.
     """
     from edgeleaf.light import lighten
 
+    if texts and keep_texts:
+        raise InputError("texts to certify on, and the bundle's own are to be kept: choose one")
     _apart(Path(bundle), output)
+    checks.own_queries(texts)
     steps.require_distill()
-    return lighten(Path(bundle), _output(output))
+    return lighten(Path(bundle), _output(output), texts=texts, keep_texts=keep_texts)
 
 
 def breakdown(bundle: str | Path, *, repeats: int | None = None, output: str | Path | None = None) -> dict[str, Any]:

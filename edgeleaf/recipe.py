@@ -169,6 +169,10 @@ PRESET_GATES: Mapping[str, Gates] = {
 """What each quantisation may cost, where a recipe does not say otherwise. Sizes are those of a 23M student."""
 
 
+TEXTS_DECIDE = ("cosine_mean", "cosine_p01", "overlap_at_10", "quantization_overlap_loss")
+"""Gates that depend on the texts that are held out, and on how many: of no use on other texts."""
+
+
 def gates_for(preset: str, gates: Gates) -> Gates:
     """Return ``gates`` with every ``None`` filled from the table of the preset; ``False`` stays: not asked.
 

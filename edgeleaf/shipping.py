@@ -157,7 +157,7 @@ def _assemble(folder: Path, job: Job, texts: Path, student: Path, graph: Path, q
     manifest.write(folder)
 
 
-def _processors(certificate: Certificate) -> dict[str, dict[str, float]]:
+def processor_facts(certificate: Certificate) -> dict[str, dict[str, float]]:
     """What the manifest says of processors: this machine's own kind, and those it was compared with."""
     own = certificate.rungs[-1].teacher_cosine
     found: dict[str, dict[str, float]] = {processor_kind(): {"teacher_cosine_mean": own.mean}}
@@ -182,7 +182,7 @@ def _place(job: Job, stages: tuple[Path, ...], certificate: Certificate, output:
         manifest = replace(
             manifest,
             gates=asdict(job.gates),
-            processors=_processors(certificate),
+            processors=processor_facts(certificate),
             files=layout.hash_files(new),
         )
         manifest.write(new)

@@ -17,14 +17,18 @@ from typing import Any, Literal
 from edgeleaf.errors import MissingExtra, TextsError
 
 Kind = Literal["query", "document"]
-Pieces = Literal["whole", "sentences", "spans"]
+Pieces = Literal["whole", "sentences", "spans", "windows"]
 KINDS: tuple[Kind, Kind] = ("query", "document")
 DATASET_ROWS_PER_TEXT = 10
 SUFFIXES = (".txt", ".tsv", ".jsonl")
 SPAN_WORDS = (2, 9)
 """Words in a span: as in most searches."""
 LEAST_WORDS = 4
-"""A shorter sentence gives no span."""
+"""A shorter sentence gives no span, a shorter text no window."""
+WINDOW_WORDS = (3, 20)
+"""Words in a window: from a search to a question."""
+COVER = 6
+"""Each word of a text is in so many windows, on average."""
 EDGES = " \t.,;:!?()[]{}\"'"
 """What does not count at the ends of a text."""
 SENTENCE_END = re.compile(
@@ -42,8 +46,9 @@ class FilesSource:
         column: .tsv: a header's name (the first line is then the header) or an index from 0, by default the last
             column; .jsonl: a key, by default "text", with "title" put before it where there is one.
         weight: share of the corpus beside the other sources' weights.
-        pieces: "whole" texts, or their "sentences", or "spans": a few words of each sentence, as people type them.
-            A .jsonl row's title is then a text of its own.
+        pieces: "whole" texts, or their "sentences", or "spans": a few words of each sentence, as people type them,
+            or "windows": words in a row from anywhere, many of each text. A .jsonl row's title is then a text of its
+            own.
     """
 
     files: tuple[str, ...]
@@ -117,12 +122,35 @@ def spans(text: str) -> Iterator[str]:
             yield span
 
 
+def windows(text: str) -> Iterator[str]:
+    """Take words in a row from anywhere in a text, many times: the same ones for the same text.
+
+    It needs no marks between sentences, and a small corpus gives many.
+
+    Example:
+        >>> next(windows("what similarity laws must be obeyed when constructing models of heated aircraft"))
+        'what similarity laws must be obeyed when constructing models'
+    """
+    words = text.split()
+    if len(words) < LEAST_WORDS:
+        return
+    chance, (least, most) = random.Random(text), WINDOW_WORDS
+    for _ in range(max(1, round(2 * COVER * len(words) / (least + most)))):
+        length = chance.randint(least, min(most, len(words)))
+        start = chance.randint(0, len(words) - length)
+        window = " ".join(words[start : start + length]).strip(EDGES)
+        if window:
+            yield window
+
+
 def pieces_of(text: str, pieces: Pieces, max_chars: int) -> Iterable[str]:
-    """Return a text whole, its sentences, those that are longer than ``max_chars`` in parts, or :func:`spans` of it."""
+    """Return a text whole, or :func:`spans` or :func:`windows` of it, or its sentences, long ones in parts."""
     if pieces == "whole":
         return (text,)
     if pieces == "spans":
         return spans(text)
+    if pieces == "windows":
+        return windows(text)
     return (part for sentence in sentences(text) for part in textwrap.wrap(sentence, max_chars))
 
 

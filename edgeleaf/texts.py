@@ -292,10 +292,15 @@ def _take_held_out(pools: list[_Pool], kind: Kind, count: int) -> list[Text]:
 def _take(pools: list[_Pool], count: int, *, held_out: bool) -> list[Text]:
     """Take the pools' best by weight out of them; in random order, which is that of the hashes' lower half.
 
-    Not of the hashes themselves: a large pool is left with high ones only, a small one has all kinds.
+    Not of the hashes themselves: a large pool is left with high ones only, a small one has all kinds. Of a small pool a
+    fifth is held out at most, as long as others can give the rest: most of a short log of real queries is to be learnt.
     """
     ranked = [pool.ranked(held_out) for pool in pools]
-    shares = _shares(count, [pool.weight for pool in pools], [len(texts) for texts in ranked])
+    available = [len(texts) for texts in ranked]
+    fifths = [min(most, len(pool.largest.kept) // 5) for most, pool in zip(available, pools, strict=True)]
+    if held_out and sum(fifths) >= count:
+        available = fifths
+    shares = _shares(count, [pool.weight for pool in pools], available)
     taken = []
     for pool, texts, share in zip(pools, ranked, shares, strict=True):
         for priority, text in texts[:share]:

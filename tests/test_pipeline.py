@@ -474,7 +474,7 @@ def test_an_unknown_pooling(tiny_recipe: Path, tmp_path: Path) -> None:
 
 def test_a_light_copy_does_all_that_a_bundle_does(tiny_bundle: Path, tmp_path: Path) -> None:
     copy = tmp_path / "light"
-    manifest = pipeline.ship(tiny_bundle, output=copy)
+    manifest = pipeline.ship(tiny_bundle, output=copy, keep_texts=True)
     manifest.verify(copy)
     assert not (copy / "onnx").exists()
     assert sha256(copy / "query_encoder.onnx") == sha256(tiny_bundle / "query_encoder.onnx")
@@ -485,8 +485,27 @@ def test_a_light_copy_does_all_that_a_bundle_does(tiny_bundle: Path, tmp_path: P
     assert np.sum(before * after, axis=1).min() > 0.99999
     certificate = edgeleaf.check(copy)
     assert certificate.passed and [rung.name for rung in certificate.rungs] == ["student", "fused"]
-    again = pipeline.ship(copy, output=tmp_path / "lighter")
+    again = pipeline.ship(copy, output=tmp_path / "lighter", keep_texts=True)
     assert dict(again.files) == dict(manifest.files)
+
+
+def test_a_light_copy_holds_none_of_the_bundles_own_texts(tiny_bundle: Path, tmp_path: Path) -> None:
+    public = tiny_texts(60, low=3, high=9, seed=63)
+    (tmp_path / "public.txt").write_text("\n".join(public))
+    copy = tmp_path / "light"
+    manifest = pipeline.ship(tiny_bundle, output=copy, texts=[tmp_path / "public.txt"])
+    manifest.verify(copy)
+    own = {text.text for text in steps.read(tiny_bundle, "held_out")}
+    for name in ("held_out.jsonl", "golden.jsonl", "certificate.json", "certificate.html", "README.md"):
+        content = (copy / name).read_text(encoding="utf-8")
+        assert not [text for text in own if len(text) > 12 and text in content], name
+    assert {text.text for text in steps.read(copy, "held_out") if text.kind == "query"} == set(public)
+    assert manifest.held_out["origin"] == "queries of public.txt, documents from documentation found on the machine"
+    certificate = json.loads((copy / "certificate.json").read_text())
+    assert certificate["queries"] == 60 and [rung["name"] for rung in certificate["rungs"]] == ["student", "fused"]
+    assert edgeleaf.check(copy).passed
+    with pytest.raises(InputError, match="choose one"):
+        pipeline.ship(tiny_bundle, output=copy, texts=["a.txt"], keep_texts=True)
 
 
 def test_a_light_copy_is_not_put_where_something_else_is(tiny_bundle: Path, tmp_path: Path) -> None:

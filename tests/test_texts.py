@@ -97,6 +97,29 @@ def test_pieces_of_documents(tmp_path: Path) -> None:
     assert spans == all_texts(tmp_path, "corpus.jsonl", pieces="spans")
 
 
+def test_windows_need_no_marks_and_are_many(tmp_path: Path) -> None:
+    document = " ".join(f"w{n}" for n in range(200))
+    (tmp_path / "a.txt").write_text(f"{document}\ntoo short here\n")
+    windows = all_texts(tmp_path, "a.txt", pieces="windows")
+    assert windows == all_texts(tmp_path, "a.txt", pieces="windows")
+    assert len(windows) > 90  # of 104 draws
+    assert all(window in document and 3 <= len(window.split()) <= 20 for window in windows)
+    counts = [sum(f"w{n} " in f"{window} " for window in windows) for n in range(20, 180)]
+    assert 4 < sum(counts) / len(counts) < 8
+
+
+def test_a_short_log_is_mostly_learnt(tmp_path: Path) -> None:
+    (tmp_path / "log.txt").write_text("\n".join(f"real query {n}" for n in range(100)))
+    (tmp_path / "corpus.txt").write_text("\n".join(f"a run of words {n}" for n in range(2000)))
+    sources = [FilesSource((name,), "query") for name in ("log.txt", "corpus.txt")]
+    corpus = collect(sources, limit=500, held_out_queries=200, held_out_documents=0, seed=0, base=tmp_path)
+    held = sum(text.text.startswith("real") for text in corpus.held_out)
+    assert len(corpus.held_out) == 200 and held <= 20
+    assert sum(text.text.startswith("real") for text in corpus.train) == 100 - held
+    alone = collect(sources[:1], limit=40, held_out_queries=60, held_out_documents=0, seed=0, base=tmp_path)
+    assert len(alone.held_out) == 60  # where nobody else can give them
+
+
 @pytest.mark.parametrize("name", ["a.txt.gz", "a.tsv.gz", "a.jsonl.gz"])
 def test_gzip(name: str, tmp_path: Path) -> None:
     line = '{"text": "packed text"}' if "jsonl" in name else "packed text"

@@ -115,11 +115,14 @@ def climb(bundle: Path, queries: Sequence[str], *, query_prompt: str = "", threa
     )
 
 
-def student_vectors(folder: Path, queries: Sequence[str], *, prompt: str, threads: int) -> tuple[FloatRows, int]:
-    """Encode with the torch student: float32 [n, dim], and its window in tokens."""
+def student_vectors(
+    folder: Path, queries: Sequence[str], *, prompt: str, threads: int, max_length: int | None = None
+) -> tuple[FloatRows, int]:
+    """Encode with the torch student: float32 [n, dim], and its window in tokens, its own if ``max_length`` is None."""
     from edgeleaf.student import load_sentence_transformer
 
     model = load_sentence_transformer(folder).to("cpu")
+    model.max_seq_length = max_length or model.max_seq_length
     import torch
 
     before = torch.get_num_threads()
