@@ -292,12 +292,15 @@ def _take_held_out(pools: list[_Pool], kind: Kind, count: int) -> list[Text]:
 def _take(pools: list[_Pool], count: int, *, held_out: bool) -> list[Text]:
     """Take the pools' best by weight out of them; in random order, which is that of the hashes' lower half.
 
-    Not of the hashes themselves: a large pool is left with high ones only, a small one has all kinds. Of a small pool a
-    fifth is held out at most, as long as others can give the rest: most of a short log of real queries is to be learnt.
+    Not of the hashes themselves: a large pool is left with high ones only, a small one has all kinds. Of a small pool,
+    known whole, a fifth is held out at most, if others can give the rest: a short log of real queries is to be learnt.
     """
     ranked = [pool.ranked(held_out) for pool in pools]
     available = [len(texts) for texts in ranked]
-    fifths = [min(most, len(pool.largest.kept) // 5) for most, pool in zip(available, pools, strict=True)]
+    fifths = [
+        most if len(pool.largest.kept) == pool.largest.size else min(most, len(pool.largest.kept) // 5)
+        for most, pool in zip(available, pools, strict=True)
+    ]
     if held_out and sum(fifths) >= count:
         available = fifths
     shares = _shares(count, [pool.weight for pool in pools], available)
