@@ -17,6 +17,6 @@ def load(path: str, *, threads: int, prompt: str, file: str = "", device: str = 
         arguments = {"file_name": file, "provider": "CPUExecutionProvider", "session_options": options}
         model = SentenceTransformer(path, backend="onnx", device=device, local_files_only=True, model_kwargs=arguments)
     else:
-        arguments = {"torch_dtype": getattr(torch, dtype)}
+        arguments = {"dtype": getattr(torch, dtype)}
         model = SentenceTransformer(path, device=device, local_files_only=True, model_kwargs=arguments)
     return lambda texts: model.encode(texts, prompt=prompt, show_progress_bar=False)
