@@ -51,7 +51,7 @@ runtimes: $(VENV)/.installed web-modules ## out/demo's file (or BUNDLE=...) in P
 	$(BIN)/python -m edgeleaf.emulation armv8.2-dotprod -- -m edgeleaf.golden out/pack --every 8
 
 bench bench-gpu: BUNDLE := export/models/mpnet
-bench: $(VENV)/.installed ## BUNDLE beside sentence-transformers, fastembed, llama.cpp and all others: bench/RESULTS.md, about an hour
+bench: $(VENV)/.installed ## BUNDLE beside sentence-transformers, fastembed, llama.cpp and all others: bench/RESULTS.md
 	$(BIN)/python -m bench.run $(BUNDLE) -o out/bench
 	$(BIN)/python -m bench.report out/bench/results.json -o bench
 

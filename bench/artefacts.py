@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,13 @@ from typing import Any
 import numpy as np
 import onnx
 
+from bench.quantization import quantize_dynamically
 from edgeleaf import bundle as layout
 from edgeleaf import models, progress
 from edgeleaf.errors import BundleError
 from edgeleaf.graph.builder import IR_VERSION
 from edgeleaf.graph.export import export_onnx
-from edgeleaf.graph.fuse import EMBEDDING, ENCODER_INPUTS, ENCODER_OUTPUT
+from edgeleaf.graph.fuse import encoder_of
 
 MODEL = "onnx/model.onnx"
 BUILDERS = Path(__file__).parent / "builders"
@@ -53,6 +55,18 @@ class Given:
     def student(self) -> Path:
         return self.bundle / layout.STUDENT
 
+    @cached_property
+    def key(self) -> dict[str, str]:
+        """What an artefact depends on."""
+        return {
+            "fused": layout.sha256(self.bundle / layout.QUERY_ENCODER),
+            "student": models.weights_sha256(self.student),
+            "teacher": models.weights_sha256(self.teacher),
+            "windows": f"{self.max_length}, {self.teacher_max_length}",
+            "makers": "-".join(layout.sha256(path)[:12] for path in (Path(__file__), *sorted(BUILDERS.glob("*.py")))),
+            **{name: metadata.version(name) for name in ("onnxruntime", "optimum-onnx", "sentence-transformers")},
+        }
+
 
 Make = Callable[[Given, Path], None]
 
@@ -65,7 +79,7 @@ def artefact(name: str, given: Given) -> Path:
         return given.student
     if name == "teacher":
         return given.teacher
-    folder, key = given.made / name, _key(given)
+    folder, key = given.made / name, given.key
     stamp = given.made / f"{name}.json"
     if folder.is_dir() and stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8")) == key:
         return folder
@@ -78,17 +92,6 @@ def artefact(name: str, given: Given) -> Path:
         MAKERS[name](given, target)
         target.rename(folder)
     return folder
-
-
-def _key(given: Given) -> dict[str, str]:
-    return {
-        "fused": layout.sha256(given.bundle / layout.QUERY_ENCODER),
-        "student": models.weights_sha256(given.student),
-        "teacher": models.weights_sha256(given.teacher),
-        "max_length": str(given.max_length),
-        "makers": "-".join(layout.sha256(path)[:12] for path in (Path(__file__), *sorted(BUILDERS.glob("*.py")))),
-        **{name: metadata.version(name) for name in ("onnxruntime", "optimum-onnx", "sentence-transformers")},
-    }
 
 
 def _sentence_transformer(kind: str) -> Make:
@@ -120,17 +123,9 @@ def _whole_fp32(given: Given, target: Path) -> None:
 
 
 def _whole_int8(given: Given, target: Path) -> None:
-    """onnxruntime's dynamic quantisation as its documentation shows it, a scale a column."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
+    """onnxruntime's dynamic quantisation, a scale a column."""
     _write_tokenizer(given.student, target, given.max_length)
-    quantize_dynamic(
-        artefact("whole-fp32", given) / MODEL,
-        target / MODEL,
-        per_channel=True,
-        weight_type=QuantType.QInt8,
-        extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},  # fused operators defeat its shape inference
-    )
+    quantize_dynamically(artefact("whole-fp32", given) / MODEL, target / MODEL)
 
 
 def _whole_int8_js(given: Given, target: Path) -> None:
@@ -144,31 +139,6 @@ def _whole_edgeleaf(given: Given, target: Path) -> None:
     fused = onnx.load(given.bundle / layout.QUERY_ENCODER)
     _write_tokenizer(given.student, target, given.max_length)
     onnx.save(encoder_of(fused), target / MODEL)
-
-
-def encoder_of(fused: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a fused file's encoder: inputs ``input_ids`` and ``attention_mask``, output ``sentence_embedding``."""
-    needed, nodes = {EMBEDDING}, []
-    for node in reversed(fused.graph.node):
-        if needed.intersection(node.output):
-            nodes.append(node)
-            needed.update(set(node.input) - set(ENCODER_INPUTS))
-    dim = fused.graph.output[0].type.tensor_type.shape.dim[1].dim_value
-    inputs = [
-        onnx.helper.make_tensor_value_info(n, onnx.TensorProto.INT64, ["batch", "sequence"]) for n in ENCODER_INPUTS
-    ]
-    output = onnx.helper.make_tensor_value_info(ENCODER_OUTPUT, onnx.TensorProto.FLOAT, ["batch", dim])
-    renamed = onnx.helper.make_node("Identity", [EMBEDDING], [ENCODER_OUTPUT])
-    weights = [tensor for tensor in fused.graph.initializer if tensor.name in needed]
-    kept = nodes[::-1]
-    for node in kept:
-        if ENCODER_OUTPUT in node.output or ENCODER_OUTPUT in node.input:
-            node.output[:] = [f"{name}/raw" if name == ENCODER_OUTPUT else name for name in node.output]
-            node.input[:] = [f"{name}/raw" if name == ENCODER_OUTPUT else name for name in node.input]
-    graph = onnx.helper.make_graph([*kept, renamed], "encoder", inputs, [output], initializer=weights)
-    model = onnx.helper.make_model(graph, opset_imports=fused.opset_import, ir_version=IR_VERSION)
-    onnx.checker.check_model(model)
-    return model
 
 
 def _write_tokenizer(folder: Path, target: Path, max_length: int) -> None:

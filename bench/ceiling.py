@@ -25,13 +25,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from bench.artefacts import encoder_of
 from bench.tables import markdown_table
 from edgeleaf import bundle as layout
 from edgeleaf.encoder import session
 from edgeleaf.errors import EdgeleafError
 from edgeleaf.graph.builder import GraphBuilder
 from edgeleaf.graph.calibration import run_inside
+from edgeleaf.graph.fuse import encoder_of
 from edgeleaf.latency import LENGTHS, THREADS
 from edgeleaf.latency_process import held_to
 

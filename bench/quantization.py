@@ -75,20 +75,25 @@ def dynamic(*, seven_bits: bool = False) -> Make:
     """onnxruntime's dynamic quantisation, a scale a column, tables included; seven bits are the cure for saturation."""
 
     def make(given: Given, scratch: Path) -> onnx.ModelProto:
-        from onnxruntime.quantization import QuantType, quantize_dynamic
-
         onnx.save(given.fp32, scratch / "in.onnx")
-        quantize_dynamic(
-            scratch / "in.onnx",
-            scratch / "out.onnx",
-            per_channel=True,
-            reduce_range=seven_bits,
-            weight_type=QuantType.QInt8,
-            extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},  # fused operators defeat its shape inference
-        )
+        quantize_dynamically(scratch / "in.onnx", scratch / "out.onnx", seven_bits=seven_bits)
         return onnx.load(scratch / "out.onnx")
 
     return make
+
+
+def quantize_dynamically(source: Path, target: Path, *, seven_bits: bool = False) -> None:
+    """Write onnxruntime's dynamic quantisation of one of edgeleaf's exports, a scale a column."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(
+        source,
+        target,
+        per_channel=True,
+        reduce_range=seven_bits,
+        weight_type=QuantType.QInt8,
+        extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},  # fused operators defeat its shape inference
+    )
 
 
 def static(given: Given, scratch: Path) -> onnx.ModelProto:

@@ -33,7 +33,7 @@ const requests = {
     const { dim } = await encode([text]);
     const first = Date.now();
     const since = spawned * 1000;
-    return { import_ms: imported - since, load_ms: first - imported, cold_ms: first - since, dim };
+    return { load_ms: first - imported, cold_ms: first - since, dim };
   },
 
   async time({ texts, passes, seconds, seed }) {

@@ -18,9 +18,10 @@ from edgeleaf import progress
 from edgeleaf.errors import BundleError, InputError, MissingExtra, ModelError
 from edgeleaf.golden import read_golden
 from edgeleaf.latency_process import System, builtin
-from edgeleaf.latency_runner import Plan, run, steps_of
+from edgeleaf.latency_runner import VISIT_S, Plan, run, steps_of
 from edgeleaf.latency_worker import FUSED, SENTENCE_TRANSFORMER
 from edgeleaf.machine import machine
+from edgeleaf.texts import read_texts
 
 SCHEMA_VERSION = 2
 
@@ -31,7 +32,6 @@ THREADS = (1, 2)
 LENGTHS = (4, 8, 16, 32, 64, 128)
 REPEATS = 100
 TEXTS_A_LENGTH = 6
-VISIT_S = 0.5
 BATCH_SIZES = (8, 32)
 MIXED_TEXTS = 96
 FEW = 100
@@ -140,9 +140,7 @@ def mixed_texts(bundle: Path, texts: Mapping[str, Sequence[str]]) -> list[str]:
     path = bundle / layout.HELD_OUT
     if not path.is_file():
         return [text for found in texts.values() for text in found]
-    with path.open(encoding="utf-8") as lines:
-        queries = [row["text"] for row in map(json.loads, lines) if row["kind"] == "query"]
-    return queries[:MIXED_TEXTS]
+    return [text.text for text in read_texts(path) if text.kind == "query"][:MIXED_TEXTS]
 
 
 def golden_texts(bundle: Path, lengths: Sequence[int]) -> tuple[dict[str, list[str]], list[str]]:

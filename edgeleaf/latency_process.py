@@ -80,7 +80,7 @@ class Worker:
         self._requests, self._replies = cast(TextIO, self._process.stdin), cast(TextIO, self._process.stdout)
 
     def load(self, text: str) -> dict[str, Any]:
-        """Load the system and encode a first text: import_ms, load_ms, cold_ms, dim."""
+        """Load the system and encode a first text: load_ms, cold_ms, dim."""
         return self.ask(
             do="load",
             path=self.system.path,

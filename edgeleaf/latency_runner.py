@@ -18,7 +18,7 @@ from edgeleaf.latency_process import System, Worker, started
 
 SESSIONS = 2
 VISITS = 5
-VISIT_S = 1.0
+VISIT_S = 0.5
 """Seconds that one visit may take: a slow system gets fewer repeats, one a visit at least, and the report says so."""
 BATCH_VISITS = 3
 BATCH_VISIT_S = 0.5
@@ -77,7 +77,7 @@ def run(
         dropped: gets the names of systems that failed, and why; the others go on. None: the first failure is raised.
 
     Returns:
-        A record per system and thread count, without those that were dropped: ``import_ms``, ``load_ms`` (load call to
+        A record per system and thread count, without those that were dropped: ``load_ms`` (load call to
         first vector), ``cold_ms`` (process start to first vector) and ``peak_rss_mb`` (after single texts), one per
         start; ``busy_threads`` and ``cores`` (processor time by wall time), one per visit; per length the raw
         ``times_ms``, ``visits`` (how many of them each visit made) and ``cpu_ms`` (mean); per batch size
@@ -140,7 +140,7 @@ def steps_of(systems: Sequence[System], plan: Plan) -> int:
 
 
 def _empty(system: System, threads: int, plan: Plan) -> dict[str, Any]:
-    keys = ("import_ms", "load_ms", "cold_ms", "peak_rss_mb", "busy_threads", "cores")
+    keys = ("load_ms", "cold_ms", "peak_rss_mb", "busy_threads", "cores")
     return {
         "system": system.name,
         "threads": threads,
@@ -154,7 +154,7 @@ def _begin(stack: ExitStack, system: System, threads: int, record: dict[str, Any
     """Start a worker and let it encode its first text."""
     worker = stack.enter_context(started(system, threads=threads))
     loaded = worker.load(next(iter(plan.texts.values()))[0])
-    for key in ("import_ms", "load_ms", "cold_ms"):
+    for key in ("load_ms", "cold_ms"):
         record[key].append(loaded[key])
     record["dim"] = loaded["dim"]
     return worker

@@ -42,7 +42,6 @@ class Worker:
         vectors = self.encode([text])
         first = time.time()
         return {
-            "import_ms": round(1000 * (imported - spawned), 1),
             "load_ms": round(1000 * (first - imported), 1),
             "cold_ms": round(1000 * (first - spawned), 1),
             "dim": int(vectors.shape[1]),

@@ -21,6 +21,7 @@ from bench.plots import PLOTS
 from edgeleaf import QueryEncoder, latency_worker
 from edgeleaf.encoder import session
 from edgeleaf.errors import InputError
+from edgeleaf.graph.fuse import encoder_of
 
 
 @pytest.mark.parametrize("table", [peers.PEERS, peers.PEERS_GPU])
@@ -99,18 +100,18 @@ def test_packages_that_cannot_be_had_are_one_line(tmp_path: Path) -> None:
 
 
 def test_an_encoder_without_its_tokenizer_gives_the_same_vectors(tiny_bundle: Path) -> None:
-    encoder = artefacts.encoder_of(onnx.load(tiny_bundle / "query_encoder.onnx"))
+    encoder = encoder_of(onnx.load(tiny_bundle / "query_encoder.onnx"))
     golden = [json.loads(line) for line in (tiny_bundle / "golden.jsonl").read_text().splitlines()][1:]
     opened = session(encoder.SerializeToString(), threads=1)
     fused = QueryEncoder.load(tiny_bundle)
     for entry in golden[:20]:
         ids = np.array([entry["input_ids"]])
-        found = opened.run(["sentence_embedding"], {"input_ids": ids, "attention_mask": np.ones_like(ids)})[0]
+        found = opened.run(["embedding"], {"input_ids": ids, "attention_mask": np.ones_like(ids)})[0]
         assert np.array_equal(found, fused.encode([entry["text"]]))
 
 
 def test_the_ceiling_counts_every_product_of_the_graph(tiny_bundle: Path) -> None:
-    encoder = artefacts.encoder_of(onnx.load(tiny_bundle / "query_encoder.onnx"))
+    encoder = encoder_of(onnx.load(tiny_bundle / "query_encoder.onnx"))
     student = next(path for path in (tiny_bundle / "student").rglob("config.json") if "hidden_size" in path.read_text())
     config = json.loads(student.read_text())
     width, inner, layers = config["hidden_size"], config["intermediate_size"], config["num_hidden_layers"]
@@ -140,7 +141,7 @@ def test_artefacts_are_made_once_and_again_for_another_bundle(tmp_path: Path, mo
 
     key = {"fused": "one"}
     monkeypatch.setitem(artefacts.MAKERS, "st-onnx", make)
-    monkeypatch.setattr(artefacts, "_key", lambda _: key)
+    monkeypatch.setattr(artefacts.Given, "key", property(lambda _: key))
     folder = artefacts.artefact("st-onnx", given)
     assert artefacts.artefact("st-onnx", given) == folder
     key = {"fused": "two"}
@@ -155,7 +156,7 @@ def test_an_artefact_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatc
         raise RuntimeError("no more room")
 
     monkeypatch.setitem(artefacts.MAKERS, "st-onnx", broken)
-    monkeypatch.setattr(artefacts, "_key", lambda _: {})
+    monkeypatch.setattr(artefacts.Given, "key", property(lambda _: {}))
     with pytest.raises(RuntimeError):
         artefacts.artefact("st-onnx", artefacts.Given(tmp_path, tmp_path, tmp_path, lambda name: tmp_path, 64, 64))
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
@@ -171,7 +172,7 @@ def results(*names: str, processor: str = "a processor", p50: float = 2.0) -> di
             for tokens in (8, 16, 32)
         ]
         batches = [{"size": size, "queries_per_s": [1000 / factor] * 3, "cpu_ms": [factor] * 3} for size in (8, 32)]
-        once = {"cold_ms": [100 * factor], "load_ms": [50 * factor], "import_ms": [1.0], "peak_rss_mb": [80 * factor]}
+        once = {"cold_ms": [100 * factor], "load_ms": [50 * factor], "peak_rss_mb": [80 * factor]}
         more = {"busy_threads": [threads], "cores": [1.0], "dim": 768, "lengths": lengths, "batches": batches}
         return {"system": name, "threads": threads, **once, **more}
 

@@ -141,6 +141,21 @@ def tokenizer_of(model: onnx.ModelProto) -> onnx.ModelProto:
     return tapped
 
 
+def encoder_of(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a fused file's encoder as a model of its own: input_ids and attention_mask in, the unit vector out."""
+    encoder = onnx.ModelProto()
+    encoder.CopyFrom(model)
+    nodes = [node for node in model.graph.node if not set(node.output) & set(ENCODER_INPUTS)]
+    del encoder.graph.node[:], encoder.graph.input[:]
+    encoder.graph.node.extend(nodes)
+    encoder.graph.input.extend(
+        helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "sequence"]) for name in ENCODER_INPUTS
+    )
+    prune(encoder)
+    onnx.checker.check_model(encoder)
+    return encoder
+
+
 def _check(encoder: onnx.ModelProto) -> tuple[int, bool]:
     """Check the encoder's ends, names and opset; return its embedding's width, and whether it wants token types."""
     graph = encoder.graph
