@@ -37,7 +37,7 @@ from edgeleaf.texts import read_texts
 SCHEMA_VERSION = 1
 QUERIES, DOCUMENTS = 300, 2000
 K = 10
-FULL: Mapping[str, Any] = {"repeats": 300, "sessions": 3, "visits": 10, "visit_s": 0.6}
+FULL: Mapping[str, Any] = {"repeats": 300, "sessions": 3, "visits": 10, "visit_s": 0.6, "batch_visits": 3}
 QUICK: Mapping[str, Any] = {"repeats": 10, "sessions": 1, "visits": 2, "visit_s": 0.2}
 
 

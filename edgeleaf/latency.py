@@ -131,6 +131,7 @@ def settings(plan: Plan) -> dict[str, Any]:
         "sessions": plan.sessions,
         "visits": plan.visits,
         "visit_s": plan.visit_s,
+        "batch_visits": plan.batch_visits,
         "seed": plan.seed,
     }
 

@@ -20,7 +20,6 @@ SESSIONS = 2
 VISITS = 5
 VISIT_S = 0.5
 """Seconds that one visit may take: a slow system gets fewer repeats, one a visit at least, and the report says so."""
-BATCH_VISITS = 3
 BATCH_VISIT_S = 0.5
 SETTLE_S = 0.05
 """Wait before a visit: threads that spin after their last call have gone to sleep then."""
@@ -39,6 +38,7 @@ class Plan:
         sessions: how often every system is started anew; each start gives one cold start.
         visits: how often it is visited in a session.
         visit_s: seconds that a visit may take.
+        batch_visits: how often it is visited for batches in a session.
         seed: of every order.
     """
 
@@ -50,6 +50,7 @@ class Plan:
     sessions: int = SESSIONS
     visits: int = VISITS
     visit_s: float = VISIT_S
+    batch_visits: int = 1
     seed: int = 0
 
     def passes(self) -> list[list[int]]:
@@ -121,7 +122,7 @@ def run(
                         attempt(worker.system, partial(_visit, record, plan, passes, seed, worker))
                 for worker in workers:
                     attempt(worker.system, partial(_memory, by_key[worker.system.name, threads], worker))
-                for _ in range(BATCH_VISITS if plan.mixed else 0):
+                for _ in range(plan.batch_visits if plan.mixed else 0):
                     for worker in _shuffled(workers, dice):
                         between()
                         record = by_key[worker.system.name, threads]
@@ -135,7 +136,7 @@ def run(
 
 def steps_of(systems: Sequence[System], plan: Plan) -> int:
     """How often :func:`run` calls ``advance``, if nothing fails."""
-    visits = sum(len(shares) + 2 + (BATCH_VISITS if plan.mixed else 0) for shares in plan.passes())
+    visits = sum(len(shares) + 2 + (plan.batch_visits if plan.mixed else 0) for shares in plan.passes())
     return visits * len(plan.threads) * len(systems)
 
 

@@ -14,7 +14,7 @@ import pytest
 from edgeleaf import latency_process, latency_worker
 from edgeleaf.errors import EdgeleafError
 from edgeleaf.latency_process import System, started
-from edgeleaf.latency_runner import BATCH_VISITS, Plan, run, steps_of
+from edgeleaf.latency_runner import Plan, run, steps_of
 
 WORKER = latency_worker.__file__
 NODE_WORKER = Path(__file__).parent.parent / "bench" / "worker.mjs"
@@ -62,7 +62,9 @@ def test_repeats_are_shared_out_among_sessions_and_visits() -> None:
 
 def test_every_system_is_timed_on_every_length_and_thread_count(adapter: Path) -> None:
     systems = [system("one", adapter, prompt="> "), system("two", adapter, options={"noise": 0.5})]
-    plan = Plan(threads=(1, 2), texts=TEXTS, mixed=["x", "y y", "z z z"], batch_sizes=(2,), repeats=5, visits=2)
+    plan = Plan(
+        threads=(1, 2), texts=TEXTS, mixed=["x", "y y", "z z z"], batch_sizes=(2,), repeats=5, visits=2, batch_visits=2
+    )
     done: list[int] = []
     records = run(systems, plan, advance=done.append)
     assert [(entry["system"], entry["threads"]) for entry in records] == [
@@ -72,7 +74,7 @@ def test_every_system_is_timed_on_every_length_and_thread_count(adapter: Path) -
         assert [len(length["times_ms"]) for length in entry["lengths"]] == [5, 5]
         assert len(entry["cold_ms"]) == len(entry["load_ms"]) == len(entry["peak_rss_mb"]) == plan.sessions
         assert [sum(length["visits"]) for length in entry["lengths"]] == [5, 5]
-        assert len(entry["batches"][0]["queries_per_s"]) == plan.sessions * BATCH_VISITS
+        assert len(entry["batches"][0]["queries_per_s"]) == plan.sessions * plan.batch_visits
         assert all(cold >= load for cold, load in zip(entry["cold_ms"], entry["load_ms"], strict=True))
         assert entry["dim"] == 2
     assert sum(done) == steps_of(systems, plan)
