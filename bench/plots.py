@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,46 +16,52 @@ OUR_COLOUR, OTHERS_COLOUR = "C3", "C0"
 
 def lengths_plot(figures: Figures, path: Path) -> None:
     """Median time by length, one thread, both axes logarithmic."""
-    pyplot, figure, axes = _figure(6.5)
-    lengths = figures.results["settings"]["lengths"]
-    for name in (name for name in SHOWN if name in figures.names):
-        times = [figures.p50(name, tokens) for tokens in lengths]
-        style: dict[str, Any] = {"linewidth": 3.5, "color": OUR_COLOUR} if name == OURS else {"linewidth": 1.8}
-        axes.plot(lengths, times, marker="o", label=figures.title(name), **style)
-    if figures.results["ceiling"]:
-        least = figures.results["ceiling"]["threads"][0]["least_ms"]
-        axes.plot(
-            lengths, [least[str(n)] for n in lengths], color="grey", linestyle="--", label="the arithmetic's ceiling"
+    with _figure(path, 6.5) as figure:
+        axes = figure.subplots()
+        lengths = figures.results["settings"]["lengths"]
+        for name in (name for name in SHOWN if name in figures.names):
+            times = [figures.p50(name, tokens) for tokens in lengths]
+            style: dict[str, Any] = {"linewidth": 3.5, "color": OUR_COLOUR} if name == OURS else {"linewidth": 1.8}
+            axes.plot(lengths, times, marker="o", label=figures.title(name), **style)
+        if figures.results["ceiling"]:
+            least = figures.results["ceiling"]["threads"][0]["least_ms"]
+            axes.plot(
+                lengths,
+                [least[str(n)] for n in lengths],
+                color="grey",
+                linestyle="--",
+                label="the arithmetic's ceiling",
+            )
+        axes.set(
+            xscale="log", yscale="log", xlabel="tokens of the query", ylabel="median, ms, one thread, from the string"
         )
-    axes.set(xscale="log", yscale="log", xlabel="tokens of the query", ylabel="median, ms, one thread, from the string")
-    axes.set_xticks(lengths, [str(length) for length in lengths])
-    axes.minorticks_off()
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=11)
-    _save(pyplot, figure, path)
+        axes.set_xticks(lengths, [str(length) for length in lengths])
+        axes.minorticks_off()
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.grid(alpha=0.3)
+        figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=11)
 
 
 def alignment_plot(figures: Figures, path: Path) -> None:
     """Median time at 16 tokens against overlap@10 with the teacher; numbers are explained below."""
-    pyplot, figure, axes = _figure(8)
-    handles = []
-    for number, name in enumerate(figures.names, start=1):
-        x, y = figures.p50(name, MIDDLE), figures.results["peers"][name]["overlap_at_10"]
-        ours = name == OURS
-        point = axes.scatter(x, y, s=140 if ours else 60, zorder=3, color=OUR_COLOUR if ours else OTHERS_COLOUR)
-        point.set_label(f"{number}  {figures.title(name)}")
-        axes.annotate(str(number), (x, y), xytext=(6, 5), textcoords="offset points", fontsize=11)
-        handles.append(point)
-    axes.set(
-        xscale="log",
-        xlabel=f"median of {MIDDLE} tokens, ms, one thread, from the string",
-        ylabel="overlap@10 with the teacher",
-    )
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.grid(alpha=0.3)
-    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=10, markerscale=0)
-    _save(pyplot, figure, path)
+    with _figure(path, 8) as figure:
+        axes = figure.subplots()
+        handles = []
+        for number, name in enumerate(figures.names, start=1):
+            x, y = figures.p50(name, MIDDLE), figures.results["peers"][name]["overlap_at_10"]
+            ours = name == OURS
+            point = axes.scatter(x, y, s=140 if ours else 60, zorder=3, color=OUR_COLOUR if ours else OTHERS_COLOUR)
+            point.set_label(f"{number}  {figures.title(name)}")
+            axes.annotate(str(number), (x, y), xytext=(6, 5), textcoords="offset points", fontsize=11)
+            handles.append(point)
+        axes.set(
+            xscale="log",
+            xlabel=f"median of {MIDDLE} tokens, ms, one thread, from the string",
+            ylabel="overlap@10 with the teacher",
+        )
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.grid(alpha=0.3)
+        figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=10, markerscale=0)
 
 
 def cold_plot(figures: Figures, path: Path) -> None:
@@ -63,18 +70,16 @@ def cold_plot(figures: Figures, path: Path) -> None:
     names = sorted(known, key=lambda name: figures.median(name, "cold_ms") or 0.0, reverse=True)
     if not names:
         return
-    pyplot, figure, _ = _figure(1 + 0.42 * len(names))
-    figure.clear()
-    panels = figure.subplots(1, 2, sharey=True)
-    titles = [figures.title(name) for name in names]
-    colours = [OUR_COLOUR if name == OURS else OTHERS_COLOUR for name in names]
-    keys = (("cold_ms", "start to first vector, ms"), ("peak_rss_mb", "peak memory, MB"))
-    for axes, (key, label) in zip(panels, keys, strict=True):
-        values = [figures.median(name, key) or 0.0 for name in names]
-        axes.barh(titles, values, color=colours)
-        axes.bar_label(axes.containers[0], fmt="%.0f", padding=3, fontsize=10)
-        axes.set(xscale="log", xlabel=label, xlim=(min(values) / 2, max(values) * 3))
-    _save(pyplot, figure, path)
+    with _figure(path, 1 + 0.42 * len(names)) as figure:
+        panels = figure.subplots(1, 2, sharey=True)
+        titles = [figures.title(name) for name in names]
+        colours = [OUR_COLOUR if name == OURS else OTHERS_COLOUR for name in names]
+        keys = (("cold_ms", "start to first vector, ms"), ("peak_rss_mb", "peak memory, MB"))
+        for axes, (key, label) in zip(panels, keys, strict=True):
+            values = [figures.median(name, key) or 0.0 for name in names]
+            axes.barh(titles, values, color=colours)
+            axes.bar_label(axes.containers[0], fmt="%.0f", padding=3, fontsize=10)
+            axes.set(xscale="log", xlabel=label, xlim=(min(values) / 2, max(values) * 3))
 
 
 PLOTS: Mapping[str, Callable[[Figures, Path], None]] = {
@@ -84,17 +89,13 @@ PLOTS: Mapping[str, Callable[[Figures, Path], None]] = {
 }
 
 
-def _figure(height: float) -> tuple[Any, Any, Any]:
-    import matplotlib
+@contextmanager
+def _figure(path: Path, height: float) -> Iterator[Any]:
+    """Yield an empty figure and save it; its settings end with it, for others draw in this process too."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    pyplot.rcParams.update({"font.size": 13, "axes.spines.top": False, "axes.spines.right": False})
-    figure, axes = pyplot.subplots(figsize=(8, height), layout="constrained")
-    return pyplot, figure, axes
-
-
-def _save(pyplot: Any, figure: Any, path: Path) -> None:
-    figure.savefig(path, dpi=140, metadata={"Software": None})
-    pyplot.close(figure)
+    with rc_context({"font.size": 13, "axes.spines.top": False, "axes.spines.right": False}):
+        figure = Figure(figsize=(8, height), layout="constrained")
+        yield figure
+        figure.savefig(path, dpi=140, metadata={"Software": None})

@@ -7,6 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 import pytest
 
@@ -262,9 +263,11 @@ def test_the_report_says_what_was_measured_and_which_targets_are_met(tmp_path: P
     assert "| the encoder's time of the ceiling | 3.00 | ≤ 2 | **not met** |" in text
     assert "- llama-q8 is left out: no wheel for this processor" in text
     assert "- a note" in text
+    settings = dict(matplotlib.rcParams)
     for name, draw in PLOTS.items():
         draw(measured, tmp_path / name)
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    assert dict(matplotlib.rcParams) == settings
     assert "ceiling" not in report.markdown(figures.Figures(found | {"ceiling": None}))
 
 

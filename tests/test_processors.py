@@ -182,7 +182,7 @@ def test_the_manifest_repeats_what_the_certificate_says(tiny_bundle: Path, monke
     reports = tuple(ProcessorReport(name, 90, 0.99991, 0.99999, 88, "worst") for name in names)
     facts = {"queries": 90, "cosine_min": 0.99991, "cosine_mean": 0.99999, "identical": 88}
     own = {"teacher_cosine_mean": certificate.rungs[-1].teacher_cosine.mean}
-    found = shipping._processors(replace(certificate, processors=reports))
+    found = shipping.processor_facts(replace(certificate, processors=reports))
     assert found == {"x86-64-v3": {**own, **facts}, "armv9": facts}
 
 

@@ -237,9 +237,7 @@ def _curve(history: list[dict[str, float]]) -> list[dict[str, float]]:
 
 
 def _plot(curve: list[dict[str, float]], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.rcParams["svg.hashsalt"] = "edgeleaf"
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 3.2), layout="constrained")
@@ -254,4 +252,5 @@ def _plot(curve: list[dict[str, float]], path: Path) -> None:
     right.set(xlabel="step", ylabel="held-out cosine to the teacher")
     for axes in (left, right):
         axes.grid(alpha=0.3)
-    figure.savefig(path, metadata={"Date": None})
+    with rc_context({"svg.hashsalt": "edgeleaf"}):
+        figure.savefig(path, metadata={"Date": None})
