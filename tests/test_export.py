@@ -62,6 +62,13 @@ def test_what_changes_nothing_is_taken_out(tiny: tuple[onnx.ModelProto, Any]) ->
 
 def test_cls_pooling_without_dense_and_normalize(tmp_path: Path) -> None:
     folder = make_tiny_model(tmp_path / "cls", seed=3, hidden=32, pooling="cls")
+    model = export_onnx(folder)
+    assert validate(model, load_sentence_transformer(folder), TEXTS) < 1e-4
+    assert not {"ArgMax", "GatherElements", "If"} & {node.op_type for node in model.graph.node}
+
+
+def test_last_token_pooling_is_not_taken_for_the_first(tmp_path: Path) -> None:
+    folder = make_tiny_model(tmp_path / "last", seed=3, hidden=32, pooling="lasttoken")
     assert validate(export_onnx(folder), load_sentence_transformer(folder), TEXTS) < 1e-4
 
 

@@ -80,10 +80,21 @@ class Moments:
             self.tokens += len(rows)
 
 
-def run_inside(model: onnx.ModelProto, batch: int, sequence: int) -> dict[str, npt.NDArray[Any]]:
-    """Run an encoder on ``batch`` texts of ``sequence`` tokens and return every tensor that its nodes make."""
+def run_inside(
+    model: onnx.ModelProto, batch: int, sequence: int, lengths: Sequence[int] = ()
+) -> dict[str, npt.NDArray[Any]]:
+    """Run an encoder on ``batch`` texts of ``sequence`` tokens and return every tensor that its nodes make.
+
+    Args:
+        model: the encoder.
+        batch, sequence: the shape of its inputs.
+        lengths: how many tokens of each text are no padding, which is on the right; none given: all.
+    """
     names = [name for node in model.graph.node for name in node.output if name]
-    found = _session(model, names).run(names, _feed(model, np.ones((batch, sequence), np.int64)))
+    feed = _feed(model, 3 + np.arange(batch * sequence).reshape(batch, sequence) % 7)
+    if lengths:
+        feed["attention_mask"] = (np.arange(sequence) < np.array(lengths)[:, None]).astype(np.int64)
+    found = _session(model, names).run(names, feed)
     return dict(zip(names, found, strict=True))
 
 

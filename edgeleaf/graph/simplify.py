@@ -11,6 +11,8 @@ from edgeleaf.graph.calibration import run_inside
 ELEMENTWISE = frozenset({"Add", "Sub", "Mul", "Div"})
 SHAPES = ((2, 5), (1, 9))
 """Batches on which a value must be the same to count as constant."""
+LENGTHS = (5, 2), (9,)
+"""How many tokens of their texts are no padding, where it matters."""
 
 
 def simplify(model: onnx.ModelProto) -> None:
@@ -20,6 +22,7 @@ def simplify(model: onnx.ModelProto) -> None:
     _drop_expands(model, {name: np.shape(value) for name, value in found[0].items()})
     _fix_rows(model, found)
     _drop_single_concats(model)
+    _take_first_tokens(model)
 
 
 def _name_constants(model: onnx.ModelProto) -> None:
@@ -98,6 +101,29 @@ def _fix_rows(model: onnx.ModelProto, found: list[dict[str, np.ndarray]]) -> Non
         row = table[int(places[0].flat[0])][None, None]
         graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(row), node.output[0]))
         graph.node.remove(node)
+
+
+def _take_first_tokens(model: onnx.ModelProto) -> None:
+    """Write ``x[:, 0]`` where a graph searches the mask for the first token: texts are padded on the right.
+
+    sentence-transformers' CLS pooling does so, in twenty nodes, for the sake of padding on the left.
+    """
+    graph, depends = model.graph, _varying(model)
+    searches = [node for node in graph.node if node.op_type == "GatherElements" and node.input[1] in depends]
+    if not searches or "attention_mask" not in {value.name for value in graph.input}:
+        return
+    found = [run_inside(model, *shape, lengths) for shape, lengths in zip(SHAPES, LENGTHS, strict=True)]
+    for tokens in [node.input[0] for node in searches]:
+        if tokens not in found[0] or found[0][tokens].ndim != 3:
+            continue
+        firsts = [
+            node
+            for node in graph.node
+            if all(np.array_equal(values[tokens][:, 0], values[node.output[0]]) for values in found)
+        ]
+        if firsts:
+            graph.initializer.append(numpy_helper.from_array(np.array(0, np.int64), f"{tokens}/first"))
+            firsts[-1].CopyFrom(helper.make_node("Gather", [tokens, f"{tokens}/first"], [firsts[-1].output[0]], axis=1))
 
 
 def _varying(model: onnx.ModelProto) -> set[str]:
