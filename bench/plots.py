@@ -12,6 +12,12 @@ from bench.figures import MIDDLE, OURS, Figures
 SHOWN = (OURS, "by-hand-int8", "by-hand", "st-onnx-int8", "st-torch", "transformers-js-q8", "llama-q8", "teacher-torch")
 """The lines of the plot by length: more could not be told apart."""
 OUR_COLOUR, OTHERS_COLOUR = "C3", "C0"
+COLOURS = ("C0", "C1", "C2", "C4", "C5", "C8", "C9")
+"""Of the others' lines."""
+MOST = 10.0
+"""Systems that take more times ours are not in the plot of time against agreement: the teacher would squeeze it."""
+PLACES = ((6, 6), (6, -14), (-16, 6), (-16, -14))
+"""Where a number stands beside its point, in points, in turn: some systems lie on one another."""
 
 
 def lengths_plot(figures: Figures, path: Path) -> None:
@@ -19,9 +25,11 @@ def lengths_plot(figures: Figures, path: Path) -> None:
     with _figure(path, 6.5) as figure:
         axes = figure.subplots()
         lengths = figures.results["settings"]["lengths"]
+        colours = iter(COLOURS)
         for name in (name for name in SHOWN if name in figures.names):
             times = [figures.p50(name, tokens) for tokens in lengths]
-            style: dict[str, Any] = {"linewidth": 3.5, "color": OUR_COLOUR} if name == OURS else {"linewidth": 1.8}
+            ours = name == OURS
+            style = {"linewidth": 3.5 if ours else 1.8, "color": OUR_COLOUR if ours else next(colours)}
             axes.plot(lengths, times, marker="o", label=figures.title(name), **style)
         if figures.results["ceiling"]:
             least = figures.results["ceiling"]["threads"][0]["least_ms"]
@@ -43,16 +51,19 @@ def lengths_plot(figures: Figures, path: Path) -> None:
 
 
 def alignment_plot(figures: Figures, path: Path) -> None:
-    """Median time at 16 tokens against overlap@10 with the teacher; numbers are explained below."""
+    """Median time at 16 tokens against overlap@10 with the teacher; numbers are explained below, see :data:`MOST`."""
     with _figure(path, 8) as figure:
         axes = figure.subplots()
+        near = [name for name in figures.names if figures.p50(name, MIDDLE) <= MOST * figures.p50(OURS, MIDDLE)]
+        near.sort(key=lambda name: figures.p50(name, MIDDLE))
         handles = []
-        for number, name in enumerate(figures.names, start=1):
+        for number, name in enumerate(near, start=1):
             x, y = figures.p50(name, MIDDLE), figures.results["peers"][name]["overlap_at_10"]
             ours = name == OURS
             point = axes.scatter(x, y, s=140 if ours else 60, zorder=3, color=OUR_COLOUR if ours else OTHERS_COLOUR)
             point.set_label(f"{number}  {figures.title(name)}")
-            axes.annotate(str(number), (x, y), xytext=(6, 5), textcoords="offset points", fontsize=11)
+            place = PLACES[number % len(PLACES)]
+            axes.annotate(str(number), (x, y), xytext=place, textcoords="offset points", fontsize=11)
             handles.append(point)
         axes.set(
             xscale="log",
@@ -60,7 +71,9 @@ def alignment_plot(figures: Figures, path: Path) -> None:
             ylabel="overlap@10 with the teacher",
         )
         axes.xaxis.set_major_formatter("{x:g}")
-        axes.grid(alpha=0.3)
+        axes.xaxis.set_minor_formatter("{x:g}")
+        axes.grid(alpha=0.3, which="both", axis="x")
+        axes.grid(alpha=0.3, axis="y")
         figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=10, markerscale=0)
 
 
@@ -79,7 +92,7 @@ def cold_plot(figures: Figures, path: Path) -> None:
             values = [figures.median(name, key) or 0.0 for name in names]
             axes.barh(titles, values, color=colours)
             axes.bar_label(axes.containers[0], fmt="%.0f", padding=3, fontsize=10)
-            axes.set(xscale="log", xlabel=label, xlim=(min(values) / 2, max(values) * 3))
+            axes.set(xlabel=label, xlim=(0, max(values) * 1.35))
 
 
 PLOTS: Mapping[str, Callable[[Figures, Path], None]] = {

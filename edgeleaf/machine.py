@@ -1,14 +1,15 @@
-"""This machine, as far as latencies and vectors depend on it."""
+"""This machine, as far as latencies and vectors depend on it.
+
+The runtime imports it, so what takes long to import is imported where it is used.
+"""
 
 from __future__ import annotations
 
 import os
 import platform
 import shutil
-import subprocess
 import sys
 from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,8 @@ def _processor() -> tuple[str, list[str]]:
 
 
 def _mac() -> dict[str, str]:
+    import subprocess
+
     with suppress(OSError):
         ask = ["sysctl", "machdep.cpu.brand_string", "hw.optional"]
         done = subprocess.run(ask, capture_output=True, text=True, check=False)
@@ -98,6 +101,8 @@ def _windows() -> dict[str, str]:
 
 def _gpu() -> str | None:
     """The name of the first NVIDIA GPU, None where there is none."""
+    import subprocess
+
     if shutil.which("nvidia-smi") is None:
         return None
     ask = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
@@ -114,6 +119,8 @@ def _governor() -> str | None:
 
 
 def _version(package: str) -> str | None:
+    from importlib import metadata
+
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:

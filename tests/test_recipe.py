@@ -34,8 +34,8 @@ def test_recipes_that_ship_are_valid(path: Path) -> None:
     assert recipe.load(path).name == path.stem
 
 
-def test_the_four_recipes_are_there() -> None:
-    assert {path.stem for path in RECIPES} >= {"demo", "mpnet", "leaf-ir", "leaf-mt"}
+def test_the_recipes_are_there() -> None:
+    assert {path.stem for path in RECIPES} >= {"demo", "mpnet", "mpnet-more", "leaf-ir", "leaf-mt"}
 
 
 def test_sources_and_defaults(tmp_path: Path) -> None:
