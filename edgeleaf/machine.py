@@ -101,10 +101,10 @@ def _windows() -> dict[str, str]:
 
 def _gpu() -> str | None:
     """The name of the first NVIDIA GPU, None where there is none."""
-    import subprocess
-
     if shutil.which("nvidia-smi") is None:
         return None
+    import subprocess
+
     ask = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     done = subprocess.run(ask, capture_output=True, text=True, check=False)
     names = done.stdout.strip().splitlines()

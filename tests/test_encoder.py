@@ -202,6 +202,7 @@ import sys
 from edgeleaf import QueryEncoder
 QueryEncoder.load({str(tiny_bundle)!r}).encode(["where is my parcel?"])
 heavy = {{"torch", "transformers", "sentence_transformers", "onnx", "tokenizers", "typer", "rich", "datasets"}}
+heavy |= {{"importlib.metadata", "subprocess"}}  # slow to import, and not needed
 print(sorted(heavy & set(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -87,7 +87,7 @@ def run_inside(
 
     Args:
         model: the encoder.
-        batch, sequence: the shape of its inputs.
+        batch, sequence: the shape of its inputs; tokens side by side differ.
         lengths: how many tokens of each text are no padding, which is on the right; none given: all.
     """
     names = [name for node in model.graph.node for name in node.output if name]

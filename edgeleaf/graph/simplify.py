@@ -106,7 +106,7 @@ def _fix_rows(model: onnx.ModelProto, found: list[dict[str, np.ndarray]]) -> Non
 def _take_first_tokens(model: onnx.ModelProto) -> None:
     """Write ``x[:, 0]`` where a graph searches the mask for the first token: texts are padded on the right.
 
-    sentence-transformers' CLS pooling does so, in twenty nodes, for the sake of padding on the left.
+    sentence-transformers' CLS pooling does so, in eighteen nodes more, for the sake of padding on the left.
     """
     graph, depends = model.graph, _varying(model)
     searches = [node for node in graph.node if node.op_type == "GatherElements" and node.input[1] in depends]
