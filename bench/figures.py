@@ -64,15 +64,15 @@ class Figures:
     def batch_cpu_ms(self, name: str, size: int, threads: int = 1) -> float:
         return float(statistics.median(self._batch(name, size, threads)["cpu_ms"]))
 
-    def p50_ratio(self, other: str, tokens: int) -> Estimate:
+    def p50_ratio(self, other: str, tokens: int, *, ours: str = OURS) -> Estimate:
         """Our median by another's, with a 95% interval: visits are drawn anew, of both alike."""
-        ours, theirs = (self._by_visit(name, tokens) for name in (OURS, other))
+        one, two = (self._by_visit(name, tokens) for name in (ours, other))
 
         def ratio(visits: npt.NDArray[np.int64]) -> float:
-            one, two = (np.median(np.concatenate([found[v] for v in visits])) for found in (ours, theirs))
-            return float(one / two)
+            medians = [np.median(np.concatenate([found[v] for v in visits])) for found in (one, two)]
+            return float(medians[0] / medians[1])
 
-        return bootstrap(ratio, min(len(ours), len(theirs)))
+        return bootstrap(ratio, min(len(one), len(two)))
 
     def rate_ratio(self, other: str, size: int) -> Estimate:
         """Our queries a second by another's, with a 95% interval over visits."""

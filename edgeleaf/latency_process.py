@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,8 @@ from edgeleaf.errors import EdgeleafError
 
 PATIENCE_S = 600.0
 """A worker that has not replied after so long is given up."""
+ERROR_LINE = re.compile(r"[\w.]*(Error|Exception)\b")
+"""How Python and Node end a traceback."""
 BUSY_THREAD = 0.05
 """A thread that used this share of a visit counts as one that works."""
 
@@ -148,7 +151,9 @@ class Worker:
     def _last_words(self) -> str:
         self._process.wait()
         self._errors.seek(0)
-        return (self._errors.read().strip().splitlines() or ["it said nothing"])[-1]
+        lines = self._errors.read().strip().splitlines() or ["it said nothing"]
+        # A library may go on talking after the error that ends the process.
+        return next((line for line in reversed(lines) if ERROR_LINE.match(line)), lines[-1])
 
 
 @contextmanager

@@ -117,6 +117,10 @@ def test_a_worker_gets_no_more_processors_than_threads(adapter: Path) -> None:
         ("def load(path, *, threads, prompt): raise OSError('the file is gone')", "the file is gone"),
         ("def load(path, *, threads): ...", "unexpected keyword argument 'prompt'"),
         ("import os; os._exit(3)", "it said nothing"),
+        (
+            "import atexit, sys\natexit.register(print, 'bye', file=sys.stderr)\nraise ValueError('no such slot')",
+            "no such slot",
+        ),
     ],
 )
 def test_a_worker_that_fails_is_one_line_with_its_reason(tmp_path: Path, code: str, message: str) -> None:

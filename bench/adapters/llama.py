@@ -29,10 +29,17 @@ def load(path: str, *, threads: int, prompt: str) -> Any:
     connection = http.client.HTTPConnection(urlsplit(server.listening_address).netloc)
     head = Head(Path(path))
 
+    def ask(body: str) -> Any:
+        connection.request("POST", "/embeddings", body, {"Content-Type": "application/json"})
+        return json.loads(connection.getresponse().read())
+
     def encode(texts: list[str]) -> Any:
         body = json.dumps({"content": [prompt + text for text in texts]})
-        connection.request("POST", "/embeddings", body, {"Content-Type": "application/json"})
-        reply = json.loads(connection.getresponse().read())
+        try:
+            reply = ask(body)
+        except ConnectionError:  # the server hangs up after some idle seconds: while the others have their turns
+            connection.close()
+            reply = ask(body)
         if not isinstance(reply, list):
             raise RuntimeError(reply["error"]["message"])
         rows = []

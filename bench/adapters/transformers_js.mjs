@@ -2,10 +2,8 @@
 export async function load(path, { threads, prompt, packages }) {
   const { AutoModel, AutoTokenizer, env } = packages("@huggingface/transformers");
   env.allowRemoteModels = false;
-  env.localModelPath = "/";
-  const name = path.replace(/^\/+/, "");
-  const tokenizer = await AutoTokenizer.from_pretrained(name, { local_files_only: true });
-  const model = await AutoModel.from_pretrained(name, {
+  const tokenizer = await AutoTokenizer.from_pretrained(path, { local_files_only: true });
+  const model = await AutoModel.from_pretrained(path, {
     local_files_only: true,
     dtype: "q8",
     session_options: { intraOpNumThreads: threads },
