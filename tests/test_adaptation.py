@@ -1,0 +1,20 @@
+"""The recipe that an adaptation makes of a corpus."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgeleaf import adaptation as module
+from edgeleaf.bundle import Manifest
+
+
+def test_texts_of_many_tokens_are_fewer(tiny_bundle: Path, tmp_path: Path) -> None:
+    limits = []
+    for name, word in (("prose", "stone"), ("code", "a.b")):
+        lines = [" ".join(f"{word}{i}{j}" for j in range(12)) + "." for i in range(300)]
+        (tmp_path / f"{name}.txt").write_text("\n".join(lines), encoding="utf-8")
+        recipe = module.adaptation(Manifest.read(tiny_bundle), tiny_bundle, tmp_path / f"{name}.txt", None)
+        limits.append(recipe.texts.limit)
+    prose, code = limits
+    assert code < prose <= module.TEXTS
+    assert code > module.TOKENS / 128  # no text has more tokens than the window
