@@ -9,6 +9,7 @@ included, and ``settings.md``.
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -85,12 +86,10 @@ SETTINGS = (
 def write_files(fused: Path, folder: Path) -> None:
     """Write what settings load: the fused file, optimised for this processor, and in other formats."""
     folder.mkdir(parents=True, exist_ok=True)
-    model = onnx.load(str(fused))
-    onnx.save(model, str(folder / layout.QUERY_ENCODER))
+    shutil.copyfile(fused, folder / layout.QUERY_ENCODER)
     (folder / "weights.bin").unlink(missing_ok=True)
-    onnx.save(
-        model, str(folder / TWO_FILES), save_as_external_data=True, all_tensors_to_one_file=True, location="weights.bin"
-    )
+    whole = {"save_as_external_data": True, "all_tensors_to_one_file": True, "location": "weights.bin"}
+    onnx.save(onnx.load(str(fused)), str(folder / TWO_FILES), **whole)
     for name in (OPTIMISED, FLATBUFFERS):
         options = ort.SessionOptions()
         options.log_severity_level = 3
@@ -189,9 +188,8 @@ def main() -> None:
     given = parser.parse_args()
     progress.show()
     output = given.output.resolve()
-    plan = {key: value for key, value in (QUICK if given.quick else FULL).items() if key != "batch_visits"}
     try:
-        results = measure(given.bundle.resolve(), output / "files", plan=plan)
+        results = measure(given.bundle.resolve(), output / "files", plan=QUICK if given.quick else FULL)
     except EdgeleafError as error:
         sys.exit(str(error))
     layout.write_json(output / "settings.json", results)

@@ -17,7 +17,7 @@ def test_settings_take_turns_and_say_whether_vectors_stay(tiny_bundle: Path, tmp
         (setting.name for setting in chosen), True
     )
     assert list(found["absent"]) == ["broken"]
-    assert "SessionOptions has no enable_magic" in found["absent"]["broken"]
+    assert "SessionOptions' object has no attribute 'enable_magic'" in found["absent"]["broken"]
     assert len(found["systems"]) == 2 * len(chosen)
     lines = settings.table(found).splitlines()
     assert lines[2].startswith("| as it ships | 1.00 (1.00 to 1.00) |")
