@@ -1,6 +1,6 @@
 """What each choice of a distillation is worth: small runs that differ in one thing, with as many tokens each.
 
-    python -m bench.ablations WORK COLLECTION [COLLECTION ...] -o DIR [--texts 60000] [--arms base,l2,...]
+    python -m bench.ablations WORK COLLECTION [COLLECTION ...] -o DIR [--texts 60000] [--arm NAME ...]
 
 WORK is the ``.work`` folder of a run of a recipe: its texts and their teacher's vectors are what is learnt from. Writes
 ablations.json after every arm (arms that are in it are not run again), ablations.md, and ablations.png, on which every
@@ -32,8 +32,8 @@ from edgeleaf.bundle import sha256, write_json, write_text
 from edgeleaf.certify.alignment import cosine_rows, nearest
 from edgeleaf.certify.retrieval import ndcg_at_10
 from edgeleaf.collection import EncodedCollection, encode_collection, read_collections
-from edgeleaf.distillation.objective import LeafLoss
-from edgeleaf.distillation.trainer import Examples, HeldOutEvaluator, LeafTrainer, train
+from edgeleaf.distillation.objective import OfSquares, squared
+from edgeleaf.distillation.trainer import Examples, HeldOutEvaluator, train
 from edgeleaf.errors import TrainingError
 from edgeleaf.graph.tokenizers import reference_tokenizer
 from edgeleaf.recipe import ObjectiveSpec, TeacherSpec
@@ -45,32 +45,13 @@ TEACHER = "sentence-transformers/all-mpnet-base-v2"
 START = "sentence-transformers/all-MiniLM-L6-v2"
 WINDOW, HELD_OUT, MAX_CHARS = 128, 1000, 300
 """As in export/recipes/mpnet.toml."""
-PIECES: tuple[Pieces, ...] = ("whole", "sentences", "spans")
+PIECES: tuple[Pieces, ...] = ("whole", "sentences", "spans", "windows")
 """What definitions may have become among the training texts."""
 
 
-class Distance(LeafLoss):
+def distance(squares: torch.Tensor) -> torch.Tensor:
     """The distance itself, not its square: every text pulls alike, however far it is."""
-
-    def of_squares(self, squares: torch.Tensor) -> torch.Tensor:
-        return (squares + 1e-8).sqrt().mean()
-
-
-class Cycles(LeafTrainer):
-    """Linear decays one after the other, each with its own warm-up."""
-
-    cycles = 1
-
-    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        whole = -(-num_training_steps // self.cycles)
-        rise = max(1, int(whole * BASE.warmup))
-
-        def factor(step: int) -> float:
-            within = step % whole
-            return within / rise if within < rise else (whole - within) / (whole - rise)
-
-        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, factor)
-        return self.lr_scheduler
+    return (squares + 1e-8).sqrt()
 
 
 @dataclass(frozen=True)
@@ -82,7 +63,7 @@ class Arm:
         kinds: of the training texts.
         share: of the budget's texts; more passes make up for it.
         pooling, layers, ridge: of the student; ridge None leaves the projection random.
-        loss: of a batch.
+        of_squares: each text's loss from its squared distance.
         cycles: linear decays, one after the other.
         definitions: whether the texts of ``--definitions`` stay among the training texts.
         seed: of the order of texts.
@@ -94,7 +75,7 @@ class Arm:
     pooling: tuple[str, ...] = ("mean",)
     layers: int | None = None
     ridge: float | None = 1.0
-    loss: type[LeafLoss] = LeafLoss
+    of_squares: OfSquares = squared
     cycles: int = 1
     definitions: bool = True
     seed: int = 0
@@ -106,7 +87,7 @@ ARMS = {
     "base, another seed": Arm(seed=1),
     "mean and cls": Arm(pooling=("mean", "cls")),
     "mean, max and cls": Arm(pooling=("mean", "max", "cls")),
-    "distance, not squared": Arm(loss=Distance),
+    "distance, not squared": Arm(of_squares=distance),
     "queries only": Arm(kinds=("query",)),
     "documents only": Arm(kinds=("document",)),
     "a third of the texts, three passes": Arm(share=1 / 3, objective={"epochs": 3.0}),
@@ -128,10 +109,10 @@ def main() -> None:
     parser.add_argument("collections", type=Path, nargs="+")
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--texts", type=int, default=60_000, help="training texts of an arm")
-    parser.add_argument("--arms", default=",".join(ARMS))
+    parser.add_argument("--arm", action="append", help="one of the arms, may be repeated; default: all")
     parser.add_argument("--definitions", type=Path, help="file of words' definitions, for the arm without them")
     given = parser.parse_args()
-    arms = given.arms.split(",")
+    arms = given.arm or list(ARMS)
     if unknown := [name for name in arms if name not in ARMS]:
         raise SystemExit(f"no such arm: {', '.join(unknown)}; there are: {', '.join(ARMS)}")
     if given.definitions is None and not all(ARMS[name].definitions for name in arms):
@@ -237,9 +218,17 @@ def run(
         start_projection(model, train_set.texts[:4096], train_set.vectors[:4096], ridge=arm.ridge)
     objective = replace(BASE, **arm.objective)
     began = time.monotonic()
-    kind = type("ArmTrainer", (Cycles,), {"loss_class": arm.loss, "cycles": arm.cycles})
     with tempfile.TemporaryDirectory() as scratch:
-        train(model, train_set, held_out, objective=objective, seed=arm.seed, checkpoints=Path(scratch), trainer=kind)
+        train(
+            model,
+            train_set,
+            held_out,
+            objective=objective,
+            seed=arm.seed,
+            checkpoints=Path(scratch),
+            of_squares=arm.of_squares,
+            cycles=arm.cycles,
+        )
     seconds = time.monotonic() - began
     result: dict[str, Any] = {
         "texts": len(train_set.texts),

@@ -23,8 +23,10 @@ from edgeleaf.student import autocast, load_sentence_transformer
 from edgeleaf.texts import KINDS, Kind, Text
 
 SHARD = 128
-"""Texts in a shard: what a killed run loses, a quarter of a minute's work on two cores."""
-BATCH_SIZE = 32
+"""Texts in a shard: what a killed run loses, a quarter of a minute's work on two cores. At least a batch."""
+BATCH_SIZE, BATCH_SIZE_GPU = 32, 65536
+TOKENS_GPU = 65536
+"""Tokens that a GPU encodes at a time."""
 
 
 class Teacher(Protocol):
@@ -54,13 +56,13 @@ class SentenceTransformerTeacher:
     """
 
     precision = ""
-    batch_size = BATCH_SIZE
 
     def __init__(self, spec: TeacherSpec) -> None:
         self.folder = models.resolve(spec.model, revision=spec.revision)
         self._model = load_sentence_transformer(self.folder, max_length=spec.max_length)
         self.max_length = spec.max_length
         self.device: str = self._model.device.type
+        self.batch_size = BATCH_SIZE_GPU if self.device == "cuda" else BATCH_SIZE
         self._prompts = {"query": spec.query_prompt, "document": spec.document_prompt}
         self.space = space_of(
             self._model,
@@ -74,17 +76,58 @@ class SentenceTransformerTeacher:
     def encode(self, texts: Sequence[str], *, kind: Kind) -> npt.NDArray[np.float32]:
         """Encode in bfloat16 where the processor has it; see :class:`Teacher`."""
         prompt = self._prompts[kind]
-        with autocast(self._model.device.type):
-            vectors = self._model.encode(
-                list(texts),
-                prompt=prompt,
-                batch_size=BATCH_SIZE,
-                show_progress_bar=False,
-            )
+        with autocast(self.device):
+            if self.device == "cuda" and _pools_all(self._model):
+                vectors = encode_by_length(self._model, [prompt + text for text in texts])
+            else:
+                vectors = self._model.encode(
+                    list(texts),
+                    prompt=prompt,
+                    batch_size=BATCH_SIZE,
+                    show_progress_bar=False,
+                )
         exact = np.asarray(vectors, dtype=np.float32)
         norms = np.linalg.norm(exact, axis=1, keepdims=True)  # in float32: a norm taken in bfloat16 is off by 0.1%
         exact /= np.maximum(norms, 1e-12)
         return exact
+
+
+def encode_by_length(model: Any, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+    """Encode texts of one length at a time, which pads nothing: for a GPU, and tens of thousands of texts at once.
+
+    On an H100 sentence-transformers' own ``encode`` waits for Python most of the time (docs/log.md).
+
+    Args:
+        model: a sentence-transformers model that pools over all tokens.
+        texts: prompts included.
+
+    Returns:
+        float32 [len(texts), dim], what ``model.encode(texts)`` returns but for the arithmetic's last digits.
+    """
+    import torch
+
+    features = model.preprocess(list(texts))
+    present = features["attention_mask"].bool()
+    tokens = {name: part for name, part in features.items() if getattr(part, "shape", None) == present.shape}
+    lengths = present.sum(dim=1)
+    places, found = [], []
+    with torch.inference_mode():
+        for length in lengths.unique().tolist():
+            for rows in (lengths == length).nonzero().flatten().split(max(1, TOKENS_GPU // length)):
+                of_length = present[rows]
+                batch = {
+                    name: part[rows][of_length].view(len(rows), length).to(model.device)
+                    for name, part in tokens.items()
+                }
+                places.append(rows)
+                found.append(model(batch)["sentence_embedding"].float())
+    vectors = torch.cat(found).cpu()
+    return vectors[torch.cat(places).argsort()].numpy()  # type: ignore[no-any-return]
+
+
+def _pools_all(model: Any) -> bool:
+    """Whether a prompt's tokens are pooled with the text's."""
+    return all(getattr(part, "include_prompt", True) for part in model)
 
 
 def space_of(
@@ -140,8 +183,9 @@ def teacher_vectors(texts: Sequence[Text], teacher: Teacher, cache: Path) -> npt
     # The longest texts come first: counted in texts, the time left would be many times too long.
     characters = sum(len(text.text) for _, text in missing)
     with progress.bar("teacher vectors, characters", characters) as advance:
-        for start in range(0, len(missing), SHARD):
-            part = missing[start : start + SHARD]
+        shard = max(SHARD, teacher.batch_size)
+        for start in range(0, len(missing), shard):
+            part = missing[start : start + shard]
             _write_shard(folder, [key for key, _ in part], _encode(teacher, [text for _, text in part], advance))
     known = _known(folder)
     return _gather(folder, [known[key] for key in keys], teacher.space.dim)

@@ -11,8 +11,10 @@ import torch
 
 from edgeleaf.distillation import trainer as module
 from edgeleaf.distillation.batches import LengthBatchSampler
+from edgeleaf.distillation.gpu import Batches, train_on_gpu
 from edgeleaf.distillation.objective import LeafLoss
-from edgeleaf.distillation.trainer import Examples, train, write_student
+from edgeleaf.distillation.schedule import rate_factor
+from edgeleaf.distillation.trainer import Examples, HeldOutEvaluator, train, write_student
 from edgeleaf.errors import TrainingError
 from edgeleaf.recipe import ObjectiveSpec
 from edgeleaf.student import build_student, load_sentence_transformer, start_projection
@@ -111,3 +113,83 @@ def test_a_killed_training_goes_on_bit_for_bit(
     assert curve == whole_curve
     for name, weight in whole.state_dict().items():
         assert torch.equal(weight, resumed.state_dict()[name]), name
+
+
+def test_a_linear_decay_after_a_rise_once_or_more_often() -> None:
+    from transformers import get_linear_schedule_with_warmup
+
+    weight = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    theirs = get_linear_schedule_with_warmup(optimizer, 5, 40)
+    for step in range(40):
+        assert rate_factor(step, 40, 5) == pytest.approx(theirs.get_last_lr()[0])
+        optimizer.step()
+        theirs.step()
+    two = [rate_factor(step, 40, 4, cycles=2) for step in range(40)]
+    assert two[:20] == two[20:] == [rate_factor(step, 20, 2) for step in range(20)]
+
+
+def test_batches_for_a_gpu_hold_texts_of_one_length_and_each_text_once() -> None:
+    random = np.random.default_rng(0)
+    lengths = random.integers(3, 9, size=203)
+    ids = random.integers(0, 99, size=lengths.sum()).astype(np.int32)
+    batches = Batches(ids, lengths, batch_size=8, seed=3, device="cpu")
+    whole = list(batches.from_step(0, 2 * len(batches)))
+    for part in (whole[: len(batches)], whole[len(batches) :]):
+        counted = torch.zeros(203)
+        for length, rows, weights in part:
+            assert set(lengths[rows.numpy()]) == {length}
+            counted.index_add_(0, rows, weights)
+        assert torch.equal(counted, torch.ones(203))
+    assert any(not torch.equal(a[1], b[1]) for a, b in zip(whole, whole[len(batches) :], strict=False))
+    later = list(batches.from_step(len(batches) + 5, 2 * len(batches)))
+    assert all(torch.equal(a[1], b[1]) for a, b in zip(later, whole[len(batches) + 5 :], strict=True))
+    start = int(batches.starts[7])
+    assert batches.ids[start : start + lengths[7]].tolist() == ids[start : start + lengths[7]].tolist()
+
+
+def on_gpu(model: Any, train_set: Examples, judge: Any, checkpoints: Path, **changed: Any) -> list[dict[str, float]]:
+    """The GPU's way, on a processor: the same steps, without graphs."""
+    options = {"objective": SPEC, "seed": 0, "checkpoints": checkpoints, "max_norm": 1.0, **changed}
+    return train_on_gpu(model, train_set.texts, train_set.vectors, judge, **options)
+
+
+def test_training_on_a_gpu_brings_the_student_closer_and_goes_on_where_it_was_killed(
+    tiny_student: Path, examples: tuple[Examples, Examples], tmp_path: Path
+) -> None:
+    train_set, held_out = examples
+    evaluator = HeldOutEvaluator(held_out)
+    torch.manual_seed(0)
+    whole = build_student(tiny_student, dim=48, max_length=32)  # its projection is random
+    before = evaluator.measure(whole)["held_out_cosine"]
+    curve = on_gpu(whole, train_set, evaluator.measure, tmp_path / "whole")
+    cosines = [entry["held_out_cosine"] for entry in curve if "held_out_cosine" in entry]
+    assert cosines[0] == before
+    assert abs(before) < 0.4
+    assert cosines[-1] > 0.7
+
+    judged = 0
+
+    def stop(model: Any) -> dict[str, float]:
+        nonlocal judged
+        judged += 1
+        if judged == 4:
+            raise KeyboardInterrupt
+        return evaluator.measure(model)
+
+    with pytest.raises(KeyboardInterrupt):
+        torch.manual_seed(0)
+        on_gpu(build_student(tiny_student, dim=48, max_length=32), train_set, stop, tmp_path / "killed")
+    resumed = started(tiny_student, train_set)  # what it starts from does not matter: the checkpoint does
+    assert on_gpu(resumed, train_set, evaluator.measure, tmp_path / "killed") == curve
+    for name, weight in whole.state_dict().items():
+        assert torch.equal(weight, resumed.state_dict()[name]), name
+
+
+def test_a_gpu_says_that_the_loss_grows(
+    tiny_student: Path, examples: tuple[Examples, Examples], tmp_path: Path
+) -> None:
+    train_set, held_out = examples
+    broken = Examples(train_set.texts, np.full_like(train_set.vectors, np.nan))
+    with pytest.raises(TrainingError, match="no longer a number"):
+        on_gpu(started(tiny_student, train_set), broken, HeldOutEvaluator(held_out).measure, tmp_path)

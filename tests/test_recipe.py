@@ -35,7 +35,7 @@ def test_recipes_that_ship_are_valid(path: Path) -> None:
 
 
 def test_the_recipes_are_there() -> None:
-    assert {path.stem for path in RECIPES} >= {"demo", "mpnet", "mpnet-more", "leaf-ir", "leaf-mt"}
+    assert {path.stem for path in RECIPES} >= {"demo", "mpnet", "mpnet-gpu", "leaf-ir", "leaf-mt"}
 
 
 def test_sources_and_defaults(tmp_path: Path) -> None:

@@ -14,8 +14,11 @@ from edgeleaf import teacher as module
 from edgeleaf.bundle import VectorSpace
 from edgeleaf.errors import ModelError
 from edgeleaf.recipe import TeacherSpec
-from edgeleaf.teacher import SentenceTransformerTeacher, teacher_vectors
+from edgeleaf.student import load_sentence_transformer
+from edgeleaf.teacher import SentenceTransformerTeacher, encode_by_length, teacher_vectors
 from edgeleaf.texts import Kind, Text
+
+from .conftest import tiny_texts
 
 SPACE = VectorSpace("t", None, "0" * 64, "mean", True, "q: ", "", 4)
 
@@ -82,6 +85,7 @@ def test_another_window_shares_nothing(tmp_path: Path) -> None:
 
 def test_a_killed_run_loses_one_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SHARD", 8)
+    monkeypatch.setattr(Counting, "batch_size", 8)
     texts = [Text(f"t{i}", "query") for i in range(30)]
     first, second = Counting(stop_after=16), Counting()
     with pytest.raises(KeyboardInterrupt):
@@ -130,3 +134,12 @@ def test_a_real_teacher_is_what_sentence_transformers_says(tiny_teacher: Path) -
     assert np.sum(found * expected, axis=1).min() > 0.999
     assert teacher.space.dim == 48
     assert teacher.space.pooling == "mean"
+
+
+def test_a_length_at_a_time_is_the_same(tiny_teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = load_sentence_transformer(tiny_teacher, max_length=32)
+    texts = [*tiny_texts(40, low=1, high=20, seed=5), "", "  parcel  ", "where " * 60]
+    monkeypatch.setattr(module, "TOKENS_GPU", 48)  # several batches of a length
+    found = encode_by_length(model, texts)
+    assert np.abs(found - model.encode(texts)).max() < 1e-5
+    assert found.dtype == np.float32

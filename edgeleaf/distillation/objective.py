@@ -6,7 +6,7 @@ labels are row numbers; the teacher's vectors stay memory-mapped here and never 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,14 @@ import torch
 
 from edgeleaf.distillation.guards import LossWatch
 
+OfSquares = Callable[[torch.Tensor], torch.Tensor]
+"""Each text's loss from its squared distance to the teacher, [batch] to [batch]."""
+
+
+def squared(squares: torch.Tensor) -> torch.Tensor:
+    """LEAF's: the squared distance as it is."""
+    return squares
+
 
 class LeafLoss(torch.nn.Module):  # type: ignore[misc]
     """Mean over a batch of ‖student(text) - teacher(text)‖², both of unit norm; 2 - 2 cos.
@@ -22,15 +30,19 @@ class LeafLoss(torch.nn.Module):  # type: ignore[misc]
     Args:
         model: the student.
         vectors: [n, dim], the teacher's vectors of all training texts, in any float type, memory-mapped or not.
+        of_squares: another function of the squared distances to compare with (``bench/ablations.py``).
 
     Raises:
         TrainingError: from ``forward``, when the loss is not finite or grows and grows.
     """
 
-    def __init__(self, model: torch.nn.Module, vectors: npt.NDArray[np.floating[Any]]) -> None:
+    def __init__(
+        self, model: torch.nn.Module, vectors: npt.NDArray[np.floating[Any]], of_squares: OfSquares = squared
+    ) -> None:
         super().__init__()
         self.model = model
         self.vectors = vectors
+        self.of_squares = of_squares
         self._watch = LossWatch()
 
     def forward(self, features: Iterable[dict[str, torch.Tensor]], labels: torch.Tensor) -> torch.Tensor:
@@ -41,8 +53,4 @@ class LeafLoss(torch.nn.Module):  # type: ignore[misc]
         teacher = torch.from_numpy(rows).to(student.device)
         squares = (student - teacher).square().sum(dim=1)
         self._watch.see(float(squares.detach().mean()))
-        return self.of_squares(squares)
-
-    def of_squares(self, squares: torch.Tensor) -> torch.Tensor:
-        """Return the loss of squared distances [batch]."""
-        return squares.mean()
+        return self.of_squares(squares).mean()

@@ -24,9 +24,11 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from edgeleaf import progress
 from edgeleaf.bundle import write_json
 from edgeleaf.distillation.batches import LengthBatchSampler
+from edgeleaf.distillation.gpu import train_on_gpu
 from edgeleaf.distillation.guards import check_alive
-from edgeleaf.distillation.objective import LeafLoss
+from edgeleaf.distillation.objective import LeafLoss, OfSquares, squared
 from edgeleaf.distillation.optimizer import student_optimizer
+from edgeleaf.distillation.schedule import rate_factor
 from edgeleaf.recipe import ObjectiveSpec
 from edgeleaf.student import BATCH_SIZE, autocast, has_bfloat16, save_student
 
@@ -58,9 +60,10 @@ def train(
     objective: ObjectiveSpec,
     seed: int,
     checkpoints: Path,
-    trainer: type[LeafTrainer] | None = None,
+    of_squares: OfSquares = squared,
+    cycles: int = 1,
 ) -> list[dict[str, float]]:
-    """Train ``model`` in place.
+    """Train ``model`` in place; on an NVIDIA GPU by :mod:`edgeleaf.distillation.gpu`.
 
     Args:
         model: a student with a started projection.
@@ -69,7 +72,8 @@ def train(
         objective: the recipe's hyperparameters.
         seed: of the order of batches.
         checkpoints: folder for checkpoints; one that is there from a killed run is continued.
-        trainer: another one to compare with (``bench/ablations.py``).
+        of_squares: each text's loss from its squared distance, to compare with (``bench/ablations.py``).
+        cycles: linear decays of the rate, one after the other, likewise.
 
     Returns:
         The training curve: a list of ``{"step", "loss", "learning_rate"}`` (mean training loss since the entry before)
@@ -79,6 +83,20 @@ def train(
         TrainingError: the loss is no longer a number, or grows and grows; or the student's vectors are all alike.
     """
     torch.manual_seed(seed)
+    judge = HeldOutEvaluator(held_out)
+    if model.device.type == "cuda":
+        return train_on_gpu(
+            model,
+            train_set.texts,
+            train_set.vectors,
+            judge.measure,
+            objective=objective,
+            seed=seed,
+            checkpoints=checkpoints,
+            max_norm=MAX_NORM,
+            of_squares=of_squares,
+            cycles=cycles,
+        )
     logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
     disable_progress_bar()
     steps = max(1, math.ceil(objective.epochs * math.ceil(len(train_set.texts) / objective.batch_size)))
@@ -92,7 +110,6 @@ def train(
         learning_rate=objective.learning_rate,
         weight_decay=objective.weight_decay,
         warmup_steps=int(steps * objective.warmup),
-        lr_scheduler_type="linear",
         max_grad_norm=0.0,  # the optimizer clips
         bf16=has_bfloat16(device),
         use_cpu=device == "cpu",
@@ -111,15 +128,15 @@ def train(
     )
     with progress.bar("distil (LEAF)", steps) as advance, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="mtime may not be reliable")
-        kind = trainer or LeafTrainer
-        running = kind(
+        running = LeafTrainer(
             model=model,
             args=arguments,
             train_dataset=Dataset.from_dict({"text": list(train_set.texts), "label": range(len(train_set.texts))}),
-            loss=kind.loss_class(model, train_set.vectors),
-            evaluator=HeldOutEvaluator(held_out),
+            loss=LeafLoss(model, train_set.vectors, of_squares),
+            evaluator=judge,
             callbacks=[_Steps(advance), _Checkpoints()],
         )
+        running.cycles = cycles
         for noisy in (PrinterCallback, ProgressCallback):
             running.remove_callback(noisy)
         running.train(resume_from_checkpoint=str(resume) if resume else None)
@@ -140,7 +157,7 @@ def write_student(model: Any, curve: list[dict[str, float]], folder: Path) -> No
 class LeafTrainer(SentenceTransformerTrainer):  # type: ignore[misc]
     """sentence-transformers' trainer, with batches of like length and without writing model cards on the way."""
 
-    loss_class = LeafLoss
+    cycles = 1
     optimizer: torch.optim.Optimizer | None
 
     def get_batch_sampler(self, dataset: Any, batch_size: int, drop_last: bool, **_: Any) -> LengthBatchSampler:
@@ -159,6 +176,14 @@ class LeafTrainer(SentenceTransformerTrainer):  # type: ignore[misc]
                 max_norm=MAX_NORM,
             )
         return self.optimizer
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> Any:
+        """Return the schedule of :func:`edgeleaf.distillation.schedule.rate_factor`."""
+        warmup, cycles = self.args.get_warmup_steps(num_training_steps), self.cycles
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer or self.optimizer, lambda step: rate_factor(step, num_training_steps, warmup, cycles)
+        )
+        return self.lr_scheduler
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """A student's card is the bundle's; the trainer's own would run the model for examples."""
