@@ -1,12 +1,13 @@
 """A student's retrieval beside its teacher's, all-MiniLM-L6-v2's and BM25's, on collections in BEIR's layout.
 
-    python -m bench.retrieval BUNDLE COLLECTION [COLLECTION ...] -o out/retrieval [--adapted DIR]
+    python -m bench.retrieval BUNDLE COLLECTION [COLLECTION ...] -o out/retrieval [--adapted DIR] [--asymmetric]
 
 Prints nDCG@10 with 95% bootstrap intervals over queries, and what share of the teacher's each system keeps, on the same
 resampled queries. Asymmetric: queries by the student among documents of the teacher. ``--adapted`` adds the queries of
-bundles that were adapted, each to its collection: ``DIR/COLLECTION_NAME``. All dense systems read as many tokens of a
-document as the bundle's teacher does. Vectors of documents, the long part, stay in ``OUTPUT/vectors``; the results of
-each collection are written before the next begins.
+bundles that were adapted, each to its collection: ``DIR/COLLECTION_NAME``; ``--asymmetric`` leaves out the student
+among its own documents, whose vectors take hours. All dense systems read as many tokens of a document as the bundle's
+teacher does. Vectors of documents, the long part, stay in ``OUTPUT/vectors``; the results of each collection are
+written before the next begins.
 """
 
 from __future__ import annotations
@@ -49,11 +50,13 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("collections", type=Path, nargs="+")
     parser.add_argument("--adapted", type=Path)
+    parser.add_argument("--asymmetric", action="store_true")
     parser.add_argument("-o", "--output", type=Path, required=True)
     given = parser.parse_args()
     progress.show()
     try:
-        report = measure(given.bundle, read_collections(given.collections), given.adapted, given.output)
+        collections = read_collections(given.collections)
+        report = measure(given.bundle, collections, given.adapted, given.output, symmetric=not given.asymmetric)
     except EdgeleafError as error:
         sys.exit(str(error))
     text = table(report)
@@ -61,7 +64,9 @@ def main() -> None:
     sys.stdout.write(text)
 
 
-def measure(bundle: Path, collections: Sequence[Collection], adapted: Path | None, output: Path) -> dict[str, Any]:
+def measure(
+    bundle: Path, collections: Sequence[Collection], adapted: Path | None, output: Path, *, symmetric: bool = True
+) -> dict[str, Any]:
     """Return by collection and system the estimates, and the share of the teacher's nDCG@10 with its interval.
 
     Raises:
@@ -78,7 +83,7 @@ def measure(bundle: Path, collections: Sequence[Collection], adapted: Path | Non
     for part in collections:
         progress.say(f"{part.name}: {len(part.queries):,} queries, {len(part.documents):,} documents")
         encoded = encode_collection(part, teacher, output / "vectors")
-        rankings = _rankings(encoded, manifest, bundle, output)
+        rankings = _rankings(encoded, manifest, bundle, output, symmetric=symmetric)
         if part.name in others:
             asked = _fused(others[part.name], part.queries)
             rankings[ADAPTED] = nearest(asked, encoded.teacher_documents.astype(np.float32), K)
@@ -121,7 +126,9 @@ def table(report: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
     return f"{first}\n\n{second}\n"
 
 
-def _rankings(encoded: EncodedCollection, manifest: Manifest, bundle: Path, output: Path) -> dict[str, Ranking]:
+def _rankings(
+    encoded: EncodedCollection, manifest: Manifest, bundle: Path, output: Path, *, symmetric: bool
+) -> dict[str, Ranking]:
     """Rankings of a collection's documents by every system."""
     space, window = manifest.space, manifest.teacher_max_length
     by_teacher = encoded.teacher_documents.astype(np.float32)
@@ -141,21 +148,26 @@ def _rankings(encoded: EncodedCollection, manifest: Manifest, bundle: Path, outp
     student, plain = bundle / layout.STUDENT, models.resolve(PLAIN)
     prompts = {"query_prompt": space.query_prompt, "document_prompt": space.document_prompt}
     asked, by_file = torch(student, queries, space.query_prompt), _fused(bundle, queries)
-    own = kept(
-        f"student {models.weights_sha256(student)} {space.document_prompt}",
-        lambda: torch(student, documents, space.document_prompt),
-    )
-    filed = kept(
-        f"file {layout.sha256(bundle / layout.QUERY_ENCODER)} {space.document_prompt}",
-        lambda: document_vectors(bundle, documents, **prompts, threads=THREADS)[0],
-    )
+    own: dict[str, Ranking] = {}
+    if symmetric:
+        by_student = kept(
+            f"student {models.weights_sha256(student)} {space.document_prompt}",
+            lambda: torch(student, documents, space.document_prompt),
+        )
+        filed = kept(
+            f"file {layout.sha256(bundle / layout.QUERY_ENCODER)} {space.document_prompt}",
+            lambda: document_vectors(bundle, documents, **prompts, threads=THREADS)[0],
+        )
+        own = {
+            "student, symmetric, float32": nearest(asked, by_student, K),
+            "student, symmetric, int8 file": nearest(by_file, filed, K),
+        }
     minilm = kept(f"plain {models.weights_sha256(plain)}", lambda: torch(plain, documents, ""))
     return {
         TEACHER: nearest(encoded.teacher_queries.astype(np.float32), by_teacher, K),
         "student, asymmetric, float32": nearest(asked, by_teacher, K),
         "student, asymmetric, int8 file": nearest(by_file, by_teacher, K),
-        "student, symmetric, float32": nearest(asked, own, K),
-        "student, symmetric, int8 file": nearest(by_file, filed, K),
+        **own,
         "all-MiniLM-L6-v2, symmetric": nearest(torch(plain, queries, ""), minilm, K),
         "BM25": bm25(queries, documents),
     }

@@ -29,7 +29,7 @@ START_TEXTS = 4096
 """Training texts that the projection's closed-form start is fitted on."""
 EVALUATED = 256
 """Held-out queries by which training is watched."""
-CALIBRATION_TEXTS = 3000
+CALIBRATION_TEXTS = 6000
 """Training texts that the quantiser sees."""
 BITS = {"int8": 8, "int4": 4}
 WEIGHTS = {

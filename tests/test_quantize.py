@@ -68,6 +68,28 @@ def test_a_text_does_not_feel_its_neighbours_or_its_padding(
         np.testing.assert_array_equal(encode(quantized, torch_model, [text], pad=17)[0], row)
 
 
+def test_uneven_columns_of_a_table_have_scales_of_their_own(
+    tiny: tuple[onnx.ModelProto, onnx.ModelProto, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, _, torch_model = tiny
+    uneven = onnx.ModelProto()
+    uneven.CopyFrom(model)
+    for initializer in uneven.graph.initializer:
+        if "position_embeddings" in initializer.name:
+            values = numpy_helper.to_array(initializer) * np.where(np.arange(initializer.dims[1]) == 3, 40, 1)
+            initializer.CopyFrom(numpy_helper.from_array(values.astype(np.float32), initializer.name))
+    ids = token_ids(torch_model, TEXTS[:200])
+
+    def lost() -> float:
+        quantized = quantize(uneven, ids).model
+        pairs = [[encode(m, torch_model, [text])[0] for m in (quantized, uneven)] for text in TEXTS[200:]]
+        return float(np.mean([1 - found @ expected for found, expected in pairs]))
+
+    with_columns = lost()
+    monkeypatch.setattr("edgeleaf.graph.quantize.UNEVEN", np.inf)
+    assert with_columns < 0.8 * lost()
+
+
 def test_every_weight_is_quantised(tiny_teacher: Path, tiny: tuple[onnx.ModelProto, onnx.ModelProto, Any]) -> None:
     model, _, torch_model = tiny
     quantized = quantize(model, token_ids(torch_model, TEXTS[:50]))

@@ -50,6 +50,16 @@ def test_compensated_errors_cost_the_outputs_less(rows: int) -> None:
     assert lost[1] < 0.75 * lost[0]
 
 
+def test_pairs_are_rounded_in_the_order_of_their_power_however_they_lie() -> None:
+    moments = INPUTS.T @ INPUTS
+    order = np.random.default_rng(1).permutation(80)[:, None] * 2 + np.arange(2)  # pairs stay together
+    order = order.ravel()
+    there, scale = round_columns(WEIGHT, moments)
+    moved, same = round_columns(WEIGHT[order], moments[np.ix_(order, order)])
+    assert np.array_equal(scale, same)
+    assert (moved != there[order]).mean() < 1e-3  # sums in another order
+
+
 def test_an_input_that_is_never_seen_does_no_harm() -> None:
     inputs = INPUTS.copy()
     inputs[:, 7] = 0

@@ -55,6 +55,11 @@ class Moments:
         """Largest magnitude of each channel, [width]."""
         return np.asarray(np.maximum(-self.low, self.high), dtype=np.float32)
 
+    @property
+    def root_mean_square(self) -> npt.NDArray[np.float32]:
+        """Of each channel, [width]."""
+        return np.asarray(np.sqrt(np.diag(self.products) / self.tokens), dtype=np.float32)
+
     def shifted(self, offset: npt.NDArray[np.floating]) -> Moments:
         """The moments of the same rows with ``offset`` [width] added."""
         cross = np.outer(self.total, offset)

@@ -30,17 +30,22 @@ from edgeleaf.graph.export import prune
 from edgeleaf.graph.layers import NORMS, Plan, Vector, attribute, opset
 from edgeleaf.graph.rounding import round_columns, smoothing
 
-OBSERVED = 600
-"""Texts on which the layers' inputs are measured: ten thousand tokens, more than a layer has inputs."""
-REFIT_RIDGE = 300.0
+OBSERVED = 1200
+"""Texts on which the layers' inputs are measured: twenty thousand tokens, more than a layer has inputs."""
+REFIT_RIDGE = 3000.0
 """How many texts' worth a refitted projection keeps to the one that was trained."""
 ZERO_POINT = np.uint8(128)
-NORM_STRENGTH, ATTENTION_STRENGTH = 0.85, 0.75
+NORM_STRENGTH, ATTENTION_STRENGTH = 0.9, 0.9
 """How far smoothing moves the difficulty from the inputs into the weights."""
 NORM_HEADROOM, ATTENTION_HEADROOM = 1.1, 1.3
 """A fixed scale reaches so many times as far as the largest input of the calibration texts."""
-GELU_ZERO_POINT = np.uint8(32)
-"""GELU's outputs are hardly ever negative: seven eighths of the range are for the others."""
+NORM_DEVIATIONS = 4.5
+"""A normalisation's scale reaches no farther than so many times a channel's root mean square: what is cut off once in a
+thousand tokens costs less than a coarser step for all."""
+UNEVEN = 2.0
+"""Columns of a table get scales of their own where the largest is so many times the median one."""
+GELU_ZERO_POINT = np.uint8(20)
+"""GELU's outputs are hardly ever negative: nine tenths of the range are for the others."""
 GELUS = frozenset({"BiasGelu", "Gelu"})
 IN_DOUBLE = frozenset({"MatMul", "ReduceL2", "ReduceMean", "ReduceSum", "Softmax", "Tanh"})
 MASKED = np.float32(-(2**26))
@@ -226,7 +231,9 @@ class _Rewriter:
     def _normed_linear(self, nodes: Sequence[onnx.NodeProto]) -> str:
         """Linear layers that read one tensor which scales found once hold for, side by side."""
         name = nodes[0].input[0]
-        divisor = self._fixed_divisor(name, NORM_STRENGTH, NORM_HEADROOM)
+        seen = self.moments[name]
+        reach = np.minimum(seen.peak * NORM_HEADROOM, NORM_DEVIATIONS * seen.root_mean_square)
+        divisor = self._fixed_divisor(name, NORM_STRENGTH, reach)
         return self._fixed_linear(
             nodes, self._once(("scaled", name), lambda: self.g.Mul(self.rows(name), 1 / divisor)), divisor, 1.0
         )
@@ -282,13 +289,12 @@ class _Rewriter:
             operands += [np.int8(0), bias]
         return self.g.MatMulIntegerToFloat(*operands)
 
-    def _fixed_divisor(self, name: str, strength: float, headroom: float) -> Vector:
-        """What each channel is divided by, so that int8 holds all that the texts gave, and a little more."""
-        peak = self.moments[name].peak
+    def _fixed_divisor(self, name: str, strength: float, reach: Vector) -> Vector:
+        """What each channel is divided by, so that int8 holds numbers up to ``reach``."""
         weights = [node for node in self.plan.linears.values() if node.input[0] == name]
         together = np.concatenate([self.plan.weights[node.input[1]] for node in weights], axis=1)
-        smooth = smoothing(peak, together, strength)
-        return np.asarray(smooth * (peak / smooth).max() * headroom / 127, dtype=np.float32)
+        smooth = smoothing(reach, together, strength)
+        return np.asarray(smooth * (reach / smooth).max() / 127, dtype=np.float32)
 
     def _dynamic(self, name: str, zero_point: np.uint8) -> tuple[str, str]:
         """Rows quantised each with its own scale: uint8 [rows, width], and the scales, float32 [rows, 1]."""
@@ -304,16 +310,22 @@ class _Rewriter:
         return self.shared["dynamic", name], self.shared["scale", name]
 
     def _table(self, node: onnx.NodeProto) -> None:
-        """A table's rows are quantised one by one, and expanded after the look-up."""
+        """A table's rows, and uneven columns, have scales of their own; it is expanded after the look-up."""
         g, table = self.g, self.plan.weights[node.input[0]]
         ids = self.old(node.input[1])
         self.counts["tables"] += 1
         if self.bits == 4 and table.shape[1] % (2 * four_bits.TABLE_BLOCK) == 0:
             self.old_names[node.output[0]] = four_bits.append_rows(g, table, ids)
             return
+        columns = np.sqrt(np.square(table, dtype=np.float64).mean(axis=0)).astype(np.float32)
+        columns = np.maximum(columns, 1e-3 * columns.max())
+        uneven = columns.max() > UNEVEN * np.median(columns)
+        if uneven:
+            table = table / columns
         scale = np.maximum(np.abs(table).max(axis=1, keepdims=True) / 127, np.finfo(np.float32).tiny)
         values = g.Cast(g.Gather(np.round(table / scale).astype(np.int8), ids), to=TensorProto.FLOAT)
-        self.old_names[node.output[0]] = g.Mul(values, g.Gather(scale.astype(np.float32), ids))
+        rows = g.Mul(values, g.Gather(scale.astype(np.float32), ids))
+        self.old_names[node.output[0]] = g.Mul(rows, columns) if uneven else rows
 
     def _norm(self, node: onnx.NodeProto) -> None:
         g, weights, skip = self.g, self.plan.weights, node.op_type == "SkipLayerNormalization"
@@ -352,7 +364,7 @@ class _Rewriter:
         self.units[out] = max(scale / (gains[0] * gains[1]), SMALLEST_UNIT)
         less = float(np.sqrt(scale / self.units[out] / (gains[0] * gains[1])))
         plan.gain[query], plan.gain[key] = gains[0] * less, gains[1] * less
-        divisor = self._fixed_divisor(out, ATTENTION_STRENGTH, ATTENTION_HEADROOM)
+        divisor = self._fixed_divisor(out, ATTENTION_STRENGTH, self.moments[out].peak * np.float32(ATTENTION_HEADROOM))
         bits = int(np.floor(VALUE_BITS - np.log2((self._peak(value) / divisor).max() * NORM_HEADROOM)))
         plan.gain[value] = np.float32(2.0**bits) / divisor
         self.divided[out] = divisor

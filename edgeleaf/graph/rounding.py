@@ -66,6 +66,8 @@ def round_columns(
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
     """Quantise [in, out] symmetrically, a scale a column.
 
+    Pairs of rows whose inputs are large come first: many are left to make up for what they lose.
+
     Args:
         weight: [in, out].
         moments: sums of products of the inputs over real texts, ``x.T @ x``, [in, in]; None rounds to nearest.
@@ -74,7 +76,12 @@ def round_columns(
         int8 [in, out] within the pair limit, and float32 [out]; weight ≈ int8 * scale.
     """
     scale = column_scales(weight)
-    rest = weight.astype(np.float64) / scale
+    order = np.arange(len(weight))
+    if moments is not None and len(weight) % 2 == 0:
+        power = np.diag(moments).reshape(-1, 2).sum(axis=1)
+        order = order.reshape(-1, 2)[np.argsort(-power, kind="stable")].ravel()
+        moments = moments[np.ix_(order, order)]
+    rest = weight[order].astype(np.float64) / scale
     values = np.zeros(rest.shape, dtype=np.int8)
 
     def rounded(row: int) -> Floats:
@@ -84,7 +91,7 @@ def round_columns(
         return np.asarray(values[row], dtype=np.float64)
 
     compensate(rest, moments, rounded, block=BLOCK)
-    return values, scale
+    return values[np.argsort(order)], scale
 
 
 def compensate(rest: Floats, moments: Floats | None, rounded: Callable[[int], Floats], *, block: int) -> None:
