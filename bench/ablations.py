@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 import tempfile
 import time
@@ -219,7 +218,7 @@ def run(
     objective = replace(BASE, **arm.objective)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
-        train(
+        curve = train(
             model,
             train_set,
             held_out,
@@ -232,7 +231,7 @@ def run(
     seconds = time.monotonic() - began
     result: dict[str, Any] = {
         "texts": len(train_set.texts),
-        "steps": math.ceil(len(train_set.texts) / objective.batch_size) * objective.epochs,
+        "steps": curve[-1]["step"],
         "seconds": round(seconds),
         "held_out_cosine": HeldOutEvaluator(held_out).measure(model)["held_out_cosine"],
         "collections": {},

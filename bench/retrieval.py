@@ -5,9 +5,9 @@
 Prints nDCG@10 with 95% bootstrap intervals over queries, and what share of the teacher's each system keeps, on the same
 resampled queries. Asymmetric: queries by the student among documents of the teacher. ``--adapted`` adds the queries of
 bundles that were adapted, each to its collection: ``DIR/COLLECTION_NAME``; ``--asymmetric`` leaves out the student
-among its own documents, whose vectors take hours. All dense systems read as many tokens of a document as the bundle's
-teacher does. Vectors of documents, the long part, stay in ``OUTPUT/vectors``; the results of each collection are
-written before the next begins.
+among its own documents, whose vectors take an hour or more. All dense systems read as many tokens of a document as the
+bundle's teacher does. Vectors of documents, the long part, stay in ``OUTPUT/vectors``; the results of each collection
+are written before the next begins.
 """
 
 from __future__ import annotations

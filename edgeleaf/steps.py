@@ -183,7 +183,7 @@ def vectors(folder: Path, texts: Path, teacher: Teacher, cache: Path, *, names: 
 
 def student(folder: Path, texts: Path, vectors: Path, recipe: Recipe, space: VectorSpace) -> None:
     """Distil a student into ``student/``; resumes from the checkpoints of a killed run."""
-    from edgeleaf.distillation.trainer import Examples, last_checkpoint, train, write_student
+    from edgeleaf.distillation.trainer import Examples, has_checkpoint, train, write_student
     from edgeleaf.student import build_student, start_projection
 
     checkpoints = folder / "checkpoints"
@@ -211,7 +211,7 @@ def student(folder: Path, texts: Path, vectors: Path, recipe: Recipe, space: Vec
         document_prompt=space.document_prompt,
     )
     train_set = examples("train", ("query", "document"))
-    if last_checkpoint(checkpoints) is None:
+    if not has_checkpoint(checkpoints):
         start_projection(model, train_set.texts[:START_TEXTS], train_set.vectors[:START_TEXTS], ridge=spec.ridge)
     held_out = examples("held_out", ("query",), EVALUATED)
     try:

@@ -23,8 +23,9 @@ from edgeleaf.student import autocast, load_sentence_transformer
 from edgeleaf.texts import KINDS, Kind, Text
 
 SHARD = 128
-"""Texts in a shard: what a killed run loses, a quarter of a minute's work on two cores. At least a batch."""
+"""Texts in a shard, at least: what a killed run loses, a quarter of a minute's work on two cores."""
 BATCH_SIZE, BATCH_SIZE_GPU = 32, 65536
+"""Texts that a teacher is given at a time; on a GPU that is a shard too."""
 TOKENS_GPU = 65536
 """Tokens that a GPU encodes at a time."""
 
@@ -77,7 +78,7 @@ class SentenceTransformerTeacher:
         """Encode in bfloat16 where the processor has it; see :class:`Teacher`."""
         prompt = self._prompts[kind]
         with autocast(self.device):
-            if self.device == "cuda" and _pools_all(self._model):
+            if self.device == "cuda" and _takes_tokens(self._model):
                 vectors = encode_by_length(self._model, [prompt + text for text in texts])
             else:
                 vectors = self._model.encode(
@@ -113,7 +114,7 @@ def encode_by_length(model: Any, texts: Sequence[str]) -> npt.NDArray[np.float32
     places, found = [], []
     with torch.inference_mode():
         for length in lengths.unique().tolist():
-            for rows in (lengths == length).nonzero().flatten().split(max(1, TOKENS_GPU // length)):
+            for rows in (lengths == length).nonzero().flatten().split(max(1, TOKENS_GPU // max(1, length))):
                 of_length = present[rows]
                 batch = {
                     name: part[rows][of_length].view(len(rows), length).to(model.device)
@@ -125,9 +126,9 @@ def encode_by_length(model: Any, texts: Sequence[str]) -> npt.NDArray[np.float32
     return vectors[torch.cat(places).argsort()].numpy()  # type: ignore[no-any-return]
 
 
-def _pools_all(model: Any) -> bool:
-    """Whether a prompt's tokens are pooled with the text's."""
-    return all(getattr(part, "include_prompt", True) for part in model)
+def _takes_tokens(model: Any) -> bool:
+    """Whether a model reads token ids and a mask, and pools a prompt's tokens with the text's."""
+    return type(model[0]).__name__ == "Transformer" and all(getattr(part, "include_prompt", True) for part in model)
 
 
 def space_of(

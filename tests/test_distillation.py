@@ -125,6 +125,7 @@ def test_a_linear_decay_after_a_rise_once_or_more_often() -> None:
         assert rate_factor(step, 40, 5) == pytest.approx(theirs.get_last_lr()[0])
         optimizer.step()
         theirs.step()
+    assert rate_factor(40, 40, 0) == 0  # asked for after the last step
     two = [rate_factor(step, 40, 4, cycles=2) for step in range(40)]
     assert two[:20] == two[20:] == [rate_factor(step, 20, 2) for step in range(20)]
 

@@ -21,9 +21,12 @@ from edgeleaf import progress
 from edgeleaf.distillation.guards import LossWatch
 from edgeleaf.distillation.objective import OfSquares, squared
 from edgeleaf.distillation.schedule import rate_factor
+from edgeleaf.errors import TrainingError
 from edgeleaf.recipe import ObjectiveSpec
 from edgeleaf.student import has_bfloat16
 
+KINDS = frozenset({"bert"})
+"""transformers' models whose parts this module calls by name; others are trained by sentence-transformers' trainer."""
 STATE = "state.pt"
 CHUNK = 65536
 """Texts that are tokenized at a time."""
@@ -62,34 +65,38 @@ def train_on_gpu(
         The curve, as ``train`` does.
 
     Raises:
-        TrainingError: the loss is no longer a number, or grows and grows.
+        TrainingError: the loss is no longer a number, or grows and grows; a batch does not fit into the card's memory.
     """
     batches = Batches.of(model, texts, objective.batch_size, seed)
     steps = max(1, math.ceil(objective.epochs * len(batches)))
     warmup = int(steps * objective.warmup)
     step = Step(model, batches, vectors, objective=objective, max_norm=max_norm, of_squares=of_squares)
     done, curve = _resume(checkpoints, model, step)
-    watch, losses, seen = LossWatch(), torch.zeros(LOOK, device=model.device), []
+    watch, losses = LossWatch(), torch.zeros(LOOK, 2, device=model.device)
+    seen: list[list[float]] = []  # loss and texts of each step
     if not done:
         curve.append({"step": 0, **judge(model)})
     model.train()
+    step.record(batches.lengths)
     with progress.bar("distil (LEAF)", steps) as advance:
         advance(done)
         looked_at = done
         for number, (length, rows, weights) in enumerate(batches.from_step(done, steps), done + 1):
             rate = objective.learning_rate * rate_factor(number - 1, steps, warmup, cycles)
-            losses[number - looked_at - 1].copy_(step(length, rows, weights, rate))
+            losses[number - looked_at - 1].copy_(step(length, rows, weights, rate), non_blocking=True)
             at_checkpoint = number % objective.checkpoint_steps == 0 or number == steps
             if number - looked_at == LOOK or at_checkpoint:
                 looked = losses[: number - looked_at].tolist()
-                for loss in looked:
+                for loss, _ in looked:
                     watch.see(loss)
                 seen += looked
                 advance(number - looked_at)
                 looked_at = number
             if at_checkpoint:
                 model.eval()
-                curve.append({"step": number, "loss": round(float(np.mean(seen)), 6), "learning_rate": rate})
+                means, counts = np.transpose(seen)
+                loss = round(float(np.average(means, weights=counts)), 6)
+                curve.append({"step": number, "loss": loss, "learning_rate": rate})
                 curve.append({"step": number, **judge(model)})
                 _save(checkpoints, model, step, number, curve)
                 model.train()
@@ -134,6 +141,11 @@ class Batches:
         joined = np.concatenate(parts), np.concatenate(lengths)
         return Batches(*joined, batch_size=batch_size, seed=seed, device=model.device)
 
+    @property
+    def lengths(self) -> list[int]:
+        """Lengths that occur, in tokens, the longest first."""
+        return sorted(set(self._lengths.tolist()), reverse=True)
+
     def __len__(self) -> int:
         """Batches in a pass over the texts."""
         return sum(self._counts())
@@ -161,7 +173,7 @@ class Batches:
 
 
 class Step:
-    """One training step; a CUDA graph for each length of text, recorded when the length is first met.
+    """One training step; a CUDA graph for each length of text.
 
     Args:
         model: the student.
@@ -189,14 +201,17 @@ class Step:
         self._rows = torch.zeros(size, dtype=torch.int64, device=self._device)
         self._weights = torch.ones(size, device=self._device)
         self._teacher = torch.zeros(size, dim, device=self._device)
-        self._loss = torch.zeros((), device=self._device)
+        self._loss = torch.zeros(2, device=self._device)
         self._rate = torch.zeros((), device=self._device)
         self._vectors = _on_card(vectors, self._device)
+        if isinstance(self._vectors, torch.Tensor):
+            self._half = torch.zeros_like(self._teacher, dtype=self._vectors.dtype)
         self._graphs: dict[int, Any] = {}
+        self._pool: Any = None
         self.optimizer = self._make_optimizer(objective.weight_decay)
 
     def __call__(self, length: int, rows: torch.Tensor, weights: torch.Tensor, rate: float) -> torch.Tensor:
-        """Take a step on texts of ``length`` tokens; return their loss, a scalar that the next step overwrites."""
+        """Take a step on texts of ``length`` tokens; return [loss, texts], which the next step overwrites."""
         self._rows.copy_(rows)
         self._weights.copy_(weights)
         self._rate.fill_(rate)
@@ -205,24 +220,43 @@ class Step:
             self._teacher.copy_(self._half)
         else:
             self._teacher.copy_(torch.from_numpy(self._vectors[rows.cpu().numpy()].astype(np.float32)))
-        if not self._on_card:
-            self._eager(length)
-        else:
-            if length not in self._graphs:
-                self._graphs[length] = self._record(length)
+        if self._on_card:
             self._graphs[length].replay()
+        else:
+            self._eager(length)
         return self._loss
+
+    def record(self, lengths: Sequence[int]) -> None:
+        """Record the graphs of all lengths, the longest first: the others then share its memory.
+
+        Raises:
+            TrainingError: the card's memory does not hold a batch.
+        """
+        if not self._on_card:
+            return
+        try:
+            self._warm_up(max(lengths))
+            self._pool = torch.cuda.graph_pool_handle()
+            for length in sorted(lengths, reverse=True):
+                self._graphs[length] = self._record(length)
+        except torch.cuda.OutOfMemoryError:
+            size = len(self._rows)
+            raise TrainingError(
+                f"a batch of {size} texts of {max(lengths)} tokens does not fit into the GPU's memory; "
+                "lower objective.batch_size"
+            ) from None
 
     def _make_optimizer(self, weight_decay: float) -> torch.optim.Optimizer:
         model = self._model
         table = model[0].auto_model.get_input_embeddings().weight
+        pooler = getattr(model[0].auto_model, "pooler", None)  # nothing reads it
+        unused = set() if pooler is None else set(pooler.parameters())
         plain: list[torch.nn.Parameter] = []
         decayed: list[torch.nn.Parameter] = []
         for weight in model.parameters():
-            weight.grad = torch.zeros_like(weight)
-            (decayed if weight.ndim > 1 and weight is not table else plain).append(weight)
-        if isinstance(self._vectors, torch.Tensor):
-            self._half = torch.zeros_like(self._teacher, dtype=self._vectors.dtype)
+            if weight.requires_grad and weight not in unused:
+                weight.grad = torch.zeros_like(weight)
+                (decayed if weight.ndim > 1 and weight is not table else plain).append(weight)
         return torch.optim.AdamW(
             [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}],
             lr=self._rate,
@@ -236,8 +270,8 @@ class Step:
             student = self._forward(length).float()
         squares = (student - self._teacher).square().sum(dim=1)
         count = self._weights.sum()
-        (self._of_squares(squares) * self._weights).mean().backward()  # every text counts alike
-        self._loss.copy_((squares.detach() * self._weights).sum() / count)
+        (self._of_squares(squares) * self._weights).mean().backward()  # a batch of few texts pulls less
+        self._loss.copy_(torch.stack([(squares.detach() * self._weights).sum() / count, count]))
         torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._max_norm)
         self.optimizer.step()
 
@@ -253,9 +287,6 @@ class Step:
         return features["sentence_embedding"]
 
     def _record(self, length: int) -> Any:
-        if not self._graphs:
-            self._warm_up(length)
-            self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
             self._eager(length)
@@ -282,7 +313,7 @@ class Step:
 
 def _on_card(vectors: npt.NDArray[np.floating[Any]], device: Any) -> torch.Tensor | npt.NDArray[np.floating[Any]]:
     """The teacher's vectors on the card where it has room for them, else as they are."""
-    if device.type == "cuda" and vectors.nbytes > ROOM * torch.cuda.mem_get_info(device)[0]:
+    if device.type == "cuda" and 2 * vectors.size > ROOM * torch.cuda.mem_get_info(device)[0]:
         return vectors
     held = torch.empty(vectors.shape, dtype=torch.float16, device=device)
     for start in range(0, len(vectors), CHUNK):

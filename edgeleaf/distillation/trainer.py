@@ -24,7 +24,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from edgeleaf import progress
 from edgeleaf.bundle import write_json
 from edgeleaf.distillation.batches import LengthBatchSampler
-from edgeleaf.distillation.gpu import train_on_gpu
+from edgeleaf.distillation.gpu import KINDS, STATE, train_on_gpu
 from edgeleaf.distillation.guards import check_alive
 from edgeleaf.distillation.objective import LeafLoss, OfSquares, squared
 from edgeleaf.distillation.optimizer import student_optimizer
@@ -84,7 +84,7 @@ def train(
     """
     torch.manual_seed(seed)
     judge = HeldOutEvaluator(held_out)
-    if model.device.type == "cuda":
+    if model.device.type == "cuda" and model[0].auto_model.config.model_type in KINDS:
         return train_on_gpu(
             model,
             train_set.texts,
@@ -237,6 +237,11 @@ class _Checkpoints(TrainerCallback):  # type: ignore[misc]
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+
+
+def has_checkpoint(checkpoints: Path) -> bool:
+    """Whether a killed run left something to go on from."""
+    return (checkpoints / STATE).is_file() or last_checkpoint(checkpoints) is not None
 
 
 def last_checkpoint(checkpoints: Path) -> Path | None:

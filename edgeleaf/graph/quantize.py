@@ -38,7 +38,7 @@ ZERO_POINT = np.uint8(128)
 NORM_STRENGTH, ATTENTION_STRENGTH = 0.9, 0.9
 """How far smoothing moves the difficulty from the inputs into the weights."""
 NORM_HEADROOM, ATTENTION_HEADROOM = 1.1, 1.3
-"""A fixed scale reaches so many times as far as the largest input of the calibration texts."""
+"""A fixed scale reaches at most so many times as far as the largest input of the calibration texts."""
 NORM_DEVIATIONS = 4.5
 """A normalisation's scale reaches no farther than so many times a channel's root mean square: what is cut off once in a
 thousand tokens costs less than a coarser step for all."""
