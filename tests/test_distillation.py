@@ -11,7 +11,7 @@ import torch
 
 from edgeleaf.distillation import trainer as module
 from edgeleaf.distillation.batches import LengthBatchSampler
-from edgeleaf.distillation.gpu import Batches, train_on_gpu
+from edgeleaf.distillation.gpu import Batches, Step, train_on_gpu
 from edgeleaf.distillation.objective import LeafLoss
 from edgeleaf.distillation.schedule import rate_factor
 from edgeleaf.distillation.trainer import Examples, HeldOutEvaluator, train, write_student
@@ -181,6 +181,8 @@ def test_training_on_a_gpu_brings_the_student_closer_and_goes_on_where_it_was_ki
     with pytest.raises(KeyboardInterrupt):
         torch.manual_seed(0)
         on_gpu(build_student(tiny_student, dim=48, max_length=32), train_set, stop, tmp_path / "killed")
+    assert module.has_checkpoint(tmp_path / "killed")
+    assert not module.has_checkpoint(tmp_path / "elsewhere")
     resumed = started(tiny_student, train_set)  # what it starts from does not matter: the checkpoint does
     assert on_gpu(resumed, train_set, evaluator.measure, tmp_path / "killed") == curve
     for name, weight in whole.state_dict().items():
@@ -194,3 +196,22 @@ def test_a_gpu_says_that_the_loss_grows(
     broken = Examples(train_set.texts, np.full_like(train_set.vectors, np.nan))
     with pytest.raises(TrainingError, match="no longer a number"):
         on_gpu(started(tiny_student, train_set), broken, HeldOutEvaluator(held_out).measure, tmp_path)
+
+
+def test_a_gpu_without_room_for_a_batch_says_what_to_lower(
+    tiny_student: Path, examples: tuple[Examples, Examples], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_set, _ = examples
+    model = started(tiny_student, train_set)
+    batches = Batches.of(model, train_set.texts, 16, seed=0)
+    step = Step(model, batches, train_set.vectors, objective=SPEC, max_norm=1.0, of_squares=lambda squares: squares)
+    step.record(batches.lengths)  # nothing to record on a processor
+
+    def full(self: Any, length: int) -> None:
+        raise torch.cuda.OutOfMemoryError
+
+    monkeypatch.setattr(Step, "_warm_up", full)
+    monkeypatch.setattr(step, "_on_card", True)
+    longest = max(batches.lengths)
+    with pytest.raises(TrainingError, match=f"16 texts of {longest} tokens does not fit .* objective.batch_size"):
+        step.record(batches.lengths)

@@ -83,7 +83,7 @@ def train_on_gpu(
         looked_at = done
         for number, (length, rows, weights) in enumerate(batches.from_step(done, steps), done + 1):
             rate = objective.learning_rate * rate_factor(number - 1, steps, warmup, cycles)
-            losses[number - looked_at - 1].copy_(step(length, rows, weights, rate), non_blocking=True)
+            losses[number - looked_at - 1].copy_(step(length, rows, weights, rate))
             at_checkpoint = number % objective.checkpoint_steps == 0 or number == steps
             if number - looked_at == LOOK or at_checkpoint:
                 looked = losses[: number - looked_at].tolist()
@@ -204,8 +204,6 @@ class Step:
         self._loss = torch.zeros(2, device=self._device)
         self._rate = torch.zeros((), device=self._device)
         self._vectors = _on_card(vectors, self._device)
-        if isinstance(self._vectors, torch.Tensor):
-            self._half = torch.zeros_like(self._teacher, dtype=self._vectors.dtype)
         self._graphs: dict[int, Any] = {}
         self._pool: Any = None
         self.optimizer = self._make_optimizer(objective.weight_decay)
@@ -216,8 +214,7 @@ class Step:
         self._weights.copy_(weights)
         self._rate.fill_(rate)
         if isinstance(self._vectors, torch.Tensor):
-            torch.index_select(self._vectors, 0, self._rows, out=self._half)
-            self._teacher.copy_(self._half)
+            self._teacher.copy_(self._vectors[self._rows])
         else:
             self._teacher.copy_(torch.from_numpy(self._vectors[rows.cpu().numpy()].astype(np.float32)))
         if self._on_card:
@@ -227,7 +224,10 @@ class Step:
         return self._loss
 
     def record(self, lengths: Sequence[int]) -> None:
-        """Record the graphs of all lengths, the longest first: the others then share its memory.
+        """Record the graphs of all lengths.
+
+        Args:
+            lengths: in tokens, the longest first: the others then share its memory.
 
         Raises:
             TrainingError: the card's memory does not hold a batch.
@@ -235,14 +235,13 @@ class Step:
         if not self._on_card:
             return
         try:
-            self._warm_up(max(lengths))
+            self._warm_up(lengths[0])
             self._pool = torch.cuda.graph_pool_handle()
-            for length in sorted(lengths, reverse=True):
+            for length in lengths:
                 self._graphs[length] = self._record(length)
         except torch.cuda.OutOfMemoryError:
-            size = len(self._rows)
             raise TrainingError(
-                f"a batch of {size} texts of {max(lengths)} tokens does not fit into the GPU's memory; "
+                f"a batch of {len(self._rows)} texts of {lengths[0]} tokens does not fit into the GPU's memory; "
                 "lower objective.batch_size"
             ) from None
 
