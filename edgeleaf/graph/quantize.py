@@ -39,10 +39,9 @@ NORM_STRENGTH, ATTENTION_STRENGTH = 0.9, 0.9
 """How far smoothing moves the difficulty from the inputs into the weights."""
 NORM_HEADROOM, ATTENTION_HEADROOM = 1.1, 1.3
 """A fixed scale reaches at most so many times as far as the largest input of the calibration texts."""
-NORM_DEVIATIONS, NORM_CUT = 4.5, 0.95
-"""A normalisation's scale reaches no farther than so many times a channel's root mean square: what is cut off, seldom
-and by little, costs less than a coarser step for all. A channel keeps all of its range where that would be more than a
-little: below such a share of its largest input. Outlier channels of single tokens are such."""
+NORM_DEVIATIONS = 4.5
+"""A normalisation's scale has no headroom beyond so many times a channel's root mean square, unless calibration saw
+farther: outlier channels, which a few tokens fill, keep all of theirs."""
 UNEVEN = 2.0
 """Columns of a table get scales of their own where the largest is so many times the median one."""
 GELU_ZERO_POINT = np.uint8(20)
@@ -234,7 +233,7 @@ class _Rewriter:
         name = nodes[0].input[0]
         seen = self.moments[name]
         whole, most = seen.peak * NORM_HEADROOM, NORM_DEVIATIONS * seen.root_mean_square
-        reach = np.where(most < NORM_CUT * seen.peak, whole, np.minimum(whole, most)).astype(np.float32)
+        reach = np.where(most < seen.peak, whole, np.minimum(whole, most)).astype(np.float32)
         divisor = self._fixed_divisor(name, NORM_STRENGTH, reach)
         return self._fixed_linear(
             nodes, self._once(("scaled", name), lambda: self.g.Mul(self.rows(name), 1 / divisor)), divisor, 1.0
