@@ -6,7 +6,8 @@ WORK is the ``.work`` folder of a run of a recipe: its texts and their teacher's
 ablations.json after every arm (arms that are in it are not run again), ablations.md, and ablations.png, on which every
 arm is a point: cosine to the teacher on the collections' queries against the share of its nDCG@10 that is kept.
 Between unit vectors the squared distance is 2 - 2 cosine: the base is the cosine's arm too. Two arms that differ in
-their seed only show what is chance.
+their seed only show what is chance. All arms learn little beside a whole run, in small batches: what wins here may not
+win there. The base and smaller students also say what their int8 encoder weighs, and its time for 16 tokens from ids.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnxruntime as ort
 import torch
 
 from bench.tables import markdown_table
@@ -34,9 +36,11 @@ from edgeleaf.collection import EncodedCollection, encode_collection, read_colle
 from edgeleaf.distillation.objective import OfSquares, squared
 from edgeleaf.distillation.trainer import Examples, HeldOutEvaluator, train
 from edgeleaf.errors import TrainingError
+from edgeleaf.graph.export import export_onnx
+from edgeleaf.graph.quantize import quantize
 from edgeleaf.graph.tokenizers import reference_tokenizer
 from edgeleaf.recipe import ObjectiveSpec, TeacherSpec
-from edgeleaf.student import build_student, start_projection
+from edgeleaf.student import build_student, save_student, start_projection
 from edgeleaf.text_sources import KINDS, Pieces, file_texts, pieces_of
 from edgeleaf.texts import FilesSource, Text
 
@@ -44,6 +48,8 @@ TEACHER = "sentence-transformers/all-mpnet-base-v2"
 START = "sentence-transformers/all-MiniLM-L6-v2"
 WINDOW, HELD_OUT, MAX_CHARS = 128, 1000, 300
 """As in export/recipes/mpnet.toml."""
+CALIBRATION, TOKENS, REPEATS = 300, 16, 300
+"""How an int8 encoder is quantised and timed."""
 PIECES: tuple[Pieces, ...] = ("whole", "sentences", "spans", "windows")
 """What definitions may have become among the training texts."""
 
@@ -213,6 +219,7 @@ def run(
         layers = model[0].auto_model.encoder.layer
         kept = np.linspace(0, len(layers) - 1, arm.layers).round().astype(int)  # the first, the last, evenly between
         model[0].auto_model.encoder.layer = torch.nn.ModuleList([layers[i] for i in kept])
+        model[0].auto_model.config.num_hidden_layers = arm.layers
     if arm.ridge is not None:
         start_projection(model, train_set.texts[:4096], train_set.vectors[:4096], ridge=arm.ridge)
     objective = replace(BASE, **arm.objective)
@@ -236,10 +243,15 @@ def run(
         "held_out_cosine": HeldOutEvaluator(held_out).measure(model)["held_out_cosine"],
         "collections": {},
     }
+    if arm.layers is not None or arm == Arm():
+        result |= encoder_costs(model, held_out.texts)
     for part in collections:
         vectors = model.encode(list(part.collection.queries), batch_size=32, show_progress_bar=False)
         judged = [
-            ndcg_at_10(part.collection, nearest(rows, part.teacher_documents.astype(np.float32), 10))
+            ndcg_at_10(
+                part.collection,
+                nearest(rows, part.teacher_documents.astype(np.float32), 10, skip=part.collection.itself),
+            )
             for rows in (vectors, part.teacher_queries.astype(np.float32))
         ]
         result["collections"][part.collection.name] = {
@@ -248,6 +260,30 @@ def run(
             "of_the_teacher": round(judged[0] / judged[1], 4),
         }
     return result
+
+
+def encoder_costs(model: Any, texts: Sequence[str]) -> dict[str, float]:
+    """Return ``int8_mb`` and ``int8_ms``, the median time of :data:`TOKENS` tokens, of a student's int8 encoder.
+
+    One thread, from token ids; quantised on some texts.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        save_student(model, Path(scratch) / "student")
+        graph = export_onnx(Path(scratch) / "student")
+    tokenizer = reference_tokenizer(model.tokenizer.backend_tokenizer.to_str(), WINDOW)
+    ids = [encoding.ids for encoding in tokenizer.encode_batch(list(texts[:CALIBRATION]))]
+    data = quantize(graph, ids).model.SerializeToString()
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    row = np.array([next(row for row in ids if len(row) >= TOKENS)[:TOKENS]], np.int64)
+    feed = {"input_ids": row, "attention_mask": np.ones_like(row)}
+    times = []
+    for _ in range(REPEATS):
+        begin = time.perf_counter()
+        session.run(None, feed)
+        times.append(1e3 * (time.perf_counter() - begin))
+    return {"int8_mb": round(len(data) / 1e6, 1), "int8_ms": round(float(np.median(times)), 2)}
 
 
 def table(results: dict[str, Any]) -> str:
@@ -264,13 +300,14 @@ def table(results: dict[str, Any]) -> str:
     rows = []
     for name, result in results.items():
         if "failed" in result:
-            rows.append([name, *[""] * 6, result["failed"]])
+            rows.append([name, *[""] * 8, result["failed"]])
             continue
         cosine, shares = points(result)
         counts = (f"{result['texts']:,}", f"{result['steps']:,.0f}", str(result["seconds"]))
         figures = (f"{result['held_out_cosine']:.4f}", f"{cosine:.4f}", f"{np.mean(shares):.1%}", f"{min(shares):.1%}")
-        rows.append([name, *counts, *figures])
-    return markdown_table([*columns, "least"], rows) + "\n"
+        costs = [str(result.get(key, "")) for key in ("int8_mb", "int8_ms")]
+        rows.append([name, *counts, *figures, *costs])
+    return markdown_table([*columns, "least", "int8 encoder, MB", f"its ms, {TOKENS} tokens"], rows) + "\n"
 
 
 def points(result: dict[str, Any]) -> tuple[float, list[float]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,35 +46,34 @@ class Noise:
             "stolen_share": round(self._stolen / listened, 4),
         }
 
-    def warnings(self) -> list[str]:
-        """What was not quiet, and what to do about it."""
-        found = []
-        times = np.array(self._times)
-        if len(times) >= 10:
-            parts = [float(np.median(part)) for part in np.array_split(times, 5)]
-            if max(parts) > DRIFT * min(parts):
-                found.append(
-                    f"the machine's speed drifted by {max(parts) / min(parts) - 1:.0%} during the run: compare "
-                    "peers of one run only; measure again with nothing else running, on mains power, with a fixed clock"
-                )
-            spread = float(np.percentile(times, 90) / np.median(times))
-            if spread > SPIKES:
-                found.append(
-                    f"one piece of work in ten took {spread:.2f} times its median: other work was running; close it "
-                    "and measure again"
-                )
-        report = self.report()
-        if report["others_share"] > OTHERS:
+
+def warnings(report: Mapping[str, Any]) -> list[str]:
+    """What was not quiet by :meth:`Noise.report`, and what to do about it."""
+    found = []
+    times = np.array(report["fixed_work_ms"])
+    if len(times) >= 10:
+        parts = [float(np.median(part)) for part in np.array_split(times, 5)]
+        if max(parts) > DRIFT * min(parts):
             found.append(
-                f"{report['others_share']:.0%} of the processors were busy while all peers waited: close what else is "
-                "running and measure again"
+                f"the machine's speed drifted by {max(parts) / min(parts) - 1:.0%} during the run: compare "
+                "peers of one run only; measure again with nothing else running, on mains power, with a fixed clock"
             )
-        if report["stolen_share"] > OTHERS:
+        spread = float(np.percentile(times, 90) / np.median(times))
+        if spread > SPIKES:
             found.append(
-                f"{report['stolen_share']:.0%} of the processor time went to other virtual machines: use a host of "
-                "your own"
+                f"one piece of work in ten took {spread:.2f} times its median: other work was running; close it "
+                "and measure again"
             )
-        return found
+    if report["others_share"] > OTHERS:
+        found.append(
+            f"{report['others_share']:.0%} of the processors were busy while all peers waited: close what else is "
+            "running and measure again"
+        )
+    if report["stolen_share"] > OTHERS:
+        found.append(
+            f"{report['stolen_share']:.0%} of the processor time went to other virtual machines: use a host of your own"
+        )
+    return found
 
 
 def _processor_seconds() -> tuple[float, float]:

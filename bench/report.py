@@ -2,13 +2,15 @@
 
     python -m bench.report RESULTS.json [RESULTS.json ...] -o bench
 
-Writes ``RESULTS.md`` and its PNG files. Several files are put together when they come from one machine, one bundle and
-the same peers; others are refused, for their times cannot be compared.
+Writes ``RESULTS.md``, its PNG files, and ``results.json.gz``, all that they are made of, raw times included. Several
+files are put together when they come from one machine, one bundle and the same peers; others are refused, for their
+times cannot be compared.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.figures import MIDDLE, OURS, SHORT, TEACHERS, Figures, number, worst
+from bench.noise import warnings
 from bench.plots import PLOTS
 from bench.run import SCHEMA_VERSION
 from bench.tables import markdown_table
@@ -44,18 +47,21 @@ def main() -> None:
     given.output.mkdir(parents=True, exist_ok=True)
     for name, draw in PLOTS.items():
         draw(figures, given.output / name)
+    raw = json.dumps(results, ensure_ascii=False).encode()
+    layout.write_bytes(given.output / "results.json.gz", gzip.compress(raw, mtime=0))
     layout.write_text(given.output / "RESULTS.md", text)
     sys.stdout.write(f"{given.output / 'RESULTS.md'}\n")
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read a results.json.
+    """Read a results.json, gzipped or not.
 
     Raises:
         InputError: no such file, or not one that this program reads.
     """
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        data = path.read_bytes()
+        found: dict[str, Any] = json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
         version = found["schema_version"], found["peers"]
     except OSError:
         raise InputError(f"{path}: no such file; python -m bench.run writes it") from None
@@ -73,6 +79,8 @@ def merged(results: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[s
         InputError: they come from different machines, bundles, settings or peers; it names what differs.
     """
     whole: dict[str, Any] = json.loads(json.dumps(results[0]))
+    if len(results) > 1 and whole["machine"]["id"] is None:
+        raise InputError("this system does not tell one machine from another of its kind: report each file apart")
     for other, name in zip(results[1:], names[1:], strict=True):
         for part in ("machine", "bundle", "settings", "peers"):
             one, two = _fixed(whole, part), _fixed(other, part)
@@ -85,7 +93,12 @@ def merged(results: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[s
         for entry in other["systems"]:
             _pool(records[entry["system"], entry["threads"]], entry)
         whole["notes"] += [note for note in other["notes"] if note not in whole["notes"]]
-    whole["settings"]["sessions"] *= len(results)
+        whole["absent"] = {**other["absent"], **whole["absent"]}
+        whole["noise"]["fixed_work_ms"] += other["noise"]["fixed_work_ms"]
+        for share in ("others_share", "stolen_share"):
+            whole["noise"][share] = max(whole["noise"][share], other["noise"][share])
+    for many in ("sessions", "repeats"):
+        whole["settings"][many] *= len(results)
     return whole
 
 
@@ -116,10 +129,12 @@ def _pool(known: dict[str, Any], entry: Mapping[str, Any]) -> None:
 def markdown(figures: Figures) -> str:
     """Return RESULTS.md."""
     results = figures.results
-    machine, settings = results["machine"], results["settings"]
+    machine, settings, loud = results["machine"], results["settings"], warnings(results["noise"])
+    quiet = [note for note in results["notes"] if note not in loud]
     parts = [
         "# From the string to the vector",
-        "Made by `make bench` (`python -m bench.run`, `python -m bench.report`); nothing here is typed by hand. "
+        f"Made by `make bench{'-gpu' * bool(machine['gpu'])}` (`python -m bench.run`, `python -m bench.report`); "
+        "nothing here is typed by hand. "
         f"{machine['gpu'] + ', ' if machine['gpu'] else ''}{machine['processor']}, {machine['cores']} cores "
         f"({', '.join(machine['features'])}), governor {machine['governor'] or 'not told'}, {machine['os']}, Python "
         f"{machine['python']}. Bundle `{results['bundle']['space']}`, {results['bundle']['file_mb']} MB, sha256 "
@@ -131,6 +146,7 @@ def markdown(figures: Figures) -> str:
         "held-out queries. Cold starts are starts of a process whose files the system has read before.",
         "## In short, one thread",
         _short(figures),
+        *(["**Not quiet**: " + "; ".join(loud) + "."] if loud else []),
         "![Time against agreement with the teacher](alignment.png)",
         *(["## Targets", _targets(figures)] if results["ceiling"] else []),
         "## By length",
@@ -139,11 +155,12 @@ def markdown(figures: Figures) -> str:
         "## Batches of mixed lengths",
         _batches(figures),
         "## Cold start and memory",
+        _cold(figures),
         "![Cold start and peak memory](cold.png)",
         *(["## The ceiling", _ceiling(figures)] if results["ceiling"] else []),
         "## Who was measured",
         _who(figures),
-        *(["## Noted", "\n".join(f"- {note}" for note in results["notes"])] if results["notes"] else []),
+        *(["## Noted", "\n".join(f"- {note}" for note in quiet)] if quiet else []),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -260,15 +277,27 @@ def _batches(figures: Figures) -> str:
     return markdown_table([*columns, f"CPU ms a query, batch {sizes[-1]}"], rows)
 
 
+def _cold(figures: Figures) -> str:
+    """Medians of one thread's starts."""
+    keys = ("load_ms", "cold_ms", "peak_rss_mb")
+    names = sorted(figures.names, key=lambda name: figures.median(name, "cold_ms") or 0.0)
+    rows = [[figures.title(name), *(number(figures.median(name, key)) for key in keys)] for name in names]
+    columns = ["", "load to first vector, ms", "process start to first vector, ms", "peak memory, MB"]
+    return markdown_table(columns, rows)
+
+
 def _ceiling(figures: Figures) -> str:
     found = figures.results["ceiling"]
     one = found["threads"][0]
     lengths = list(one["least_ms"])
-    rows = [
-        ["least time (ceiling), ms", *(f"{one['least_ms'][length]:.3f}" for length in lengths)],
-        ["edgeleaf's encoder alone, from ids", *(f"{one['encoder_ms'][n] / one['least_ms'][n]:.1f}×" for n in lengths)],
-    ]
-    for name in sorted(figures.names, key=lambda name: figures.p50(name, MIDDLE)):
+    rows = []
+    for each in found["threads"]:
+        threads = f"{each['threads']} thread{'s' * (each['threads'] > 1)}"
+        least, encoder = each["least_ms"], each["encoder_ms"]
+        rows.append([f"least time (ceiling), {threads}, ms", *(f"{least[length]:.3f}" for length in lengths)])
+        rows.append([f"edgeleaf's encoder alone, {threads}", *(f"{encoder[n] / least[n]:.1f}×" for n in lengths)])
+    students = (name for name in figures.names if not name.startswith(TEACHERS))  # a teacher has a ceiling of its own
+    for name in sorted(students, key=lambda name: figures.p50(name, MIDDLE)):
         cells = (f"{figures.p50(name, int(length)) / one['least_ms'][length]:.1f}×" for length in lengths)
         rows.append([f"{figures.title(name)}, from the string", *cells])
     text = (

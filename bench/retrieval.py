@@ -17,6 +17,7 @@ import hashlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def measure(
         rankings = _rankings(encoded, manifest, bundle, output, symmetric=symmetric)
         if part.name in others:
             asked = _fused(others[part.name], part.queries)
-            rankings[ADAPTED] = nearest(asked, encoded.teacher_documents.astype(np.float32), K)
+            rankings[ADAPTED] = nearest(asked, encoded.teacher_documents.astype(np.float32), K, skip=part.itself)
         values = {system: per_query(part, ranking) for system, ranking in rankings.items()}
         report[part.name] = {system: _judged(found, values[TEACHER]) for system, found in values.items()}
         layout.write_json(output / "retrieval.json", report)
@@ -133,6 +134,7 @@ def _rankings(
     space, window = manifest.space, manifest.teacher_max_length
     by_teacher = encoded.teacher_documents.astype(np.float32)
     queries, documents = encoded.collection.queries, encoded.collection.documents
+    first = partial(nearest, k=K, skip=encoded.collection.itself)
 
     def torch(folder: Path, texts: Sequence[str], prompt: str) -> Rows:
         return student_vectors(folder, texts, prompt=prompt, threads=THREADS, max_length=window)[0]
@@ -159,17 +161,17 @@ def _rankings(
             lambda: document_vectors(bundle, documents, **prompts, threads=THREADS)[0],
         )
         own = {
-            "student, symmetric, float32": nearest(asked, by_student, K),
-            "student, symmetric, int8 file": nearest(by_file, filed, K),
+            "student, symmetric, float32": first(asked, by_student),
+            "student, symmetric, int8 file": first(by_file, filed),
         }
     minilm = kept(f"plain {models.weights_sha256(plain)}", lambda: torch(plain, documents, ""))
     return {
-        TEACHER: nearest(encoded.teacher_queries.astype(np.float32), by_teacher, K),
-        "student, asymmetric, float32": nearest(asked, by_teacher, K),
-        "student, asymmetric, int8 file": nearest(by_file, by_teacher, K),
+        TEACHER: first(encoded.teacher_queries.astype(np.float32), by_teacher),
+        "student, asymmetric, float32": first(asked, by_teacher),
+        "student, asymmetric, int8 file": first(by_file, by_teacher),
         **own,
-        "all-MiniLM-L6-v2, symmetric": nearest(torch(plain, queries, ""), minilm, K),
-        "BM25": bm25(queries, documents),
+        "all-MiniLM-L6-v2, symmetric": first(torch(plain, queries, ""), minilm),
+        "BM25": bm25(encoded.collection),
     }
 
 
@@ -178,17 +180,18 @@ def _fused(bundle: Path, queries: Sequence[str]) -> Rows:
     return np.concatenate([encode([query]) for query in queries])
 
 
-def bm25(queries: Sequence[str], documents: Sequence[str]) -> Ranking:
-    """Return rankings by BM25 (Lucene's variant), int64 [queries, k]."""
+def bm25(collection: Collection) -> Ranking:
+    """Return rankings by BM25 (Lucene's variant), int64 [queries, k]; no query finds itself."""
     import bm25s
     import Stemmer
 
     settings = {"stopwords": "en", "stemmer": Stemmer.Stemmer("english"), "show_progress": False}
     searcher = bm25s.BM25(**BM25)
-    searcher.index(bm25s.tokenize(list(documents), **settings), show_progress=False)
-    asked = bm25s.tokenize(list(queries), **settings)
-    rows, _ = searcher.retrieve(asked, k=min(K, len(documents)), show_progress=False)
-    return np.asarray(rows, dtype=np.int64)
+    searcher.index(bm25s.tokenize(list(collection.documents), **settings), show_progress=False)
+    asked = bm25s.tokenize(list(collection.queries), **settings)
+    rows, _ = searcher.retrieve(asked, k=min(K + 1, len(collection.documents)), show_progress=False)
+    itself = rows == collection.itself[:, None]
+    return np.take_along_axis(rows, np.argsort(itself, axis=1, kind="stable"), axis=1)[:, :K].astype(np.int64)
 
 
 if __name__ == "__main__":

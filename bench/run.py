@@ -21,7 +21,7 @@ import numpy as np
 
 from bench import ceiling
 from bench.artefacts import Given, artefact, size_mb
-from bench.noise import Noise
+from bench.noise import Noise, warnings
 from bench.peers import PEERS, PEERS_GPU, Environments, Peer, read_peers
 from edgeleaf import bundle as layout
 from edgeleaf import latency, progress, steps
@@ -37,6 +37,8 @@ from edgeleaf.texts import read_texts
 SCHEMA_VERSION = 1
 QUERIES, DOCUMENTS = 300, 2000
 K = 10
+FIRST_LOOKS = 40
+"""Looks at the machine before the long part: some two seconds."""
 FULL: Mapping[str, Any] = {"repeats": 300, "sessions": 3, "visits": 10, "visit_s": 0.6, "batch_visits": 3}
 QUICK: Mapping[str, Any] = {"repeats": 10, "sessions": 1, "visits": 2, "visit_s": 0.2}
 
@@ -121,11 +123,17 @@ def measure(
         progress.say("this processor's ceiling")
         least = ceiling.measure(bundle, threads=whole.threads, lengths=[int(length) for length in texts])
     noise, failed = Noise(), dict[str, str]()
+    for _ in range(FIRST_LOOKS):
+        noise.look()
+    for warning in warnings(noise.report()):
+        progress.say(f"before it begins: {warning}")
     ready = [systems[name] for name in facts]
     with progress.bar("bench: peers taking turns", steps_of(ready, whole)) as advance:
         records = run(ready, whole, advance=advance, between=noise.look, dropped=failed)
     for name, why in failed.items():
         _leave_out(name, why, absent)
+    for warning in warnings(noise.report()):
+        progress.say(warning)
     for record in records:
         latency.add_percentiles(record)
     titles = {name: entry["title"] for name, entry in facts.items()}
@@ -146,7 +154,7 @@ def measure(
         "ceiling": least,
         "peers": {name: entry for name, entry in facts.items() if name not in failed},
         "absent": absent,
-        "notes": [*notes, *noise.warnings(), *latency.warnings(records, whole.repeats, titles)],
+        "notes": [*notes, *latency.warnings(records, whole.repeats, titles)],
         "systems": records,
     }
 

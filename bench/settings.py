@@ -21,7 +21,7 @@ import onnx
 import onnxruntime as ort
 
 from bench.figures import MIDDLE, OURS, SHORT, Figures, number
-from bench.noise import Noise
+from bench.noise import Noise, warnings
 from bench.peers import ADAPTERS
 from bench.run import FULL, QUICK
 from bench.tables import markdown_table
@@ -144,7 +144,7 @@ def measure(
             name: {"title": title, "same": bool(np.array_equal(vectors[name], first))} for name, title in titles.items()
         },
         "absent": absent,
-        "notes": [*notes, *noise.warnings(), *latency.warnings(records, whole.repeats, titles)],
+        "notes": [*notes, *warnings(noise.report()), *latency.warnings(records, whole.repeats, titles)],
         "systems": records,
     }
 

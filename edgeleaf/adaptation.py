@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Iterable
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 
 from edgeleaf import bundle as layout
@@ -35,6 +36,18 @@ BENCHMARK = BenchmarkSpec(threads=(1,), lengths=(8, 16, 32), repeats=30)
 """The graph is the one that was measured before, with other numbers in it."""
 
 
+def drawn(texts: Iterable[str], most: int) -> tuple[int, list[str]]:
+    """Count texts, and draw some evenly (Vitter's algorithm R), the same of the same texts."""
+    dice, count = random.Random(0), 0
+    sample: list[str] = []
+    for count, text in enumerate(texts, 1):
+        if len(sample) < most:
+            sample.append(text)
+        elif (place := dice.randrange(count)) < most:
+            sample[place] = text
+    return count, sample
+
+
 def adaptation(manifest: Manifest, bundle: Path, documents: Path, queries: Path | None) -> Recipe:
     """Return the recipe of an adaptation.
 
@@ -63,8 +76,8 @@ def adaptation(manifest: Manifest, bundle: Path, documents: Path, queries: Path 
     tokens = 0.0
     for source in sources:
         texts = (piece for text in file_texts(source, Path()) for piece in pieces_of(text, source.pieces, MAX_CHARS))
-        sample = list(islice(texts, 10 * HELD_OUT_DOCUMENTS))
-        counts[source.kind] += len(sample)
+        count, sample = drawn(texts, 10 * HELD_OUT_DOCUMENTS)
+        counts[source.kind] += count
         lengths = [len(encoding.ids) for encoding in tokenizer.encode_batch(sample)]
         tokens += source.weight * sum(lengths) / max(len(lengths), 1)
     mean_tokens = tokens / sum(source.weight for source in sources)

@@ -317,6 +317,7 @@ def ship(
     bundle: Bundle,
     output: Output,
     texts: TextFiles = None,
+    processors: Processors = "",
     keep_texts: Annotated[
         bool,
         typer.Option("--keep-texts", help="Leave the bundle's own held-out texts in the copy, and its certificate."),
@@ -325,7 +326,7 @@ def ship(
     """Copy a bundle to give away: no unfused graphs, its student in float16, certified on texts that are not yours."""
     from edgeleaf import pipeline
 
-    pipeline.ship(bundle, output=output, texts=texts or (), keep_texts=keep_texts)
+    pipeline.ship(bundle, output=output, texts=texts or (), processors=_names(processors), keep_texts=keep_texts)
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
     _echo(f"{output}: {size / 1e6:.1f} MB")
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 
 from edgeleaf.errors import TextsError
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from edgeleaf.teacher import Teacher
 
 CORPUS, QUERIES, QRELS = "corpus.jsonl", "queries.jsonl", "qrels/test.tsv"
+DEV_QRELS = "qrels/dev.tsv"
+"""What BEIR judges MS MARCO by: the test queries' own are not public."""
 LEAST_DOCUMENTS = 11
 """Overlap of the first ten means something from here on."""
 
@@ -42,6 +46,22 @@ class Collection:
     document_ids: tuple[str, ...]
     documents: tuple[str, ...]
     qrels: Qrels
+
+    @cached_property
+    def itself(self) -> npt.NDArray[np.int64]:
+        """Each query's own row among the documents, int64 [queries], -1 where it has none.
+
+        A query that is one of the documents (ArguAna, Quora) does not find itself; BEIR leaves out equal ids. Here the
+        text must be there too, for other collections number queries and documents both from 1.
+        """
+        rows = {key: row for row, key in enumerate(self.document_ids)}
+        return np.array(
+            [
+                rows[key] if key in rows and query in self.documents[rows[key]] else -1
+                for key, query in zip(self.query_ids, self.queries, strict=True)
+            ],
+            dtype=np.int64,
+        )
 
 
 @dataclass(frozen=True)
@@ -69,11 +89,13 @@ def read_collections(folders: Sequence[str | Path]) -> list[Collection]:
 
 
 def read_collection(folder: Path) -> Collection:
-    """Read ``corpus.jsonl``, ``queries.jsonl`` and, where it is there, ``qrels/test.tsv``, each gzipped or not.
+    """Read ``corpus.jsonl``, ``queries.jsonl`` and, where they are there, qrels, each gzipped or not.
+
+    Qrels are ``qrels/test.tsv``, or ``qrels/dev.tsv`` where there is no other.
 
     Raises:
         TextsError: a folder or file that is missing, a damaged line (with its number), an id that comes twice or is not
-            known, too few documents.
+            known, too few documents, only qrels of another name.
     """
     if not folder.is_dir():
         raise TextsError(f"{folder}: no such folder; a collection has {CORPUS}, {QUERIES} and {QRELS}")
@@ -85,7 +107,9 @@ def read_collection(folder: Path) -> Collection:
     documents, queries = read_documents(corpus), dict(read_documents(asked))
     if len(documents) < LEAST_DOCUMENTS:
         raise TextsError(f"{corpus}: {len(documents)} documents; a ranking means something from {LEAST_DOCUMENTS} on")
-    judged = _file(folder, QRELS)
+    judged = _file(folder, QRELS) or _file(folder, DEV_QRELS)
+    if judged is None and (others := sorted(path.name for path in (folder / "qrels").glob("*.tsv*"))):
+        raise TextsError(f"{folder}/qrels has {', '.join(others)}, but neither test.tsv nor dev.tsv; rename one")
     qrels = {} if judged is None else _read_qrels(judged, queries, {key for key, _ in documents})
     ids = tuple(key for key in queries if key in qrels or not qrels)
     return Collection(

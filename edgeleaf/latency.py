@@ -68,8 +68,9 @@ def measure(
         seed: of every order.
 
     Returns:
-        A record for ``latency.json``: schema version, machine, settings, notes, ``file_mb``, and per system and thread
-        count what :func:`edgeleaf.latency_runner.run` returns, with p50, p95 and p99 for each length.
+        A record for ``latency.json``: schema version, machine, settings, notes, ``file_mb``, ``alignment`` (the
+        certificate's, where there is one), and per system and thread count what
+        :func:`edgeleaf.latency_runner.run` returns, with p50, p95 and p99 for each length.
 
     Raises:
         BundleError: the bundle lacks a file, or has no texts of any of the lengths.
@@ -116,8 +117,19 @@ def measure(
         "settings": settings(plan),
         "notes": notes + warnings(records, repeats, TITLES),
         "file_mb": round(file.stat().st_size / 1e6, 6),
+        "alignment": _alignment(bundle),
         "systems": records,
     }
+
+
+def _alignment(bundle: Path) -> dict[str, float] | None:
+    """Cosine and overlap@10 to the teacher as a bundle's certificate has them; none where it has no certificate yet."""
+    from edgeleaf.certify.certificate import Certificate
+
+    if not (bundle / layout.CERTIFICATE).is_file():
+        return None
+    file = Certificate.read(bundle / layout.CERTIFICATE).rungs[-1]
+    return {"cosine": file.teacher_cosine.mean, "overlap_at_10": file.overlap_at_10}
 
 
 def settings(plan: Plan) -> dict[str, Any]:
@@ -243,7 +255,11 @@ def comparison(report: Mapping[str, Any], other: Mapping[str, Any], *, names: tu
     out = Table(
         title="from the string, batch 1, ms, fused file",
         caption=f"{names[0]}: {_footprint_line(report)}\n{names[1]}: {_footprint_line(other)}\n"
-        + (f"both on {processors[0]}" if same else f"different machines: {processors[0]}; {processors[1]}"),
+        + (
+            f"machines of one kind: {processors[0]}"
+            if same
+            else f"different machines: {processors[0]}; {processors[1]}"
+        ),
     )
     for column in ("threads", "tokens", *(f"{name}\np50" for name in names), "ratio", *(f"{n}\np95" for n in names)):
         out.add_column(column, justify="right")
@@ -290,7 +306,14 @@ def _by_key(report: Mapping[str, Any]) -> dict[tuple[str, int, int], Mapping[str
 
 def _footprint_line(report: Mapping[str, Any]) -> str:
     entry = next(entry for entry in report["systems"] if entry["system"] == FUSED)
-    return f"{report['file_mb']:.1f} MB, {_costs(entry)}"
+    return f"{_file(report)}, {_costs(entry)}"
+
+
+def _file(report: Mapping[str, Any]) -> str:
+    """Size and, where a certificate was there, how close its vectors are to the teacher's."""
+    found = report.get("alignment")
+    close = f", cosine {found['cosine']:.4f}, overlap@10 {found['overlap_at_10']:.3f} (certificate)" if found else ""
+    return f"{report['file_mb']:.1f} MB{close}"
 
 
 def _costs(entry: Mapping[str, Any]) -> str:
@@ -298,6 +321,8 @@ def _costs(entry: Mapping[str, Any]) -> str:
     parts = [
         f"cold start {statistics.median(entry['cold_ms']):.0f} ms ({statistics.median(entry['load_ms']):.0f} to load)"
     ]
+    middle = entry["lengths"][len(entry["lengths"]) // 2]
+    parts.append(f"{middle['cpu_ms']:.1f} ms of processor time for {middle['tokens']} tokens")
     peak = [value for value in entry["peak_rss_mb"] if value is not None]
     parts.append(f"peak memory {max(peak):.0f} MB" if peak else "peak memory not known")
     parts += [
@@ -308,7 +333,7 @@ def _costs(entry: Mapping[str, Any]) -> str:
 
 def _footprint(report: Mapping[str, Any]) -> str:
     """Cold start, memory and throughput of every system at the lowest thread count, in one line each."""
-    lines = [f"query_encoder.onnx: {report['file_mb']:.1f} MB"]
+    lines = [f"query_encoder.onnx: {_file(report)}"]
     for entry in report["systems"]:
         if entry["threads"] == report["settings"]["threads"][0]:
             lines.append(f"{TITLES[entry['system']]}: {_costs(entry)}")

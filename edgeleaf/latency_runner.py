@@ -74,7 +74,7 @@ def run(
         systems: in the order of the records.
         plan: what is measured.
         advance: called with 1 for every visit and start; :func:`steps_of` says how many there are.
-        between: called before every visit, to look at the machine.
+        between: called before every visit, when the last one's threads have gone to sleep, to look at the machine.
         dropped: gets the names of systems that failed, and why; the others go on. None: the first failure is raised.
 
     Returns:
@@ -104,27 +104,30 @@ def run(
             dropped[system.name] = str(error)
             return None
 
+    def settle() -> None:
+        time.sleep(SETTLE_S)
+        between()
+
     for session, shares in enumerate(plan.passes()):
         for threads in plan.threads:
             with ExitStack() as stack:
                 workers: list[Worker] = []
                 for system in _shuffled(systems, dice):
-                    between()
+                    settle()
                     record = by_key[system.name, threads]
                     if worker := attempt(system, partial(_begin, stack, system, threads, record, plan)):
                         workers.append(worker)
                 for number, passes in enumerate(shares):
                     seed = plan.seed + session * plan.visits + number
                     for worker in _shuffled(workers, dice):
-                        between()
-                        time.sleep(SETTLE_S)
+                        settle()
                         record = by_key[worker.system.name, threads]
                         attempt(worker.system, partial(_visit, record, plan, passes, seed, worker))
                 for worker in workers:
                     attempt(worker.system, partial(_memory, by_key[worker.system.name, threads], worker))
                 for _ in range(plan.batch_visits if plan.mixed else 0):
                     for worker in _shuffled(workers, dice):
-                        between()
+                        settle()
                         record = by_key[worker.system.name, threads]
                         attempt(worker.system, partial(_batches, record, plan, worker))
     records = [record for record in records if record["system"] not in lost]

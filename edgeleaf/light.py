@@ -34,7 +34,14 @@ CLOSE = 0.99999
 """Cosine of each of these held-out texts' vectors to that of the student in float32, at least."""
 
 
-def lighten(bundle: Path, output: Path, *, texts: Sequence[str | Path] = (), keep_texts: bool = False) -> Manifest:
+def lighten(
+    bundle: Path,
+    output: Path,
+    *,
+    texts: Sequence[str | Path] = (),
+    processors: Sequence[str] = (),
+    keep_texts: bool = False,
+) -> Manifest:
     """Copy a bundle without its unfused graphs, with its student's weights in float16, certified on other texts.
 
     Args:
@@ -42,6 +49,7 @@ def lighten(bundle: Path, output: Path, *, texts: Sequence[str | Path] = (), kee
         output: folder of the copy; replaced when it is a bundle.
         texts: files of queries that may be given away, one a line; documentation found on this machine where it is
             empty. Documents are such documentation in any case.
+        processors: others to compare this one with, by their names in ``edgeleaf.emulation``.
         keep_texts: leave the bundle's own texts, and its certificate, in the copy.
 
     Raises:
@@ -70,11 +78,11 @@ def lighten(bundle: Path, output: Path, *, texts: Sequence[str | Path] = (), kee
         manifest = replace(manifest, student=student, files=layout.hash_files(new))
         manifest.write(new)
         if not keep_texts:
-            manifest = _certify_anew(new, manifest, texts)
+            manifest = _certify_anew(new, manifest, texts, processors)
     return manifest
 
 
-def _certify_anew(bundle: Path, manifest: Manifest, files: Sequence[str | Path]) -> Manifest:
+def _certify_anew(bundle: Path, manifest: Manifest, files: Sequence[str | Path], processors: Sequence[str]) -> Manifest:
     """Put other held-out texts, golden pack, certificate and card in the place of a bundle's."""
     teacher = steps.teacher_of(manifest)
     with tempfile.TemporaryDirectory() as scratch:
@@ -88,7 +96,9 @@ def _certify_anew(bundle: Path, manifest: Manifest, files: Sequence[str | Path])
         write_golden(bundle, queries, max_length=window, prompt=prompt)
         origin = checks.origin(files)
         gates = replace(checks.gates_of(manifest), **dict.fromkeys(TEXTS_DECIDE, None))
-        certificate = checks.certify_bundle(bundle, texts, vectors, manifest.space, gates, origin)
+        certificate = checks.certify_bundle(
+            bundle, texts, vectors, manifest.space, gates, origin, processors=processors
+        )
     if not certificate.passed:
         raise GateFailed(f"not copied: {'; '.join(certificate.failures)}")
     checks.write_certificate(certificate, bundle)

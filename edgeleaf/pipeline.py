@@ -307,7 +307,12 @@ def bench(
 
 
 def ship(
-    bundle: str | Path, *, output: str | Path, texts: Sequence[str | Path] = (), keep_texts: bool = False
+    bundle: str | Path,
+    *,
+    output: str | Path,
+    texts: Sequence[str | Path] = (),
+    processors: Sequence[str] = (),
+    keep_texts: bool = False,
 ) -> Manifest:
     """Copy a bundle to give away: without unfused graphs, its student in float16, and none of its own texts.
 
@@ -316,21 +321,23 @@ def ship(
         output: folder of the copy.
         texts: files of queries that may be given away, one a line, to certify the copy on; documentation found on this
             machine where it is empty.
+        processors: others to compare this one with, as in :func:`run`.
         keep_texts: leave the bundle's own held-out texts in the copy, and its certificate.
 
     Raises:
         BundleError: the bundle is damaged, ``output`` is there and is no bundle, or float16 costs the student too much.
         GateFailed: the copy fails a gate on other texts.
-        InputError: both ``texts`` and ``keep_texts``.
+        InputError: ``keep_texts`` beside ``texts`` or ``processors``.
     """
     from edgeleaf.light import lighten
 
-    if texts and keep_texts:
-        raise InputError("texts to certify on, and the bundle's own are to be kept: choose one")
+    if keep_texts and (texts or processors):
+        raise InputError("the bundle's own texts and certificate are to be kept, and it is to be certified: choose one")
+    check_names(processors)
     _apart(Path(bundle), output)
     checks.own_queries(texts)
     steps.require_distill()
-    return lighten(Path(bundle), _output(output), texts=texts, keep_texts=keep_texts)
+    return lighten(Path(bundle), _output(output), texts=texts, processors=processors, keep_texts=keep_texts)
 
 
 def breakdown(bundle: str | Path, *, repeats: int | None = None, output: str | Path | None = None) -> dict[str, Any]:

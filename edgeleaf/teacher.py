@@ -28,6 +28,8 @@ BATCH_SIZE, BATCH_SIZE_GPU = 32, 65536
 """Texts that a teacher is given at a time; on a GPU that is a shard too."""
 TOKENS_GPU = 65536
 """Tokens that a GPU encodes at a time."""
+NOT_UNIT = 0.02
+"""Lengths of vectors so far from 1 are not rounding: bfloat16 is off by 0.001."""
 
 
 class Teacher(Protocol):
@@ -64,6 +66,7 @@ class SentenceTransformerTeacher:
         self.max_length = spec.max_length
         self.device: str = self._model.device.type
         self.batch_size = BATCH_SIZE_GPU if self.device == "cuda" else BATCH_SIZE
+        self._unit = True
         self._prompts = {"query": spec.query_prompt, "document": spec.document_prompt}
         self.space = space_of(
             self._model,
@@ -89,8 +92,18 @@ class SentenceTransformerTeacher:
                 )
         exact = np.asarray(vectors, dtype=np.float32)
         norms = np.linalg.norm(exact, axis=1, keepdims=True)  # in float32: a norm taken in bfloat16 is off by 0.1%
+        self._say_norms(norms)
         exact /= np.maximum(norms, 1e-12)
         return exact
+
+    def _say_norms(self, norms: npt.NDArray[np.float32]) -> None:
+        """Say once that vectors have other lengths than 1: an index of them is searched by cosine, or not at all."""
+        if self._unit and len(norms) and np.abs(norms - 1).max() > NOT_UNIT:
+            self._unit = False
+            progress.say(
+                f"{self.space.teacher} gives vectors of length {norms.min():.3g} to {norms.max():.3g}; edgeleaf works "
+                "with directions: give the index's vectors unit length too, or search it by cosine"
+            )
 
 
 def encode_by_length(model: Any, texts: Sequence[str]) -> npt.NDArray[np.float32]:

@@ -17,7 +17,7 @@ import onnx
 
 from bench import artefacts, ceiling, figures, node_profile, peers, report
 from bench import run as bench_run
-from bench.noise import Noise
+from bench.noise import Noise, warnings
 from bench.plots import PLOTS
 from edgeleaf import QueryEncoder, latency_worker
 from edgeleaf.encoder import session
@@ -189,14 +189,22 @@ def results(*names: str, processor: str = "a processor", p50: float = 2.0) -> di
     for row in rows:
         row |= {"least_ms": {"8": 0.5, "16": 1.0, "32": 2.0}, "encoder_ms": {"8": 1.5, "16": 1.9, "32": 3.0}}
     factors = {name: p50 * (number + 1) for number, name in enumerate(names)}
-    machine = {"processor": processor, "cores": 2, "features": ["avx2"], "governor": None, "gpu": None, "os": "Linux"}
+    machine = {
+        "processor": processor,
+        "id": "one host",
+        "cores": 2,
+        "features": ["avx2"],
+        "governor": None,
+        "gpu": None,
+        "os": "Linux",
+    }
     return {
         "schema_version": bench_run.SCHEMA_VERSION,
         "machine": machine | {"python": "3.11", "onnxruntime": "1.32.0"},
         "bundle": {"space": "a/space", "fused_sha256": "0" * 64, "file_mb": 24.0},
         "settings": {"threads": [1, 2], "lengths": [8, 16, 32], "batch_sizes": [8, 32], "repeats": 4, "sessions": 1}
         | {"visits": 1, "queries": 300, "documents": 2000},
-        "noise": {},
+        "noise": {"fixed_work_ms": [2.0] * 10 + [2.5] * 10, "others_share": 0.01, "stolen_share": 0.0},
         "ceiling": {"weights_mb": 10.6, "mmacs": {"8": 1.0, "16": 2.0, "32": 4.0}, "threads": rows},
         "peers": {name: peer(name) for name in names},
         "absent": {"llama-q8": "no wheel for this processor"},
@@ -208,7 +216,7 @@ def results(*names: str, processor: str = "a processor", p50: float = 2.0) -> di
 def test_results_of_one_machine_are_pooled() -> None:
     one, two = results("edgeleaf", "by-hand-int8"), results("edgeleaf", "by-hand-int8", p50=4.0)
     whole = report.merged([one, two], ["one", "two"])
-    assert whole["settings"]["sessions"] == 2
+    assert (whole["settings"]["sessions"], whole["settings"]["repeats"]) == (2, 8)
     assert whole["systems"][0]["lengths"][0]["visits"] == [2, 2, 2, 2]
     ours = whole["systems"][0]["lengths"][0]
     assert ours["times_ms"] == [2.0] * 4 + [4.0] * 4
@@ -225,6 +233,11 @@ def test_results_of_other_machines_bundles_settings_and_peers_are_refused(part: 
     other[part][key] = {"versions": {}} if part == "peers" else "another"
     with pytest.raises(InputError, match=f"two and one differ in {part}: {key}; their times cannot be compared"):
         report.merged([results("edgeleaf"), other], ["one", "two"])
+    nameless = [results("edgeleaf"), results("edgeleaf")]
+    for found in nameless:
+        found["machine"]["id"] = None
+    with pytest.raises(InputError, match="does not tell one machine from another of its kind"):
+        report.merged(nameless, ["one", "two"])
     more = results("edgeleaf", "by-hand-int8")
     with pytest.raises(InputError, match="two and one differ in peers: by-hand-int8"):
         report.merged([results("edgeleaf"), more], ["one", "two"])
@@ -262,13 +275,27 @@ def test_the_report_says_what_was_measured_and_which_targets_are_met(tmp_path: P
     assert "| queries a second, batch 32, of Teacher-Torch | 6.00 (6.00 to 6.00) | ≥ 30 | **not met** |" in text
     assert "| the encoder's time of the ceiling | 3.00 | ≤ 2 | **not met** |" in text
     assert "- llama-q8 is left out: no wheel for this processor" in text
+    assert text.index("**Not quiet**: the machine's speed drifted by 25%") < text.index("## Targets")  # not at the end
     assert "- a note" in text
+    assert "| Edgeleaf | 100 | 200 | 160 |" in text
+    assert "| edgeleaf's encoder alone, 2 threads | 3.0× | 1.9× | 1.5× |" in text
+    assert "Teacher-Onnx, from the string" not in text
     settings = dict(matplotlib.rcParams)
     for name, draw in PLOTS.items():
         draw(measured, tmp_path / name)
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     assert dict(matplotlib.rcParams) == settings
     assert "ceiling" not in report.markdown(figures.Figures(found | {"ceiling": None}))
+
+
+def test_the_report_is_made_again_of_what_lies_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "results.json").write_text(json.dumps(results("edgeleaf", "st-torch")))
+    for source, folder in (("results.json", "one"), ("one/results.json.gz", "two")):
+        monkeypatch.setattr("sys.argv", ["bench.report", str(tmp_path / source), "-o", str(tmp_path / folder)])
+        report.main()
+    one, two = tmp_path / "one", tmp_path / "two"
+    for name in ("RESULTS.md", "results.json.gz", *PLOTS):
+        assert (one / name).read_bytes() == (two / name).read_bytes(), name
 
 
 def test_a_system_that_does_not_tell_leaves_dashes() -> None:
@@ -330,13 +357,13 @@ def test_adapters_give_what_sentence_transformers_gives(
 def test_a_machine_that_drifts_or_is_shared_is_warned_about() -> None:
     noise = Noise()
     noise._times = [1.0] * 50
-    assert noise.warnings() == []
+    assert warnings(noise.report()) == []
     noise._times = [1.0] * 25 + [1.3] * 25
-    assert any("speed drifted by 30%" in line for line in noise.warnings())
+    assert any("speed drifted by 30%" in line for line in warnings(noise.report()))
     noise._times = [1.0, 1.0, 1.0, 1.0, 2.0] * 10
-    assert any("one piece of work in ten took 2.00 times its median" in line for line in noise.warnings())
+    assert any("one piece of work in ten took 2.00 times its median" in line for line in warnings(noise.report()))
     noise._listened, noise._busy, noise._stolen = 10.0, 2.0, 1.0
-    lines = noise.warnings()
+    lines = warnings(noise.report())
     assert any("20% of the processors were busy while all peers waited" in line for line in lines)
     assert any("10% of the processor time went to other virtual machines" in line for line in lines)
     noise.look()

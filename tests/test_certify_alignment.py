@@ -38,6 +38,13 @@ def test_nearest_first_and_of_equals_the_lower_row() -> None:
     assert nearest(at_degrees(180), documents, 9).tolist() == [[4, 0, 2, 1, 3]]
 
 
+def test_what_a_query_skips_is_not_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    documents, skip = at_degrees(90, 10, 40, 10, 180), np.array([3, -1])
+    for chunk in (1000, 2):
+        monkeypatch.setattr(alignment, "DOCUMENTS_A_CHUNK", chunk)
+        assert nearest(at_degrees(0, 0), documents, 3, skip=skip).tolist() == [[1, 2, 0], [1, 3, 2]]
+
+
 def test_overlap_of_hand_made_rankings() -> None:
     left, right = np.array([[1, 2, 3, 4], [1, 2, 3, 4]]), np.array([[4, 3, 9, 8], [4, 3, 2, 1]])
     assert overlap(left, right).tolist() == [0.5, 1.0]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeleaf.collection import read_collection, read_collections
+from edgeleaf.collection import Collection, read_collection, read_collections
 from edgeleaf.errors import TextsError
 
 HEAD = "query-id\tcorpus-id\tscore\n"
@@ -36,6 +36,27 @@ def test_only_judged_queries_are_taken_and_ids_stay(tmp_path: Path) -> None:
 def test_without_qrels_every_query_is_taken(tmp_path: Path) -> None:
     found = read_collection(make(tmp_path / "mine", qrels=None))
     assert (found.query_ids, found.qrels) == (("q0", "q1"), {})
+
+
+def test_qrels_of_dev_are_taken_where_there_are_no_others(tmp_path: Path) -> None:
+    folder = make(tmp_path / "mine", qrels=None)
+    (folder / "qrels" / "dev.tsv").write_text(HEAD + "q0\td1\t1\n")
+    assert read_collection(folder).qrels == {"q0": {"d1": 1}}
+    (folder / "qrels" / "test.tsv").write_text(HEAD + "q1\td1\t1\n")
+    assert read_collection(folder).qrels == {"q1": {"d1": 1}}
+
+
+def test_qrels_of_another_name_are_not_passed_over(tmp_path: Path) -> None:
+    folder = make(tmp_path / "mine", qrels=None)
+    (folder / "qrels" / "train.tsv").write_text(HEAD + "q0\td1\t1\n")
+    with pytest.raises(TextsError, match=r"qrels has train\.tsv, but neither test\.tsv nor dev\.tsv; rename one"):
+        read_collection(folder)
+
+
+def test_a_query_that_is_a_document_is_known_by_id_and_text() -> None:
+    documents = ("one", "a title one", "three")
+    found = Collection("c", ("d0", "d1", "d2", "q"), ("one", "one", "one", "one"), ("d0", "d1", "d2"), documents, {})
+    assert found.itself.tolist() == [0, 1, -1, -1]
 
 
 def test_gzipped_files_and_qrels_without_a_heading(tmp_path: Path) -> None:

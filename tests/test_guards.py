@@ -44,6 +44,8 @@ def test_a_student_whose_vectors_are_all_alike_is_dead() -> None:
         TrainingError, match=r"dead: the mean cosine .* 50 different texts is 1\.000, the teacher's is 0"
     ):
         check_alive(dead, teacher)
+    with pytest.raises(TrainingError, match="no longer numbers; lower objective"):
+        check_alive(np.where(teacher > 0, np.nan, teacher), teacher)
     check_alive(teacher, teacher)
     check_alive(unit(teacher + 0.5 * dice.normal(size=teacher.shape)), teacher)
     check_alive(dead, dead)  # a teacher like that is its own matter

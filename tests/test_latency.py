@@ -177,7 +177,11 @@ def test_two_reports_side_by_side(bundle: Path, tmp_path: Path) -> None:
     for length in other["systems"][0]["lengths"]:
         length["p50_ms"] = 3 * report["systems"][0]["lengths"][0]["p50_ms"]
     latency.write(other, tmp_path / "other")
-    text = shown(latency.comparison(report, latency.read(tmp_path / "other"), names=("here", "there")))
+    text = " ".join(
+        shown(latency.comparison(report, latency.read(tmp_path / "other"), names=("here", "there"))).split()
+    )
+    cpu_ms = report["systems"][0]["lengths"][1]["cpu_ms"]
+    assert f"{cpu_ms:.1f} ms of processor time for 3 tokens" in text
     assert "3.00×" in text and "different machines" in text and "another processor" in text
     other["systems"][0]["threads"] = 7
     with pytest.raises(InputError, match="there measured no thread count and length that here did"):
@@ -203,7 +207,14 @@ def test_a_teacher_that_is_no_folder_is_an_error(bundle: Path) -> None:
 
 def test_table_has_the_ratio_to_the_teacher() -> None:
     def system(name: str, p50: float) -> dict[str, object]:
-        length = {"tokens": 8, "p50_ms": p50, "p95_ms": 2 * p50, "p99_ms": 3 * p50, "times_ms": [p50]}
+        length = {
+            "tokens": 8,
+            "p50_ms": p50,
+            "p95_ms": 2 * p50,
+            "p99_ms": 3 * p50,
+            "cpu_ms": 1.5 * p50,
+            "times_ms": [p50],
+        }
         batches = [{"size": 8, "queries_per_s": [400.0, 500.0, 600.0], "cpu_ms": [2.0] * 3}]
         once = {"cold_ms": [30.0], "load_ms": [20.0], "peak_rss_mb": [30.0], "batches": batches}
         return {"system": name, "threads": 1, **once, "lengths": [length]}
@@ -215,11 +226,17 @@ def test_table_has_the_ratio_to_the_teacher() -> None:
         "file_mb": 23.4,
         "systems": [system("fused", 2.0), system("teacher", 25.0)],
     }
+    close = latency.table(report | {"alignment": {"cosine": 0.9, "overlap_at_10": 0.8}})
+    assert "23.4 MB, cosine 0.9000, overlap@10 0.800 (certificate)" in shown(close)
     text = shown(latency.table(report))
     assert "12.5×" in text
     assert "2.00" in text and "50.00" in text and "6.00" in text
     assert "query_encoder.onnx: 23.4 MB" in text
-    line = "teacher: cold start 30 ms (20 to load), peak memory 30 MB, 500 queries/s in batches of 8"
+    assert "(certificate)" not in text
+    line = (
+        "teacher: cold start 30 ms (20 to load), 37.5 ms of processor time for 8 tokens, peak memory 30 MB, "
+        "500 queries/s in batches of 8"
+    )
     assert line in " ".join(text.split())
     assert "a note" in text
 

@@ -20,7 +20,7 @@ import pytest
 import edgeleaf
 from edgeleaf import QueryEncoder, adaptation, latency, pipeline, steps
 from edgeleaf.bundle import Manifest, says_failed, sha256
-from edgeleaf.errors import BundleError, GateFailed, InputError, ModelError, RecipeError, TextsError
+from edgeleaf.errors import BundleError, EmulationError, GateFailed, InputError, ModelError, RecipeError, TextsError
 from edgeleaf.golden import read_golden
 from edgeleaf.recipe import Gates, ObjectiveSpec
 from edgeleaf.student import load_sentence_transformer
@@ -506,6 +506,10 @@ def test_a_light_copy_holds_none_of_the_bundles_own_texts(tiny_bundle: Path, tmp
     assert edgeleaf.check(copy).passed
     with pytest.raises(InputError, match="choose one"):
         pipeline.ship(tiny_bundle, output=copy, texts=["a.txt"], keep_texts=True)
+    with pytest.raises(InputError, match="choose one"):
+        pipeline.ship(tiny_bundle, output=copy, processors=["armv8.0"], keep_texts=True)
+    with pytest.raises(EmulationError, match="m68k"):
+        pipeline.ship(tiny_bundle, output=copy, processors=["m68k"])
 
 
 def test_a_light_copy_is_not_put_where_something_else_is(tiny_bundle: Path, tmp_path: Path) -> None:

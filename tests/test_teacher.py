@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,7 +19,7 @@ from edgeleaf.student import load_sentence_transformer
 from edgeleaf.teacher import SentenceTransformerTeacher, encode_by_length, teacher_vectors
 from edgeleaf.texts import Kind, Text
 
-from .conftest import tiny_texts
+from .conftest import make_tiny_model, tiny_texts
 
 SPACE = VectorSpace("t", None, "0" * 64, "mean", True, "q: ", "", 4)
 
@@ -134,6 +135,22 @@ def test_a_real_teacher_is_what_sentence_transformers_says(tiny_teacher: Path) -
     assert np.sum(found * expected, axis=1).min() > 0.999
     assert teacher.space.dim == 48
     assert teacher.space.pooling == "mean"
+
+
+def test_a_teacher_whose_vectors_are_not_unit_is_said_once(
+    tmp_path: Path, tiny_teacher: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(module.progress, "say", said.append)
+    SentenceTransformerTeacher(TeacherSpec(str(tiny_teacher), max_length=32)).encode(["search"], kind="query")
+    assert said == []
+    folder = make_tiny_model(tmp_path / "model", seed=3, hidden=32)  # which doesn't end in Normalize
+    teacher = SentenceTransformerTeacher(TeacherSpec(str(folder), max_length=32))
+    for _ in range(2):
+        vectors = teacher.encode(["search", "index"], kind="query")
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    (line,) = said
+    assert re.search(r"gives vectors of length \d\S* to \d\S*; .*search it by cosine", line)
 
 
 def test_a_length_at_a_time_is_the_same(tiny_teacher: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,10 +40,11 @@ class Aligned:
     ) -> None:
         self.rungs, self.vectors = rungs, vectors
         self.judged = collection if collection is not None and collection.qrels else None
+        self.skip = None if collection is None else collection.itself
         self.deep = len(teacher_documents) > DEEP
         k = DEEP if self.deep else K
-        self.teacher_ranking = nearest(teacher_queries, teacher_documents, k)
-        self.rankings = {name: nearest(rows, teacher_documents, k) for name, rows in vectors.items()}
+        self.teacher_ranking = nearest(teacher_queries, teacher_documents, k, skip=self.skip)
+        self.rankings = {name: nearest(rows, teacher_documents, k, skip=self.skip) for name, rows in vectors.items()}
         self.cosines = {name: cosine_rows(rows, teacher_queries) for name, rows in vectors.items()}
 
     @cached_property
@@ -95,7 +96,8 @@ def collection_report(
     symmetric = None
     if judged is not None:
         documents, by = encode_documents(collection.documents)
-        symmetric = Symmetric(by, retrieval(judged, nearest(fused, documents, DEEP if aligned.deep else K)))
+        found = nearest(fused, documents, DEEP if aligned.deep else K, skip=aligned.skip)
+        symmetric = Symmetric(by, retrieval(judged, found))
     return CollectionReport(
         name=collection.name,
         queries=len(collection.queries),

@@ -73,13 +73,16 @@ def summary(cosines: npt.NDArray[np.float64]) -> Summary:
     return Summary(mean=float(cosines.mean()), p05=float(p05), p01=float(p01), min=float(cosines.min()))
 
 
-def nearest(queries: Vectors, documents: Vectors, k: int) -> npt.NDArray[np.int64]:
+def nearest(
+    queries: Vectors, documents: Vectors, k: int, *, skip: npt.NDArray[np.int64] | None = None
+) -> npt.NDArray[np.int64]:
     """Return each query's ``k`` nearest documents by cosine, nearest first; of equals, the lower row comes first.
 
     Args:
         queries: [n, dim].
         documents: [m, dim], any float type, may be memory-mapped: it is read in chunks.
         k: how many; at most m come back.
+        skip: int64 [n], a row of ``documents`` that each query does not find, or -1; comes last where k is m.
 
     Returns:
         int64 [n, min(k, m)], row numbers of ``documents``.
@@ -96,6 +99,9 @@ def nearest(queries: Vectors, documents: Vectors, k: int) -> npt.NDArray[np.int6
     for start in range(0, documents.shape[0], DOCUMENTS_A_CHUNK):
         chunk = unit_rows(documents[start : start + DOCUMENTS_A_CHUNK])
         scores = np.round(asked @ chunk.T, SCORE_DIGITS)
+        if skip is not None:
+            inside = np.flatnonzero((skip >= start) & (skip < start + len(chunk)))
+            scores[inside, skip[inside] - start] = -np.inf
         rows = _first(scores, k)
         best_scores = np.concatenate([best_scores, np.take_along_axis(scores, rows, axis=1)], axis=1)
         best_rows = np.concatenate([best_rows, rows + start], axis=1)

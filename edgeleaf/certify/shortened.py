@@ -60,7 +60,8 @@ def shortened(
     Returns:
         The full width first, then those of :data:`DIMS` below it; at each float32, int8, binary.
     """
-    reference = nearest(teacher_queries, documents, K)
+    skip = None if collection is None else collection.itself
+    reference = nearest(teacher_queries, documents, K, skip=skip)
     width = documents.shape[1]
     judged = collection if collection is not None and collection.qrels else None
     reports = []
@@ -68,7 +69,7 @@ def shortened(
         short_documents = unit_rows(documents[:, :dim])
         for precision in BITS:
             rankings = [
-                _ranking(unit_rows(queries[:, :dim]), short_documents, precision)
+                _ranking(unit_rows(queries[:, :dim]), short_documents, precision, skip)
                 for queries in (teacher_queries, fused_queries)
             ]
             overlaps = [round(float(overlap(ranking, reference).mean()), DIGITS) for ranking in rankings]
@@ -77,13 +78,15 @@ def shortened(
     return tuple(reports)
 
 
-def _ranking(queries: FloatRows, documents: FloatRows, precision: str) -> npt.NDArray[np.int64]:
+def _ranking(
+    queries: FloatRows, documents: FloatRows, precision: str, skip: npt.NDArray[np.int64] | None
+) -> npt.NDArray[np.int64]:
     if precision == INT8:
         ranges = np.stack([documents.min(axis=0), documents.max(axis=0)])
         queries, documents = (decoded(int8_codes(rows, ranges), ranges) for rows in (queries, documents))
     elif precision == BINARY:
         queries, documents = signs(queries), signs(documents)
-    return nearest(queries, documents, K)
+    return nearest(queries, documents, K, skip=skip)
 
 
 def int8_codes(rows: FloatRows, ranges: FloatRows) -> npt.NDArray[np.int8]:

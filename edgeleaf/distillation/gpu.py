@@ -328,6 +328,10 @@ def _save(checkpoints: Path, model: Any, step: Step, number: int, curve: list[di
     new.replace(checkpoints / STATE)
 
 
+OF_THE_DEVICE = ("capturable", "fused")
+"""Settings of an optimizer that a checkpoint from another device has otherwise."""
+
+
 def _resume(checkpoints: Path, model: Any, step: Step) -> tuple[int, list[dict[str, float]]]:
     """Steps that a killed run has taken, and its curve; its weights and its optimizer's state go into their places."""
     path = checkpoints / STATE
@@ -337,6 +341,8 @@ def _resume(checkpoints: Path, model: Any, step: Step) -> tuple[int, list[dict[s
     model.load_state_dict(state["model"])
     groups = step.optimizer.param_groups
     rates = [group["lr"] for group in groups]
+    for group, saved in zip(groups, state["optimizer"]["param_groups"], strict=True):
+        saved.update({name: group[name] for name in OF_THE_DEVICE})
     step.optimizer.load_state_dict(state["optimizer"])
     for group, rate in zip(step.optimizer.param_groups, rates, strict=True):
         group["lr"] = rate  # the tensor that the graphs read

@@ -60,8 +60,14 @@ def check_alive(student: npt.NDArray[np.floating[Any]], teacher: npt.NDArray[np.
         student, teacher: vectors of the same texts, [n, dim], rows of unit L2 norm.
 
     Raises:
-        TrainingError: all of the student's vectors point one way, and the teacher's do not.
+        TrainingError: one of the student's numbers is none; or all of its vectors point one way, and the teacher's do
+            not.
     """
+    if not np.isfinite(student).all():
+        raise TrainingError(
+            "the student's vectors are no longer numbers; lower objective.learning_rate or raise student.ridge, then "
+            "run again"
+        )
     alike, expected = (float(np.square(rows.astype(np.float64).mean(axis=0)).sum()) for rows in (student, teacher))
     if alike > ALIKE and expected < NOT_ALIKE:
         raise TrainingError(
