@@ -50,6 +50,8 @@ WINDOW, HELD_OUT, MAX_CHARS = 128, 1000, 300
 """As in export/recipes/mpnet.toml."""
 CALIBRATION, TOKENS, REPEATS = 300, 16, 300
 """How an int8 encoder is quantised and timed."""
+CROWD = 0.02
+"""Arms so close to the best one's cosine are drawn once more, larger."""
 PIECES: tuple[Pieces, ...] = ("whole", "sentences", "spans", "windows")
 """What definitions may have become among the training texts."""
 
@@ -320,16 +322,25 @@ def plot(results: dict[str, Any], path: Path) -> None:
     """Draw every arm: how close its queries are, and what that leaves of the ranking."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 4.2), dpi=150, layout="constrained")
-    axes = figure.subplots()
-    for name, result in results.items():
-        if "failed" in result:
-            continue
-        cosine, shares = points(result)
-        axes.plot([cosine], [100 * np.mean(shares)], "o", color="#2a6f6b")
-        axes.annotate(name, (cosine, 100 * np.mean(shares)), textcoords="offset points", xytext=(5, -3), fontsize=7)
-    axes.set(xlabel="mean cosine to the teacher, queries of collections", ylabel="% of the teacher's nDCG@10, mean")
-    axes.grid(alpha=0.3)
+    done = {name: points(result) for name, result in results.items() if "failed" not in result}
+    order = sorted(done, key=lambda name: done[name][0])
+    best = done[order[-1]][0] if order else 0.0
+    figure = Figure(figsize=(8, 10), dpi=140, layout="constrained")
+    for axes, near in zip(figure.subplots(2, 1), (False, True), strict=True):
+        for number, name in enumerate(order, 1):
+            cosine, shares = done[name]
+            crowd = cosine >= best - CROWD
+            if near and not crowd:
+                continue
+            point = (cosine, 100 * np.mean(shares))
+            axes.plot(*point, "o", color="#2a6f6b", label=None if near else f"{number}  {name}")
+            if near or not crowd:
+                axes.annotate(str(number), point, xytext=(6, -4), textcoords="offset points")
+        axes.margins(0.15)
+        axes.set(ylabel="% of the teacher's nDCG@10, mean", title="those to the right" if near else "all")
+        axes.grid(alpha=0.3)
+    axes.set_xlabel("mean cosine to the teacher, queries of collections")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, handlelength=0, markerscale=0)
     figure.savefig(path)
 
 

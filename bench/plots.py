@@ -15,9 +15,10 @@ OUR_COLOUR, OTHERS_COLOUR = "C3", "C0"
 COLOURS = ("C0", "C1", "C2", "C4", "C5", "C8", "C9")
 """Of the others' lines."""
 MOST = 10.0
-"""Systems that take more times ours are not in the plot of time against agreement: the teacher would squeeze it."""
-PLACES = ((6, 6), (6, -14), (-16, 6), (-16, -14))
-"""Where a number stands beside its point, in points, in turn: some systems lie on one another."""
+"""Systems that take more times ours are not in the plot of time against agreement, nor are those in a space of their
+own: the teacher and static vectors would squeeze it."""
+PLACES = (8, -18, 22, -32)
+"""How far above its point a number stands, in points, in turn: some systems lie on one another."""
 
 
 def lengths_plot(figures: Figures, path: Path) -> None:
@@ -53,9 +54,16 @@ def lengths_plot(figures: Figures, path: Path) -> None:
 
 def alignment_plot(figures: Figures, path: Path) -> None:
     """Median time at 16 tokens against overlap@10 with the teacher; numbers are explained below, see :data:`MOST`."""
+    from matplotlib.ticker import LogLocator
+
     with _figure(path, 8) as figure:
         axes = figure.subplots()
-        near = [name for name in figures.names if figures.p50(name, MIDDLE) <= MOST * figures.p50(OURS, MIDDLE)]
+        near = [
+            name
+            for name in figures.names
+            if figures.p50(name, MIDDLE) <= MOST * figures.p50(OURS, MIDDLE)
+            and figures.results["peers"][name]["cosine"] is not None
+        ]
         near.sort(key=lambda name: figures.p50(name, MIDDLE))
         handles = []
         for number, name in enumerate(near, start=1):
@@ -63,17 +71,19 @@ def alignment_plot(figures: Figures, path: Path) -> None:
             ours = name == OURS
             point = axes.scatter(x, y, s=140 if ours else 60, zorder=3, color=OUR_COLOUR if ours else OTHERS_COLOUR)
             point.set_label(f"{number}  {figures.title(name)}")
-            place = PLACES[number % len(PLACES)]
-            axes.annotate(str(number), (x, y), xytext=place, textcoords="offset points", fontsize=11)
+            place = (0, PLACES[number % len(PLACES)])
+            axes.annotate(str(number), (x, y), xytext=place, textcoords="offset points", fontsize=11, ha="center")
             handles.append(point)
+        axes.margins(y=0.12)
         axes.set(
             xscale="log",
             xlabel=f"median of {MIDDLE} tokens, ms, one thread, from the string",
             ylabel="overlap@10 with the teacher",
         )
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7)))
         axes.xaxis.set_major_formatter("{x:g}")
-        axes.xaxis.set_minor_formatter("{x:g}")
-        axes.grid(alpha=0.3, which="both", axis="x")
+        axes.minorticks_off()
+        axes.grid(alpha=0.3, axis="x")
         axes.grid(alpha=0.3, axis="y")
         figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=10, markerscale=0)
 

@@ -24,6 +24,8 @@ def load(path: str, *, threads: int, prompt: str, provider: str = "CPUExecutionP
     options.intra_op_num_threads = threads
     if provider != "CPUExecutionProvider":
         onnxruntime.preload_dlls()
+    if provider == "TensorrtExecutionProvider":
+        import tensorrt  # noqa: F401  # which loads the libraries that the provider looks for
     chosen = (provider, SETTINGS.get(provider, {}))
     session = onnxruntime.InferenceSession(str(Path(path) / "onnx" / "model.onnx"), options, providers=[chosen])
     if session.get_providers()[0] != provider:
