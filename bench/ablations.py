@@ -7,7 +7,7 @@ ablations.json after every arm (arms that are in it are not run again), ablation
 arm is a point: cosine to the teacher on the collections' queries against the share of its nDCG@10 that is kept.
 Between unit vectors the squared distance is 2 - 2 cosine: the base is the cosine's arm too. Two arms that differ in
 their seed only show what is chance. All arms learn little beside a whole run, in small batches: what wins here may not
-win there. The base and smaller students also say what their int8 encoder weighs, and its time for 16 tokens from ids.
+win there. At the end the int8 encoders of the base and of smaller students are weighed and timed, taking turns.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 import torch
 
+from bench.quantization import LENGTHS, latencies, session
 from bench.tables import markdown_table
 from edgeleaf import models, progress, steps
 from edgeleaf.bundle import sha256, write_json, write_text
@@ -48,8 +48,8 @@ TEACHER = "sentence-transformers/all-mpnet-base-v2"
 START = "sentence-transformers/all-MiniLM-L6-v2"
 WINDOW, HELD_OUT, MAX_CHARS = 128, 1000, 300
 """As in export/recipes/mpnet.toml."""
-CALIBRATION, TOKENS, REPEATS = 300, 16, 300
-"""How an int8 encoder is quantised and timed."""
+CALIBRATION = 300
+"""Texts that a weighed encoder is quantised on."""
 CROWD = 0.02
 """Arms so close to the best one's cosine are drawn once more, larger."""
 PIECES: tuple[Pieces, ...] = ("whole", "sentences", "spans", "windows")
@@ -149,9 +149,11 @@ def main() -> None:
                 result = {"failed": str(error)}
             results[name] = {"made_of": made_of, **result}
             write_json(path, results)
-    write_text(given.output / "ablations.md", table(results))
+    smaller = [name for name in results if name in ("base", "four layers", "three layers")]
+    text = "\n".join([table(results), margin(results), weighed(smaller, corpus)])
+    write_text(given.output / "ablations.md", text)
     plot(results, given.output / "ablations.png")
-    sys.stdout.write(table(results))
+    sys.stdout.write(text)
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,18 @@ class Corpus:
         return Examples([self.texts[row].text for row in rows], np.asarray(self.vectors[rows]))
 
 
+def untrained(arm: Arm, dim: int) -> Any:
+    """Return the student that an arm starts from, its projection random."""
+    torch.manual_seed(0)
+    model = build_student(models.resolve(START), dim=dim, max_length=WINDOW, pooling=arm.pooling)
+    if arm.layers is not None:
+        layers = model[0].auto_model.encoder.layer
+        kept = np.linspace(0, len(layers) - 1, arm.layers).round().astype(int)  # the first, the last, evenly between
+        model[0].auto_model.encoder.layer = torch.nn.ModuleList([layers[i] for i in kept])
+        model[0].auto_model.config.num_hidden_layers = arm.layers
+    return model
+
+
 def run(
     arm: Arm, corpus: Corpus, collections: Sequence[EncodedCollection], budget: int, definitions: Path | None
 ) -> dict[str, Any]:
@@ -214,14 +228,7 @@ def run(
                 without.update(piece.strip() for piece in pieces_of(text, pieces, MAX_CHARS))
     train_set = corpus.examples(arm.kinds, round(budget * arm.share), without=without)
     held_out = corpus.held_out
-    start, dim = models.resolve(START), train_set.vectors.shape[1]
-    torch.manual_seed(0)
-    model = build_student(start, dim=dim, max_length=WINDOW, pooling=arm.pooling)
-    if arm.layers is not None:
-        layers = model[0].auto_model.encoder.layer
-        kept = np.linspace(0, len(layers) - 1, arm.layers).round().astype(int)  # the first, the last, evenly between
-        model[0].auto_model.encoder.layer = torch.nn.ModuleList([layers[i] for i in kept])
-        model[0].auto_model.config.num_hidden_layers = arm.layers
+    model = untrained(arm, train_set.vectors.shape[1])
     if arm.ridge is not None:
         start_projection(model, train_set.texts[:4096], train_set.vectors[:4096], ridge=arm.ridge)
     objective = replace(BASE, **arm.objective)
@@ -245,8 +252,6 @@ def run(
         "held_out_cosine": HeldOutEvaluator(held_out).measure(model)["held_out_cosine"],
         "collections": {},
     }
-    if arm.layers is not None or arm == Arm():
-        result |= encoder_costs(model, held_out.texts)
     for part in collections:
         vectors = model.encode(list(part.collection.queries), batch_size=32, show_progress_bar=False)
         judged = [
@@ -264,28 +269,26 @@ def run(
     return result
 
 
-def encoder_costs(model: Any, texts: Sequence[str]) -> dict[str, float]:
-    """Return ``int8_mb`` and ``int8_ms``, the median time of :data:`TOKENS` tokens, of a student's int8 encoder.
+def weighed(names: Sequence[str], corpus: Corpus) -> str:
+    """Return Markdown: size and median times, one thread, from token ids, of these arms' int8 encoders.
 
-    One thread, from token ids; quantised on some texts.
+    Neither depends on what a student has learnt, so that untrained ones will do.
     """
+    texts = corpus.held_out.texts[:CALIBRATION]
     with tempfile.TemporaryDirectory() as scratch:
-        save_student(model, Path(scratch) / "student")
-        graph = export_onnx(Path(scratch) / "student")
-    tokenizer = reference_tokenizer(model.tokenizer.backend_tokenizer.to_str(), WINDOW)
-    ids = [encoding.ids for encoding in tokenizer.encode_batch(list(texts[:CALIBRATION]))]
-    data = quantize(graph, ids).model.SerializeToString()
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    row = np.array([next(row for row in ids if len(row) >= TOKENS)[:TOKENS]], np.int64)
-    feed = {"input_ids": row, "attention_mask": np.ones_like(row)}
-    times = []
-    for _ in range(REPEATS):
-        begin = time.perf_counter()
-        session.run(None, feed)
-        times.append(1e3 * (time.perf_counter() - begin))
-    return {"int8_mb": round(len(data) / 1e6, 1), "int8_ms": round(float(np.median(times)), 2)}
+        files = {name: Path(scratch) / f"{number}.onnx" for number, name in enumerate(names)}
+        for name, file in files.items():
+            model = untrained(ARMS[name], corpus.vectors.shape[1])
+            save_student(model, file.with_suffix(""))
+            tokenizer = reference_tokenizer(model.tokenizer.backend_tokenizer.to_str(), WINDOW)
+            ids = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
+            file.write_bytes(quantize(export_onnx(file.with_suffix("")), ids).model.SerializeToString())
+        times = latencies({name: session(file) for name, file in files.items()})
+        rows = [
+            [name, f"{file.stat().st_size / 1e6:.1f}", *(f"{times[length][name]:.2f}" for length in LENGTHS)]
+            for name, file in files.items()
+        ]
+    return markdown_table(["int8 encoder", "MB", *(f"ms, {length} tokens" for length in LENGTHS)], rows) + "\n"
 
 
 def table(results: dict[str, Any]) -> str:
@@ -302,14 +305,31 @@ def table(results: dict[str, Any]) -> str:
     rows = []
     for name, result in results.items():
         if "failed" in result:
-            rows.append([name, *[""] * 8, result["failed"]])
+            rows.append([name, *[""] * 6, result["failed"]])
             continue
         cosine, shares = points(result)
         counts = (f"{result['texts']:,}", f"{result['steps']:,.0f}", str(result["seconds"]))
         figures = (f"{result['held_out_cosine']:.4f}", f"{cosine:.4f}", f"{np.mean(shares):.1%}", f"{min(shares):.1%}")
-        costs = [str(result.get(key, "")) for key in ("int8_mb", "int8_ms")]
-        rows.append([name, *counts, *figures, *costs])
-    return markdown_table([*columns, "least", "int8 encoder, MB", f"its ms, {TOKENS} tokens"], rows) + "\n"
+        rows.append([name, *counts, *figures])
+    return markdown_table([*columns, "least"], rows) + "\n"
+
+
+def margin(results: dict[str, Any]) -> str:
+    """Return a line: how nDCG@10 goes with the cosine, over all arms and over those close to the best."""
+    found = [points(result) for result in results.values() if "failed" not in result]
+    cosines, kept = np.array([cosine for cosine, _ in found]), np.array([100 * np.mean(shares) for _, shares in found])
+    parts = []
+    for what, rows in (
+        ("all arms", cosines > 0),
+        (f"those within {CROWD} of the best", cosines >= cosines.max() - CROWD),
+    ):
+        if rows.sum() > 2:
+            slope = np.polyfit(cosines[rows], kept[rows], 1)[0] / 100
+            correlation = np.corrcoef(cosines[rows], kept[rows])[0, 1]
+            parts.append(
+                f"{what} ({rows.sum()}): {slope:.2f} points of nDCG@10 a hundredth, correlation {correlation:.2f}"
+            )
+    return "; ".join(parts) + "\n"
 
 
 def points(result: dict[str, Any]) -> tuple[float, list[float]]:

@@ -27,8 +27,8 @@ def lengths_plot(figures: Figures, path: Path) -> None:
         axes = figure.subplots()
         lengths = figures.results["settings"]["lengths"]
         colours = iter(COLOURS)
-        gpu = figures.results["machine"]["gpu"]  # few peers, so all of them
-        for name in (name for name in (figures.names if gpu else SHOWN) if name in figures.names):
+        of_gpu = figures.results["machine"]["gpu"] is not None  # few peers, so all of them
+        for name in figures.names if of_gpu else [name for name in SHOWN if name in figures.names]:
             times = [figures.p50(name, tokens) for tokens in lengths]
             ours = name == OURS
             style = {"linewidth": 3.5 if ours else 1.8, "color": OUR_COLOUR if ours else next(colours)}

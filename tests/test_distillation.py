@@ -11,7 +11,7 @@ import torch
 
 from edgeleaf.distillation import trainer as module
 from edgeleaf.distillation.batches import LengthBatchSampler
-from edgeleaf.distillation.gpu import Batches, Step, train_on_gpu
+from edgeleaf.distillation.gpu import STATE, Batches, Step, train_on_gpu
 from edgeleaf.distillation.objective import LeafLoss
 from edgeleaf.distillation.schedule import rate_factor
 from edgeleaf.distillation.trainer import Examples, HeldOutEvaluator, train, write_student
@@ -183,6 +183,10 @@ def test_training_on_a_gpu_brings_the_student_closer_and_goes_on_where_it_was_ki
         on_gpu(build_student(tiny_student, dim=48, max_length=32), train_set, stop, tmp_path / "killed")
     assert module.has_checkpoint(tmp_path / "killed")
     assert not module.has_checkpoint(tmp_path / "elsewhere")
+    state = torch.load(tmp_path / "killed" / STATE, weights_only=True)
+    for group in state["optimizer"]["param_groups"]:
+        group["capturable"] = True  # as a graphics card would have left it
+    torch.save(state, tmp_path / "killed" / STATE)
     resumed = started(tiny_student, train_set)  # what it starts from does not matter: the checkpoint does
     assert on_gpu(resumed, train_set, evaluator.measure, tmp_path / "killed") == curve
     for name, weight in whole.state_dict().items():
