@@ -156,7 +156,7 @@ def on_gpu(model: Any, train_set: Examples, judge: Any, checkpoints: Path, **cha
 
 
 def test_training_on_a_gpu_brings_the_student_closer_and_goes_on_where_it_was_killed(
-    tiny_student: Path, examples: tuple[Examples, Examples], tmp_path: Path
+    tiny_student: Path, examples: tuple[Examples, Examples], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train_set, held_out = examples
     evaluator = HeldOutEvaluator(held_out)
@@ -187,8 +187,17 @@ def test_training_on_a_gpu_brings_the_student_closer_and_goes_on_where_it_was_ki
     for group in state["optimizer"]["param_groups"]:
         group["capturable"] = True  # as a graphics card would have left it
     torch.save(state, tmp_path / "killed" / STATE)
+    settings: list[Any] = []
+
+    class Seen(Step):
+        def record(self, lengths: Any) -> None:
+            settings.extend((group["capturable"], group["fused"]) for group in self.optimizer.param_groups)
+            super().record(lengths)
+
+    monkeypatch.setattr("edgeleaf.distillation.gpu.Step", Seen)
     resumed = started(tiny_student, train_set)  # what it starts from does not matter: the checkpoint does
     assert on_gpu(resumed, train_set, evaluator.measure, tmp_path / "killed") == curve
+    assert set(settings) == {(False, True)}  # this machine's own
     for name, weight in whole.state_dict().items():
         assert torch.equal(weight, resumed.state_dict()[name]), name
 
