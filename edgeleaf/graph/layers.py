@@ -93,8 +93,8 @@ class Plan:
         return weight is not None and weight.dtype == np.float32 and weight.ndim == 2 and weight.size >= MIN_TABLE
 
     def is_fixed(self, name: str) -> bool:
-        """Whether scales found once hold for a tensor: a layer normalisation makes it, or it has a row a text."""
-        return len(self.shapes[name]) == 2 or (name in self.maker and self.maker[name].op_type in NORMS)
+        """Whether scales found once hold for a tensor: a layer normalisation makes it."""
+        return name in self.maker and self.maker[name].op_type in NORMS
 
     def is_plain_attention(self, node: onnx.NodeProto) -> bool:
         """Whether it is a self-attention between linear layers, with at most a padding mask."""

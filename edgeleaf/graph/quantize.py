@@ -2,11 +2,11 @@
 
 What a linear layer becomes depends on what it reads:
 
-- **a layer normalisation, an attention over one, or a pooled vector**: numbers are bounded whatever the text, so that
-  scales are fixed once, on real texts, one a channel (outlier channels are made fit by
-  :func:`edgeleaf.graph.rounding.smoothing`). Two nodes: ``QuantizeLinear``, and ``MatMulIntegerToFloat`` with weight
-  scales and bias;
-- **anything else**, GELU's outputs above all, has a scale of its own for every token, found while it runs.
+- **a layer normalisation, or an attention over one**: numbers are bounded whatever the text, so that scales are fixed
+  once, on real texts, one a channel (outlier channels are made fit by :func:`edgeleaf.graph.rounding.smoothing`). Two
+  nodes: ``QuantizeLinear``, and ``MatMulIntegerToFloat`` with weight scales and bias;
+- **anything else**, GELU's outputs above all, has a scale of its own for every token, found while it runs; so does a
+  pooled vector for every text, after smoothing: a mean over two tokens reaches far beyond one over a hundred.
 
 No number of one token touches another token's, and everything between two layers is computed as
 :mod:`edgeleaf.graph.exact` does. Weights are rounded by :mod:`edgeleaf.graph.rounding`.
@@ -205,14 +205,15 @@ class _Rewriter:
         name, out = node.input[0], node.output[0]
         if len(self.plan.shapes[name]) == 2:
             self._refit(node)
-        if name in self.steps:
+            self.row_names[out] = self._pooled_linear(node)
+        elif name in self.steps:
             self.row_names[out] = self._fixed_linear([node], self.rows(name), self.divided[name], self.steps[name])
         elif self.plan.is_fixed(name):
             reader = self.plan.only_reader(out)
             if reader is None or not self.plan.is_plain_attention(reader):  # which makes its three layers one
                 self.row_names[out] = self._normed_linear([node])
         else:
-            self._dynamic_linear(node)
+            self.row_names[out] = self._token_linear(node)
 
     def _refit(self, node: onnx.NodeProto) -> None:
         """Fit a projection anew to what the quantised layers before it give, in closed form.
@@ -256,17 +257,29 @@ class _Rewriter:
         gain = np.asarray(self.plan.gain.get(out, 1.0), np.float32)
         return weight * gain, np.broadcast_to(self.plan.bias.get(out, np.float32(0)) * gain, weight.shape[1:])
 
-    def _dynamic_linear(self, node: onnx.NodeProto) -> None:
-        """A scale for every row, found while it runs."""
-        name, out = node.input[0], node.output[0]
+    def _pooled_linear(self, node: onnx.NodeProto) -> str:
+        """A scale for every text, found while it runs, over channels made fit by smoothing."""
+        name = node.input[0]
+        divisor = self._fixed_divisor(name, NORM_STRENGTH, self.moments[name].peak)
+        scaled = self._once(("scaled", name), lambda: self.g.Mul(self.rows(name), 1 / divisor))
+        return self._dynamic_linear(node, scaled, divisor, ZERO_POINT)
+
+    def _token_linear(self, node: onnx.NodeProto) -> str:
+        """A scale for every token, found while it runs."""
+        name = node.input[0]
+        if name in self.divided:
+            return self._dynamic_linear(node, self.rows(name), self.divided[name], GELU_ZERO_POINT)
+        ones = np.ones(self.plan.shapes[name][-1], np.float32)
+        return self._dynamic_linear(node, self.rows(name), ones, ZERO_POINT)
+
+    def _dynamic_linear(self, node: onnx.NodeProto, divided: str, divisor: Vector, zero_point: np.uint8) -> str:
+        """Quantise what comes divided, a scale a row, and multiply: float32 [rows, out]."""
         weight, bias = self._weight(node)
-        divisor = self.divided.get(name, np.ones(len(weight), np.float32))
-        zero_point = GELU_ZERO_POINT if name in self.divided else ZERO_POINT
-        quantized, row_scale = self._dynamic(name, zero_point)
-        matrix = self._rounded(weight, divisor, name)
+        quantized, row_scale = self._dynamic(divided, zero_point, len(self.plan.shapes[node.input[0]]))
+        matrix = self._rounded(weight, divisor, node.input[0])
         product = self.g.Mul(self._product(quantized, matrix, zero_point, None), row_scale)
-        self.row_names[out] = self.g.Add(product, bias) if out in self.plan.bias else product
         self.counts["running"] += 1
+        return self.g.Add(product, bias) if node.output[0] in self.plan.bias else product
 
     def _rounded(self, weight: Vector, divisor: Vector, name: str) -> _Matrix:
         """Round a weight whose inputs come divided; what projects a whole text stays in int8."""
@@ -297,18 +310,18 @@ class _Rewriter:
         smooth = smoothing(reach, together, strength)
         return np.asarray(smooth * (reach / smooth).max() / 127, dtype=np.float32)
 
-    def _dynamic(self, name: str, zero_point: np.uint8) -> tuple[str, str]:
-        """Rows quantised each with its own scale: uint8 [rows, width], and the scales, float32 [rows, 1]."""
-        if ("dynamic", name) not in self.shared:
-            g, x = self.g, self.rows(name)
+    def _dynamic(self, x: str, zero_point: np.uint8, dims: int) -> tuple[str, str]:
+        """Rows, of texts where ``dims`` is 2, each with its own scale: uint8 [rows, width], and float32 [rows, 1]."""
+        g = self.g
+        if ("dynamic", x) not in self.shared:
             of_gelu = zero_point == GELU_ZERO_POINT
             size = g.reduce("ReduceMax", x if of_gelu else g.Abs(x), axes=[-1], keepdims=0)  # [rows]
             lowest = exact.GELU_LOWEST * float(exact.LEVELS) / float(zero_point) if of_gelu else -1e-30
             scale = g.Max(g.Mul(size, np.float32(1 / (255 - int(zero_point)))), np.float32(-lowest))
-            zero = self._once(("zero", int(zero_point)), lambda: g.Expand(zero_point, g.Shape(scale)))
-            self.shared["dynamic", name] = g.QuantizeLinear(x, scale, zero, axis=0)
-            self.shared["scale", name] = g.Unsqueeze(scale, np.array([1]))
-        return self.shared["dynamic", name], self.shared["scale", name]
+            zero = self._once(("zero", int(zero_point), dims), lambda: g.Expand(zero_point, g.Shape(scale)))
+            self.shared["dynamic", x] = g.QuantizeLinear(x, scale, zero, axis=0)
+            self.shared["scale", x] = g.Unsqueeze(scale, np.array([1]))
+        return self.shared["dynamic", x], self.shared["scale", x]
 
     def _table(self, node: onnx.NodeProto) -> None:
         """A table's rows, and uneven columns, have scales of their own; it is expanded after the look-up."""
