@@ -120,6 +120,24 @@ def test_short_texts_survive_calibration_on_long_ones(tmp_path: Path, pooling: s
     assert min(one @ other for one, other in found) > 0.99  # 0.985 and 0.983 with a fixed scale for the pooled vector
 
 
+def test_two_layers_behind_the_pooling(tmp_path: Path) -> None:
+    """The second reads GELU's outputs, a row a text."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Dense, Normalize
+
+    make_tiny_model(tmp_path / "pooled", seed=5, hidden=32)
+    encoder, pooling, *_ = SentenceTransformer(str(tmp_path / "pooled"), device="cpu")
+    head = [Dense(32, 64, activation_function=torch.nn.GELU()), Dense(64, 48, activation_function=torch.nn.Identity())]
+    folder = str(tmp_path / "model")
+    SentenceTransformer(modules=[encoder, pooling, *head, Normalize()], device="cpu").save(folder)
+    torch_model, model = load_sentence_transformer(Path(folder)), export_onnx(Path(folder))
+    assert "Gelu" in {node.op_type for node in model.graph.node}
+    quantized = quantize(model, token_ids(torch_model, TEXTS[:200])).model
+    found, expected = (np.stack([encode(m, torch_model, [t])[0] for t in TEXTS[200:]]) for m in (quantized, model))
+    assert np.sum(found * expected, axis=1).min() > 0.99
+
+
 def test_every_weight_is_quantised(tiny_teacher: Path, tiny: tuple[onnx.ModelProto, onnx.ModelProto, Any]) -> None:
     model, _, torch_model = tiny
     quantized = quantize(model, token_ids(torch_model, TEXTS[:50]))

@@ -236,9 +236,11 @@ class _Rewriter:
         whole, most = seen.peak * NORM_HEADROOM, NORM_DEVIATIONS * seen.root_mean_square
         reach = np.where(most < seen.peak, whole, np.minimum(whole, most)).astype(np.float32)
         divisor = self._fixed_divisor(name, NORM_STRENGTH, reach)
-        return self._fixed_linear(
-            nodes, self._once(("scaled", name), lambda: self.g.Mul(self.rows(name), 1 / divisor)), divisor, 1.0
-        )
+        return self._fixed_linear(nodes, self._scaled(name, divisor), divisor, 1.0)
+
+    def _scaled(self, name: str, divisor: Vector) -> str:
+        """The rows of a tensor, each channel divided."""
+        return self._once(("scaled", name), lambda: self.g.Mul(self.rows(name), 1 / divisor))
 
     def _fixed_linear(self, nodes: Sequence[onnx.NodeProto], scaled: str, divisor: Vector, step: float) -> str:
         """Quantise what comes divided, and multiply: float32 [rows, out]."""
@@ -261,16 +263,14 @@ class _Rewriter:
         """A scale for every text, found while it runs, over channels made fit by smoothing."""
         name = node.input[0]
         divisor = self._fixed_divisor(name, NORM_STRENGTH, self.moments[name].peak)
-        scaled = self._once(("scaled", name), lambda: self.g.Mul(self.rows(name), 1 / divisor))
-        return self._dynamic_linear(node, scaled, divisor, ZERO_POINT)
+        return self._dynamic_linear(node, self._scaled(name, divisor), divisor, ZERO_POINT)
 
     def _token_linear(self, node: onnx.NodeProto) -> str:
         """A scale for every token, found while it runs."""
         name = node.input[0]
-        if name in self.divided:
-            return self._dynamic_linear(node, self.rows(name), self.divided[name], GELU_ZERO_POINT)
-        ones = np.ones(self.plan.shapes[name][-1], np.float32)
-        return self._dynamic_linear(node, self.rows(name), ones, ZERO_POINT)
+        divisor = self.divided.get(name, np.ones(self.plan.shapes[name][-1], np.float32))
+        zero_point = GELU_ZERO_POINT if name in self.divided else ZERO_POINT
+        return self._dynamic_linear(node, self.rows(name), divisor, zero_point)
 
     def _dynamic_linear(self, node: onnx.NodeProto, divided: str, divisor: Vector, zero_point: np.uint8) -> str:
         """Quantise what comes divided, a scale a row, and multiply: float32 [rows, out]."""
@@ -361,7 +361,8 @@ class _Rewriter:
         if node.op_type == "BiasGelu" and (out, 1) not in plan.absorbed:
             x = self.g.Add(x, plan.weights[node.input[1]])
         y = exact.gelu(self.g, x)
-        if out not in plan.kept and all(reader.output[0] in plan.linears for reader in plan.readers[out]):
+        of_tokens, readers = len(plan.shapes[out]) == 3, plan.readers.get(out, [])
+        if of_tokens and out not in plan.kept and all(reader.output[0] in plan.linears for reader in readers):
             self.divided[out] = np.full(plan.shapes[out][-1], 1 / exact.LEVELS, np.float32)
         else:
             y = self.g.Mul(y, 1 / exact.LEVELS)
