@@ -23,7 +23,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: $(VENV)/.installed ## the main job: texts on this machine to a certified out/demo/query_encoder.onnx, 11 to 20 minutes
+demo: $(VENV)/.installed ## the main job: texts on this machine to a certified out/demo/query_encoder.onnx, 10 to 15 minutes
 	$(BIN)/edgeleaf run export/recipes/demo.toml -o out/demo
 
 test: $(VENV)/.installed ## the tests (point EDGELEAF_DATA at a folder of real texts for the ones that need it)
