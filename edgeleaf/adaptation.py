@@ -25,7 +25,7 @@ from edgeleaf.recipe import (
 from edgeleaf.text_sources import KINDS, FilesSource, Kind, file_texts, pieces_of
 
 TEXTS, TOKENS = 24_000, 360_000
-"""Training texts and their tokens, at most: 14 minutes on two cores, the new bundle included (docs/log.md)."""
+"""Training texts and their tokens, at most: a quarter of an hour on two cores, new bundle included (docs/log.md)."""
 HELD_OUT_QUERIES, HELD_OUT_DOCUMENTS = 200, 400
 """Texts that the result is judged by, at most; a tenth of a small corpus, and no fewer than the least."""
 LEAST_HELD_OUT, LEAST_TEXTS = 20, 100
