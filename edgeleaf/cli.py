@@ -281,13 +281,18 @@ def index(
     bundle: Bundle,
     documents: Annotated[Path, typer.Argument(help="BEIR's corpus.jsonl, or .txt with a document a line; or gzipped.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the index.")],
+    pca: Annotated[
+        int | None,
+        typer.Option(min=1, help="Shorten vectors to so many numbers, along the documents' principal axes."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an index that is there.")] = False,
 ) -> None:
     """Encode documents with the bundle's teacher, for the bundle's queries to search."""
     from edgeleaf import pipeline
 
-    made = pipeline.index(bundle, documents, output=output, force=force)
-    _echo(f"{output}: {len(made.documents)} documents, space {made.space.id}")
+    made = pipeline.index(bundle, documents, output=output, pca_dims=pca, force=force)
+    numbers = made.vectors.shape[1]
+    _echo(f"{output}: {len(made.documents)} documents, {numbers} numbers each, space {made.space.id}")
 
 
 @app.command()

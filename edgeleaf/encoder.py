@@ -64,7 +64,7 @@ class QueryEncoder:
         if not isinstance(path, (str, os.PathLike)):
             raise BundleError(f"path is {path!r}; a bundle folder or a fused .onnx file is needed")
         path = Path(path)
-        if not _is_whole(threads) or threads < 1:
+        if not is_whole(threads) or threads < 1:
             raise BundleError(f"threads is {threads!r}; a whole number from 1 is needed")
         if path.is_dir():
             manifest = Manifest.read(path)
@@ -82,7 +82,7 @@ class QueryEncoder:
                 _warn_once(path.parent, manifest)
         opened = session(path, threads=int(threads), providers=providers)
         space = _space(opened, path)
-        if dims is not None and (not _is_whole(dims) or not 1 <= dims <= space.dim):
+        if dims is not None and (not is_whole(dims) or not 1 <= dims <= space.dim):
             raise BundleError(f"dims is {dims!r}; {path} gives 1 to {space.dim}, a whole number")
         return QueryEncoder(opened, space=space, dims=None if dims is None else int(dims))
 
@@ -195,7 +195,8 @@ def session(model: Path | bytes, *, threads: int, providers: Sequence[str] | Non
         ) from None
 
 
-def _is_whole(value: object) -> bool:
+def is_whole(value: object) -> bool:
+    """Return whether ``value`` is a whole number, Python's or numpy's, and not a truth value."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 

@@ -45,7 +45,7 @@ class BundleError(EdgeleafError):
 
 
 class InputError(EdgeleafError, TypeError):
-    """Something other than a list of strings was given to an encoder, or two options of which one may be given."""
+    """Something other than what a function takes: strings, vectors of a width, one of two options."""
 
 
 class EmulationError(EdgeleafError):

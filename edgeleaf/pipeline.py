@@ -359,31 +359,39 @@ def breakdown(bundle: str | Path, *, repeats: int | None = None, output: str | P
     return measured
 
 
-def index(bundle: str | Path, documents: str | Path, *, output: str | Path, force: bool = False) -> Index:
+def index(
+    bundle: str | Path, documents: str | Path, *, output: str | Path, pca_dims: int | None = None, force: bool = False
+) -> Index:
     """Encode documents with a bundle's teacher and write an index that the bundle's queries can search.
 
     Args:
         bundle: a bundle folder; its teacher must be within reach.
         documents: BEIR's corpus.jsonl, or .txt with a document a line, gzipped or not.
         output: folder of the index.
+        pca_dims: shorten the vectors to so many numbers, along the documents' principal axes; None keeps them whole.
         force: replace an index that is there.
 
     Raises:
         BundleError, ModelError, TextsError: the bundle is damaged, its teacher or the documents cannot be had.
+        InputError: ``pca_dims`` below 1, or not below the space's width.
     """
-    from edgeleaf.search import Index
+    from edgeleaf.search import Index, apply_pca, fit_pca
     from edgeleaf.search.documents import read_documents
+    from edgeleaf.search.pca import check_dims
     from edgeleaf.teacher import teacher_vectors
 
     manifest, target = Manifest.read(Path(bundle)), Path(output)
     Index.check_target(target, force=force)
+    if pca_dims is not None:
+        check_dims(pca_dims, manifest.space.dim)
     pairs = read_documents(Path(documents))
     steps.require_distill()
     texts = [Text(text, "document") for _, text in pairs]
     cache = work_folder(target) / steps.VECTOR_CACHE
-    made = Index(
-        space=manifest.space, documents=pairs, vectors=teacher_vectors(texts, steps.teacher_of(manifest), cache)
-    )
+    vectors = teacher_vectors(texts, steps.teacher_of(manifest), cache)
+    pca = None if pca_dims is None else fit_pca(vectors, dims=pca_dims)
+    short = vectors if pca is None else apply_pca(vectors, pca)
+    made = Index(space=manifest.space, documents=pairs, vectors=short, pca=pca)
     made.save(target, force=force)
     shutil.rmtree(work_folder(target), ignore_errors=True)
     return made

@@ -18,7 +18,7 @@ from edgeleaf.certify.invariance import Invariance
 from edgeleaf.certify.parity import Mismatch, Parity
 from edgeleaf.certify.processors import ProcessorReport
 from edgeleaf.certify.retrieval import Estimate, Retrieval
-from edgeleaf.certify.shortened import Shortened
+from edgeleaf.certify.shortened import FIRST, PCA, Shortened
 from edgeleaf.certify.verdicts import apart
 from edgeleaf.errors import BundleError
 
@@ -57,6 +57,8 @@ SHORTENED = (
     Shortened(768, "float32", 3072, 1.0, 0.55, 0.7, 0.6),
     Shortened(768, "int8", 768, 0.99, 0.551, 0.699, 0.5985),
     Shortened(768, "binary", 96, 0.8, 0.5, 0.6, 0.55),
+    Shortened(128, "int8", 128, 0.6, 0.4, 0.5, 0.42),
+    Shortened(128, "int8", 128, 0.8, 0.5, 0.66, 0.58, PCA),
 )
 
 
@@ -179,6 +181,16 @@ def test_json_round_trip_keeps_everything() -> None:
     assert len(text.splitlines()) < 700  # numbers per query stand on one line
 
 
+def test_certificates_from_before_principal_axes_are_read() -> None:
+    certificate = make()
+    old = json.loads(certificate.to_json())
+    for part in (old, *old["collections"]):
+        part["shortened"] = [{k: v for k, v in row.items() if k != "kept"} for row in part["shortened"]]
+    read = Certificate.from_json(json.dumps(old)).shortened
+    assert [row.kept for row in read] == [FIRST] * len(certificate.shortened)
+    assert read[:4] == certificate.shortened[:4]
+
+
 def test_texts_that_look_like_lists_survive_the_round_trip() -> None:
     certificate = make(query="[\n 1,\n 2\n]")
     assert Certificate.from_json(certificate.to_json()) == certificate
@@ -269,9 +281,12 @@ def test_the_page_shows_collections_processors_and_what_short_vectors_lose() -> 
         "teacheramong the teacher’s documents0.70000.680 – 0.7200.6000",
         "fused fileamong documents encoded by the torch student (symmetric)0.5000",
         "Collection unjudged 20 queries, 90 documents. Without qrels: no nDCG@10, no MRR@10.",
-        "overlap@10: the file loses no greater share than the teacher itself at 2 of 2 settings; "
-        "nDCG@10: the file loses no greater share than the teacher itself at 1 of 2 settings.",
+        "overlap@10: the file loses no greater share than the teacher itself at 4 of 4 settings; "
+        "nDCG@10: the file loses no greater share than the teacher itself at 2 of 4 settings.",
         "768 × int8768 bytes 0.9900lost 1.0%0.5510lost −0.2%",
+        "128 × int8128 bytes, first numbers 0.6000lost 40.0%",
+        "128 × int8128 bytes, principal axes 0.8000lost 20.0%",
+        "axes are those of these 1,000 documents",
         "Haswell64 0.999999",
         "The 1 queries furthest",
     ):

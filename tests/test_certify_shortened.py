@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgeleaf.certify.alignment import unit_rows
-from edgeleaf.certify.shortened import decoded, int8_codes, shortened, signs
+from edgeleaf.certify.shortened import FIRST, PCA, decoded, int8_codes, shortened, signs
 from edgeleaf.collection import Collection
 
 DICE = np.random.default_rng(11)
@@ -23,7 +23,7 @@ def test_every_setting_of_the_widths_below_and_the_full_width_first() -> None:
         (160, "binary", 20),
         (128, "float32", 512),
     ]
-    assert [report.dim for report in found[::3]] == [160, 128, 64]
+    assert [(report.dim, report.kept) for report in found[::3]] == [(160, FIRST), (128, FIRST), (64, FIRST)]
     assert found[0].teacher_overlap_at_10 == 1 > found[0].fused_overlap_at_10
     assert found[0].teacher_ndcg_at_10 is None is found[0].fused_ndcg_at_10
 
@@ -35,6 +35,20 @@ def test_float_settings_are_rankings_of_cut_vectors() -> None:
     shares = [len({*a} & {*b}) / 10 for a, b in zip(full.tolist(), cut.tolist(), strict=True)]
     assert (report.dim, report.precision) == (64, "float32")
     assert report.fused_overlap_at_10 == pytest.approx(np.mean(shares), abs=1e-6)
+
+
+def test_principal_axes_keep_what_first_numbers_lose() -> None:
+    axes = np.linalg.qr(DICE.normal(size=(160, 160)))[0][:, :40]  # documents that lie in 40 of 160 directions
+    documents, queries = (unit_rows(DICE.normal(size=(n, 40)) @ axes.T) for n in (100, 25))
+    found = {(report.kept, report.dim, report.precision): report for report in shortened(queries, FUSED, documents)}
+    assert found[PCA, 64, "float32"].teacher_overlap_at_10 == 1 > found[FIRST, 64, "float32"].teacher_overlap_at_10
+
+
+def test_axes_are_left_out_where_they_could_lose_nothing() -> None:
+    for documents, axes in ((60, []), (65, [64]), (128, [64]), (129, [128, 64])):
+        found = shortened(QUERIES, FUSED, unit_rows(DICE.normal(size=(documents, 160))))[::3]
+        assert [report.dim for report in found if report.kept == PCA] == axes
+        assert [report.dim for report in found if report.kept == FIRST] == [160, 128, 64]
 
 
 def test_binary_is_hamming_distance_with_ties_by_row() -> None:

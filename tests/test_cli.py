@@ -199,6 +199,14 @@ def test_index_and_search(tiny_bundle: Path, tmp_path: Path) -> None:
     done = edgeleaf("index", tiny_bundle, corpus, "-o", tmp_path / "index")
     assert (done.returncode, "is an index already; give a new folder, or --force" in done.stderr) == (2, True)
     assert edgeleaf("index", tiny_bundle, corpus, "-o", tmp_path / "index", "--force").returncode == 0
+    done = edgeleaf("index", tiny_bundle, corpus, "-o", tmp_path / "short", "--pca", 4)
+    assert (done.returncode, f"{len(index.documents)} documents, 4 numbers each" in done.stdout) == (0, True)
+    assert Index.load(tmp_path / "short").vectors.shape == (len(index.documents), 4)
+    assert "d" in edgeleaf("search", tiny_bundle, tmp_path / "short", "lost parcel").stdout
+    width = index.space.dim
+    done = edgeleaf("index", tiny_bundle, corpus, "-o", tmp_path / "long", "--pca", width)
+    assert (done.returncode, f"can be shortened to 1 to {width - 1}, not to {width}" in done.stderr) == (2, True)
+    assert not (tmp_path / "long").exists()
 
 
 def test_what_cannot_be_indexed_is_said_with_the_path_as_given(

@@ -16,7 +16,7 @@ import pytest
 
 from edgeleaf.bundle import GOLDEN, QUERY_ENCODER, Manifest
 from edgeleaf.golden import read_golden
-from edgeleaf.search import Index
+from edgeleaf.search import Index, apply_pca, fit_pca
 from tests import ports
 
 WEB = Path(__file__).parent / "web"
@@ -65,18 +65,14 @@ def pack(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return ports.write_pack(tiny_bundle, tmp_path_factory.mktemp("web") / "pack", sets)
 
 
-@pytest.fixture(scope="session")
-def index(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An index whose documents are the golden texts, at the places that the fused file gives them."""
-    return write_index(tmp_path_factory.mktemp("web") / "index", tiny_bundle)
-
-
-def write_index(folder: Path, bundle: Path, **space: Any) -> Path:
-    """Write an index of the golden texts, in the bundle's space but for ``space``."""
+def write_index(folder: Path, bundle: Path, *, pca_dims: int | None = None, **space: Any) -> Path:
+    """Write an index of the golden texts, short or not, in the bundle's space but for ``space``."""
     entries = [entry for entry in read_golden(bundle) if entry["text"].strip()]
     vectors = np.array([entry["embedding"] for entry in entries], dtype=np.float32)
     documents = [(f"d{number}", entry["text"]) for number, entry in enumerate(entries)]
-    Index(space=replace(Manifest.read(bundle).space, **space), documents=documents, vectors=vectors).save(folder)
+    pca = None if pca_dims is None else fit_pca(vectors, dims=pca_dims)
+    short = vectors if pca is None else apply_pca(vectors, pca)
+    Index(space=replace(Manifest.read(bundle).space, **space), documents=documents, vectors=short, pca=pca).save(folder)
     return folder
 
 
@@ -152,10 +148,11 @@ def test_bad_input_costs_one_line(web: Path, pack: Path, tmp_path: Path) -> None
     assert run(web, "node.mjs", cut, code=2)[1] == f"code points.jsonl, line {lines}: not JSON\n"
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("threads", "pca_dims"), [(1, None), (2, None), (1, 8)])
 def test_the_page_finds_what_numpy_finds(
-    web: Path, chromium: Path, tiny_bundle: Path, index: Path, threads: int
+    web: Path, chromium: Path, tiny_bundle: Path, tmp_path: Path, threads: int, pca_dims: int | None
 ) -> None:
+    index = write_index(tmp_path / "index", tiny_bundle, pca_dims=pca_dims)
     entries = [entry for entry in read_golden(tiny_bundle) if entry["text"].isascii() and " " in entry["text"].strip()]
     golden = max((entry for entry in entries if entry["text"].isprintable()), key=lambda entry: len(entry["input_ids"]))
     query = np.array([golden["embedding"]], dtype=np.float32)

@@ -74,7 +74,7 @@ class CollectionReport:
         queries, documents: how many.
         rungs: the ladder, torch student first, fused file last.
         teacher: the teacher's own retrieval; none without qrels, as ``symmetric``.
-        shortened: cut and quantised vectors.
+        shortened: shorter and quantised vectors.
     """
 
     name: str
@@ -132,7 +132,7 @@ class Certificate:
         rungs: the ladder, torch student first, fused file last.
         parity: token parity of the fused file.
         batch_invariance, padding_invariance: of the fused file.
-        shortened: cut and quantised vectors of the held-out texts.
+        shortened: shorter and quantised vectors of the held-out texts.
         collections: the same figures for collections that were given.
         similarities: correlation with people's scores on files of pairs that were given.
         processors: the fused file on other processors, where it was run there.

@@ -1,6 +1,8 @@
 """What shorter vectors and coarser numbers cost, beside what they cost the teacher itself.
 
-Queries and documents are both cut to their first numbers (Matryoshka, arXiv 2205.13147) and both quantised.
+Queries and documents are both shortened, to their first numbers (Matryoshka, arXiv 2205.13147) or to the documents'
+principal axes (``edgeleaf index --pca``), and both quantised. The axes are those of the documents that are searched, as
+they are in an index; the fewer these are, the more of them a width keeps, and with as many axes as documents all.
 """
 
 from __future__ import annotations
@@ -14,11 +16,13 @@ import numpy.typing as npt
 from edgeleaf.certify.alignment import DIGITS, Vectors, nearest, overlap, unit_rows
 from edgeleaf.certify.retrieval import ndcg_at_10
 from edgeleaf.collection import Collection
+from edgeleaf.search.pca import apply_pca, fit_pca
 
 DIMS = (768, 512, 256, 128, 64)
 FLOAT32, INT8, BINARY = "float32", "int8", "binary"
 BITS = {FLOAT32: 32, INT8: 8, BINARY: 1}
 K = 10
+FIRST, PCA = "first numbers", "principal axes"
 
 FloatRows = npt.NDArray[np.float32]
 
@@ -32,6 +36,7 @@ class Shortened:
         bytes: of one vector.
         teacher_overlap_at_10, fused_overlap_at_10: with the teacher's first ten at full width; means over queries.
         teacher_ndcg_at_10, fused_ndcg_at_10: none where there are no qrels.
+        kept: what is kept of a vector, its ``first numbers`` or those along the documents' ``principal axes``.
     """
 
     dim: int
@@ -41,6 +46,7 @@ class Shortened:
     fused_overlap_at_10: float
     teacher_ndcg_at_10: float | None
     fused_ndcg_at_10: float | None
+    kept: str = FIRST
 
 
 def shortened(
@@ -50,7 +56,7 @@ def shortened(
     *,
     collection: Collection | None = None,
 ) -> tuple[Shortened, ...]:
-    """Rank at every width and precision.
+    """Rank at every width, shortened in both ways, and precision.
 
     Args:
         teacher_queries, fused_queries: [n, dim], of the same queries.
@@ -58,24 +64,34 @@ def shortened(
         collection: where queries and documents are from, for nDCG@10 when it has qrels.
 
     Returns:
-        The full width first, then those of :data:`DIMS` below it; at each float32, int8, binary.
+        The full width first, then those of :data:`DIMS` below it; of each the first numbers, then, where there are more
+        documents than numbers, the principal axes; of each of these float32, int8, binary.
     """
     skip = None if collection is None else collection.itself
     reference = nearest(teacher_queries, documents, K, skip=skip)
     width = documents.shape[1]
     judged = collection if collection is not None and collection.qrels else None
     reports = []
-    for dim in (width, *(dim for dim in DIMS if dim < width)):
-        short_documents = unit_rows(documents[:, :dim])
+    settings = [(dim, kept) for dim in DIMS if dim < width for kept in (FIRST, PCA)]
+    for dim, kept in [(width, FIRST), *settings]:
+        if kept == PCA and dim >= len(documents):
+            continue
+        teachers, fused, searched = _short(kept, dim, teacher_queries, fused_queries, documents)
         for precision in BITS:
-            rankings = [
-                _ranking(unit_rows(queries[:, :dim]), short_documents, precision, skip)
-                for queries in (teacher_queries, fused_queries)
-            ]
+            rankings = [_ranking(queries, searched, precision, skip) for queries in (teachers, fused)]
             overlaps = [round(float(overlap(ranking, reference).mean()), DIGITS) for ranking in rankings]
             gains = [None if judged is None else ndcg_at_10(judged, ranking) for ranking in rankings]
-            reports.append(Shortened(dim, precision, -(-dim * BITS[precision] // 8), *overlaps, *gains))
+            size = -(-dim * BITS[precision] // 8)
+            reports.append(Shortened(dim, precision, size, overlaps[0], overlaps[1], gains[0], gains[1], kept))
     return tuple(reports)
+
+
+def _short(kept: str, dim: int, *parts: npt.NDArray[Any]) -> list[FloatRows]:
+    """Shorten vectors [n, width] to unit rows [n, dim]; the last part are the documents."""
+    if kept == FIRST:
+        return [unit_rows(vectors[:, :dim]) for vectors in parts]
+    pca = fit_pca(unit_rows(parts[-1]), dims=dim)
+    return [apply_pca(vectors, pca) for vectors in parts]
 
 
 def _ranking(

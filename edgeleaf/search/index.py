@@ -1,8 +1,10 @@
 """An exact index of teacher vectors on disk: a matrix, the documents beside it, and the space they live in.
 
-A folder with ``index.json`` (schema version, vector space, count), ``vectors.npy`` (float16 [n, dim], unit L2 norm) and
-``documents.jsonl`` (``{"id", "text"}`` a line). Needs numpy only. Good for thousands to a few million documents; beyond
-that, load ``vectors.npy`` into the approximate index of your choice.
+A folder with ``index.json`` (schema version, vector space, count, width), ``vectors.npy`` (float16 [n, dims], unit L2
+norm), ``documents.jsonl`` (``{"id", "text"}`` a line) and, if its vectors are shorter than the space's, ``pca.npy``
+(float32 [dim, dims]): a query's vector times this matrix, brought to unit norm again, is what they are compared with.
+Needs numpy only. Good for thousands to a few million documents; beyond that, load ``vectors.npy`` into the approximate
+index of your choice.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -19,15 +22,18 @@ import numpy.typing as npt
 from edgeleaf.bundle import VectorSpace, whole_folder, write_json, write_npy, write_text
 from edgeleaf.encoder import truncate
 from edgeleaf.errors import BundleError
+from edgeleaf.search.pca import apply_pca
 
-SCHEMA_VERSION = 1
-HEADER, VECTORS, DOCUMENTS = "index.json", "vectors.npy", "documents.jsonl"
+SCHEMA_VERSION = 2
+READABLE = (1, 2)
+"""Version 1 had neither ``dims`` nor ``pca.npy``, and is otherwise the same."""
+HEADER, VECTORS, DOCUMENTS, PCA = "index.json", "vectors.npy", "documents.jsonl", "pca.npy"
 CHUNK = 65_536
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A document that was found: its id, its text and its cosine to the query."""
+    """A document that was found: its id, its text and its cosine to the query, that of the index's own vectors."""
 
     id: str
     text: str
@@ -40,22 +46,32 @@ class Index:
     Args:
         space: the vector space.
         documents: (id, text) pairs.
-        vectors: [len(documents), space.dim], unit L2 norm, any float type, memory-mapped or not.
+        vectors: [len(documents), dims], unit L2 norm, any float type, memory-mapped or not.
+        pca: float32 [space.dim, dims], what the vectors were shortened with (:func:`edgeleaf.search.fit_pca`); None
+            where they have the space's width.
 
     Raises:
-        BundleError: another number of vectors than documents, or another width than the space's.
+        BundleError: another number of vectors than documents, or another width than the space's or ``pca``'s.
     """
 
     def __init__(
-        self, *, space: VectorSpace, documents: Sequence[tuple[str, str]], vectors: npt.NDArray[np.floating[Any]]
+        self,
+        *,
+        space: VectorSpace,
+        documents: Sequence[tuple[str, str]],
+        vectors: npt.NDArray[np.floating[Any]],
+        pca: npt.NDArray[np.float32] | None = None,
     ) -> None:
-        if vectors.shape != (len(documents), space.dim):
-            raise BundleError(
-                f"vectors of shape {vectors.shape} for {len(documents)} documents of a space of {space.dim} numbers"
-            )
+        if pca is not None and (pca.ndim != 2 or len(pca) != space.dim):
+            raise BundleError(f"principal axes of shape {pca.shape} for a space of {space.dim} numbers")
+        dims = space.dim if pca is None else pca.shape[1]
+        if vectors.shape != (len(documents), dims):
+            kind = f"a space of {space.dim} numbers" + ("" if pca is None else f", shortened to {dims}")
+            raise BundleError(f"vectors of shape {vectors.shape} for {len(documents)} documents of {kind}")
         self.space = space
         self.documents = documents
         self.vectors = vectors
+        self.pca = pca
 
     def save(self, folder: Path, *, force: bool = False) -> None:
         """Write the index, whole or not at all; ``force`` replaces an index that is there.
@@ -66,10 +82,12 @@ class Index:
         self.check_target(folder, force=force)
         with whole_folder(folder) as new:
             write_npy(new / VECTORS, np.asarray(self.vectors, dtype=np.float16))
+            if self.pca is not None:
+                write_npy(new / PCA, self.pca)
             lines = (json.dumps({"id": key, "text": text}, ensure_ascii=False) + "\n" for key, text in self.documents)
             write_text(new / DOCUMENTS, "".join(lines))
             header = {"schema_version": SCHEMA_VERSION, "space": asdict(self.space), "documents": len(self.documents)}
-            write_json(new / HEADER, header)
+            write_json(new / HEADER, header | {"dims": self.vectors.shape[1]})
 
     @staticmethod
     def check_target(folder: Path, *, force: bool = False) -> None:
@@ -92,35 +110,40 @@ class Index:
             raise BundleError(f"{folder} is no index: it has no {HEADER}; make one with: edgeleaf index")
         try:
             header = json.loads((folder / HEADER).read_text(encoding="utf-8"))
-            if header["schema_version"] != SCHEMA_VERSION:
+            if header["schema_version"] not in READABLE:
                 raise BundleError(
                     f"{folder}: index of schema version {header['schema_version']}, this edgeleaf reads "
-                    f"{SCHEMA_VERSION}; make it again"
+                    f"{SCHEMA_VERSION} and older; make it again"
                 )
             lines = (folder / DOCUMENTS).read_text(encoding="utf-8").split("\n")
             documents = [(str(row["id"]), str(row["text"])) for row in map(json.loads, filter(None, lines))]
             vectors = np.load(folder / VECTORS, mmap_mode="r")
-            return Index(space=VectorSpace(**header["space"]), documents=documents, vectors=vectors)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            short = header.get("dims", header["space"]["dim"]) != header["space"]["dim"]
+            pca = np.load(folder / PCA) if short else None
+            return Index(space=VectorSpace(**header["space"]), documents=documents, vectors=vectors, pca=pca)
+        except (OSError, EOFError, BadZipFile, ValueError, KeyError, TypeError) as error:
             raise BundleError(f"{folder}: damaged index ({error}); make it again") from None
 
     def search(self, queries: npt.NDArray[np.float32], *, space: VectorSpace, k: int = 10) -> list[list[Hit]]:
         """Find the ``k`` documents nearest to each query, nearest first.
 
         Args:
-            queries: float32 [n, dims], unit L2 norm; fewer dims than the space has are compared as they are
-                (Matryoshka), the documents cut alike.
+            queries: float32 [n, space.dim], unit L2 norm; an index with ``pca`` shortens them itself. Without it they
+                may have fewer numbers (Matryoshka), and the documents are cut alike.
             space: the space that the queries were encoded in, ``QueryEncoder.space``.
             k: how many.
 
         Raises:
             BundleError: the queries are of another space; the message names both.
+            InputError: cut queries for an index that shortens them itself.
         """
         if space.identity() != self.space.identity():
             raise BundleError(
                 f"queries of the space {space.id} cannot search an index of the space {self.space.id}; "
                 "encode them with a bundle of that space, or index the documents again"
             )
+        if self.pca is not None:
+            queries = apply_pca(queries, self.pca)
         scores = np.empty((len(queries), len(self.documents)), dtype=np.float32)
         for start in range(0, len(self.documents), CHUNK):
             chunk = np.asarray(self.vectors[start : start + CHUNK], dtype=np.float32)

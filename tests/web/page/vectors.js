@@ -6,13 +6,14 @@ const FACTS_OF_A_NAME = ["teacher", "revision"];
  * A matrix from the bytes of a .npy file.
  *
  * @param {Uint8Array} bytes float16 or float32, little endian, C order, two axes
+ * @param {string} name of the file, for errors
  * @returns {{rows: number, dim: number, data: Float32Array}} row after row
  * @throws {Error} what the file is instead
  */
-export function readNpy(bytes) {
+export function readNpy(bytes, name = "vectors.npy") {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const magic = String.fromCharCode(...bytes.subarray(1, 6));
-  if (bytes[0] !== 0x93 || magic !== "NUMPY") throw new Error("vectors.npy is no .npy file");
+  if (bytes[0] !== 0x93 || magic !== "NUMPY") throw new Error(`${name} is no .npy file`);
   const long = bytes[6] > 1;
   const start = long ? 12 : 10;
   const end = start + (long ? view.getUint32(8, true) : view.getUint16(8, true));
@@ -20,11 +21,11 @@ export function readNpy(bytes) {
   const type = /'descr': '([^']+)'/.exec(header)?.[1];
   const shape = /'shape': \((\d+), (\d+)\)/.exec(header);
   if (!shape || !/'fortran_order': False/.test(header) || (type !== "<f2" && type !== "<f4")) {
-    throw new Error(`vectors.npy: a float16 or float32 matrix in C order is needed, this is ${header.trim()}`);
+    throw new Error(`${name}: a float16 or float32 matrix in C order is needed, this is ${header.trim()}`);
   }
   const [rows, dim] = [Number(shape[1]), Number(shape[2])];
   const body = new Uint8Array(bytes.subarray(end)); // a copy, so that its numbers are aligned
-  if (body.length !== rows * dim * (type === "<f2" ? 2 : 4)) throw new Error("vectors.npy is cut off");
+  if (body.length !== rows * dim * (type === "<f2" ? 2 : 4)) throw new Error(`${name} is cut off`);
   return { rows, dim, data: type === "<f2" ? widened(new Uint16Array(body.buffer)) : new Float32Array(body.buffer) };
 }
 
@@ -38,6 +39,22 @@ function widened(halves) {
     return sign * (exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : 2 ** -14 * (fraction / 1024));
   });
   return Float32Array.from(halves, (bits) => table[bits]);
+}
+
+/**
+ * A query's vector along the principal axes of a short index, at unit norm again.
+ *
+ * @param {{rows: number, dim: number, data: Float32Array}} pca a row for each number of the query
+ * @param {Float32Array} query unit vector of pca.rows numbers
+ * @returns {Float32Array} unit vector of pca.dim numbers
+ */
+export function applyPca({ rows, dim, data }, query) {
+  const short = new Float32Array(dim);
+  for (let row = 0, at = 0; row < rows; row++) {
+    for (let i = 0; i < dim; i++) short[i] += data[at++] * query[row];
+  }
+  const norm = Math.hypot(...short) || 1;
+  return short.map((value) => value / norm);
 }
 
 /**

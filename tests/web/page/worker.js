@@ -2,16 +2,17 @@
 import * as ort from "/ort/ort.wasm.min.mjs";
 
 import { download, textTensor } from "./encoder.js";
-import { checkSpace, nearest, readNpy } from "./vectors.js";
+import { applyPca, checkSpace, nearest, readNpy } from "./vectors.js";
 
 const MODEL = "/pack/query_encoder.onnx";
 const WASM = "/ort/ort-wasm-simd-threaded.wasm";
 const VECTORS = "/index/vectors.npy";
+const PCA = "/index/pca.npy";
 const DOCUMENTS = "/index/documents.jsonl";
 const HITS = 10;
 const WARMUPS = 3;
 
-let session, matrix, documents;
+let session, matrix, pca, documents;
 
 onmessage = async ({ data }) => {
   try {
@@ -24,12 +25,16 @@ onmessage = async ({ data }) => {
 
 async function load(threads) {
   const [bundle, header] = await Promise.all([json("/pack/edgeleaf.json"), json("/index/index.json")]);
-  if (header?.schema_version !== 1) throw new Error("The index folder has no index.json that this page can read.");
+  if (![1, 2].includes(header?.schema_version)) {
+    throw new Error("The index folder has no index.json that this page can read.");
+  }
   if (bundle) checkSpace(bundle.space, header.space);
 
   const start = performance.now();
-  const [model, wasm, vectors, lines] = await downloads([MODEL, WASM, VECTORS, DOCUMENTS]);
+  const short = (header.dims ?? header.space.dim) !== header.space.dim;
+  const [model, wasm, vectors, lines, axes] = await downloads([MODEL, WASM, VECTORS, DOCUMENTS, ...(short ? [PCA] : [])]);
   matrix = readNpy(vectors);
+  pca = short ? readNpy(axes, "pca.npy") : null;
   documents = new TextDecoder().decode(lines).split("\n").filter(Boolean).map((line) => JSON.parse(line));
   if (documents.length !== matrix.rows) {
     throw new Error(`The index is damaged: ${matrix.rows} vectors for ${documents.length} documents.`);
@@ -42,8 +47,9 @@ async function load(threads) {
   ort.env.wasm.numThreads = threads;
   session = await ort.InferenceSession.create(model, { executionProviders: ["wasm"] });
   const [vector] = await encode("");
-  if (vector.length !== matrix.dim) {
-    throw new Error(`The model gives ${vector.length} numbers, the vectors of the index have ${matrix.dim}.`);
+  const width = pca ? pca.rows : matrix.dim;
+  if (vector.length !== width || (pca && pca.dim !== matrix.dim)) {
+    throw new Error(`The model gives ${vector.length} numbers, the index searches ${width}, and its vectors have ${matrix.dim}.`);
   }
   for (let i = 0; i < WARMUPS; i++) await search("warm up");
   return {
@@ -82,7 +88,8 @@ async function encode(text) {
 async function search(text) {
   const [vector, encodeMs] = await encode(text);
   const start = performance.now();
-  const hits = nearest(matrix, vector, HITS).map(({ row, score }) => ({ ...documents[row], score }));
+  const query = pca ? applyPca(pca, vector) : vector;
+  const hits = nearest(matrix, query, HITS).map(({ row, score }) => ({ ...documents[row], score }));
   return { hits, encodeMs, searchMs: performance.now() - start };
 }
 
