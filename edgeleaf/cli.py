@@ -283,7 +283,10 @@ def index(
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the index.")],
     pca: Annotated[
         int | None,
-        typer.Option(min=1, help="Shorten vectors to so many numbers, along the documents' principal axes."),
+        typer.Option(
+            min=1,
+            help="Shorten vectors to so many numbers, fewer than the space has, along the documents' principal axes.",
+        ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an index that is there.")] = False,
 ) -> None:

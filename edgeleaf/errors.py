@@ -45,7 +45,7 @@ class BundleError(EdgeleafError):
 
 
 class InputError(EdgeleafError, TypeError):
-    """Something other than what a function takes: strings, vectors of a width, one of two options."""
+    """An argument of the wrong kind, shape or range, or two options that exclude each other."""
 
 
 class EmulationError(EdgeleafError):

@@ -2,7 +2,7 @@
 
 Queries and documents are both shortened, to their first numbers (Matryoshka, arXiv 2205.13147) or to the documents'
 principal axes (``edgeleaf index --pca``), and both quantised. The axes are those of the documents that are searched, as
-they are in an index; the fewer these are, the more of them a width keeps, and with as many axes as documents all.
+they are in an index: the fewer documents, the less a width loses, and with as many axes as documents nothing.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
 """Shorter vectors along the documents' principal axes, for teachers that were not trained to be cut (Matryoshka).
 
-The first numbers of such a teacher's vectors are no better than any others; the axes along which the documents lie are.
-They come from the document vectors alone: nothing is trained, no query is needed, and the query encoder stays as it
-is. A random rotation of the kept axes leaves cosines as they are and spreads them over all numbers, which int8 and
-single bits need (as in faiss's ``PCAR``, https://github.com/facebookresearch/faiss/wiki/The-index-factory). Needs numpy
-only.
+The documents' principal axes keep most of what tells them apart, first numbers of such a teacher do not. The axes come
+from the document vectors alone: nothing is trained, no query is needed, and the query encoder stays as it is. A random
+rotation of the kept axes leaves cosines as they are and spreads them over all numbers, which single bits need (as in
+faiss's ``PCAR``, https://github.com/facebookresearch/faiss/wiki/The-index-factory). Needs numpy only.
 """
 
 from __future__ import annotations
