@@ -132,9 +132,14 @@ def truncate(vectors: npt.NDArray[np.float32], dims: int) -> npt.NDArray[np.floa
     """Cut float32 [n, width] to [n, dims] and give the rows unit L2 norm again (arXiv 2205.13147)."""
     if dims == vectors.shape[1]:
         return vectors
-    cut = vectors[:, :dims]
-    norms = np.linalg.norm(cut, axis=1, keepdims=True)
-    return np.ascontiguousarray(cut / np.maximum(norms, 1e-12), dtype=np.float32)
+    return unit_rows(vectors[:, :dims])
+
+
+def unit_rows(vectors: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
+    """Return ``vectors`` [n, dim] as float32 with rows of unit L2 norm; a zero row stays zero."""
+    rows = np.asarray(vectors, dtype=np.float32)
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return np.ascontiguousarray(rows / np.maximum(norms, 1e-12), dtype=np.float32)
 
 
 def _check_texts(texts: Sequence[str]) -> list[str]:

@@ -375,7 +375,7 @@ def index(
         BundleError, ModelError, TextsError: the bundle is damaged, its teacher or the documents cannot be had.
         InputError: ``pca_dims`` below 1, or not below the space's width.
     """
-    from edgeleaf.search import Index, apply_pca, fit_pca
+    from edgeleaf.search import Index
     from edgeleaf.search.documents import read_documents
     from edgeleaf.search.pca import check_dims
     from edgeleaf.teacher import teacher_vectors
@@ -388,10 +388,11 @@ def index(
     steps.require_distill()
     texts = [Text(text, "document") for _, text in pairs]
     cache = work_folder(target) / steps.VECTOR_CACHE
-    vectors = teacher_vectors(texts, steps.teacher_of(manifest), cache)
-    pca = None if pca_dims is None else fit_pca(vectors, dims=pca_dims)
-    short = vectors if pca is None else apply_pca(vectors, pca)
-    made = Index(space=manifest.space, documents=pairs, vectors=short, pca=pca)
+    made = Index(
+        space=manifest.space, documents=pairs, vectors=teacher_vectors(texts, steps.teacher_of(manifest), cache)
+    )
+    if pca_dims is not None:
+        made = made.shortened(pca_dims)
     made.save(target, force=force)
     shutil.rmtree(work_folder(target), ignore_errors=True)
     return made

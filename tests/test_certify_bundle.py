@@ -15,9 +15,9 @@ tokenizers = pytest.importorskip("tokenizers")
 
 from edgeleaf import certify  # noqa: E402
 from edgeleaf.certify import ladder  # noqa: E402
-from edgeleaf.certify.alignment import unit_rows  # noqa: E402
 from edgeleaf.certify.processors import ProcessorReport  # noqa: E402
 from edgeleaf.collection import Collection, EncodedCollection  # noqa: E402
+from edgeleaf.encoder import unit_rows  # noqa: E402
 from edgeleaf.errors import BundleError, ExportError, TextsError  # noqa: E402
 from edgeleaf.recipe import Gates  # noqa: E402
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgeleaf.certify.alignment import unit_rows
 from edgeleaf.certify.shortened import FIRST, PCA, decoded, int8_codes, shortened, signs
 from edgeleaf.collection import Collection
+from edgeleaf.encoder import unit_rows
 
 DICE = np.random.default_rng(11)
 DOCUMENTS = unit_rows(DICE.normal(size=(60, 160)))

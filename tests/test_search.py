@@ -100,8 +100,7 @@ def test_what_cannot_be_shortened() -> None:
 
 
 def short_index() -> Index:
-    axes = fit_pca(VECTORS, dims=2)
-    return Index(space=SPACE, documents=DOCUMENTS, vectors=apply_pca(VECTORS, axes), pca=axes)
+    return Index(space=SPACE, documents=DOCUMENTS, vectors=VECTORS).shortened(2)
 
 
 def test_a_short_index_shortens_the_queries_itself(tmp_path: Path) -> None:
@@ -113,6 +112,11 @@ def test_a_short_index_shortens_the_queries_itself(tmp_path: Path) -> None:
     assert [hit.score for hit in hits] == pytest.approx([1.0, 0.8], abs=1e-3)
     with pytest.raises(InputError, match=r"vectors of shape \(1, 2\)"):
         opened.search(np.array([[0, 1]], dtype=np.float32), space=SPACE)
+
+
+def test_a_short_index_is_not_shortened_again() -> None:
+    with pytest.raises(BundleError, match="an index of 2 numbers cannot be shortened again; start from the whole one"):
+        short_index().shortened(1)
 
 
 def test_a_short_index_without_its_axes_is_damaged(tmp_path: Path) -> None:

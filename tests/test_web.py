@@ -16,7 +16,7 @@ import pytest
 
 from edgeleaf.bundle import GOLDEN, QUERY_ENCODER, Manifest
 from edgeleaf.golden import read_golden
-from edgeleaf.search import Index, apply_pca, fit_pca
+from edgeleaf.search import Index
 from tests import ports
 
 WEB = Path(__file__).parent / "web"
@@ -70,9 +70,8 @@ def write_index(folder: Path, bundle: Path, *, pca_dims: int | None = None, **sp
     entries = [entry for entry in read_golden(bundle) if entry["text"].strip()]
     vectors = np.array([entry["embedding"] for entry in entries], dtype=np.float32)
     documents = [(f"d{number}", entry["text"]) for number, entry in enumerate(entries)]
-    pca = None if pca_dims is None else fit_pca(vectors, dims=pca_dims)
-    short = vectors if pca is None else apply_pca(vectors, pca)
-    Index(space=replace(Manifest.read(bundle).space, **space), documents=documents, vectors=short, pca=pca).save(folder)
+    whole = Index(space=replace(Manifest.read(bundle).space, **space), documents=documents, vectors=vectors)
+    (whole if pca_dims is None else whole.shortened(pca_dims)).save(folder)
     return folder
 
 
@@ -212,6 +211,18 @@ def test_the_page_refuses_an_index_of_another_space(
     shown, _ = run(web, "screenshot.mjs", tiny_bundle, write_index(tmp_path / "i", tiny_bundle, pooling="cls"), code=1)
     assert 'different vector spaces (pooling: "mean" here, "cls" in the index)' in shown["error"]
     assert shown["hits"] == []
+
+
+def test_the_page_refuses_axes_that_are_not_the_vectors_own(
+    web: Path, chromium: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    axes = write_index(tmp_path / "i", tiny_bundle, pca_dims=8) / "pca.npy"
+    np.save(axes, np.load(axes)[:, :4].copy())
+    shown, _ = run(web, "screenshot.mjs", tiny_bundle, tmp_path / "i", code=1)
+    assert "The index is damaged: its axes give 4 numbers, its vectors have 8." in shown["error"]
+    axes.write_bytes(b"not numpy")
+    shown, _ = run(web, "screenshot.mjs", tiny_bundle, tmp_path / "i", code=1)
+    assert "pca.npy is no .npy file" in shown["error"]
 
 
 def test_javascript_reads_npy_as_numpy_does(web: Path, tmp_path: Path) -> None:

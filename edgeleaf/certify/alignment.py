@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgeleaf.encoder import unit_rows
+
 Vectors = npt.NDArray[np.floating[Any]]
 
 DIGITS = 6
@@ -28,13 +30,6 @@ class Summary:
     p05: float
     p01: float
     min: float
-
-
-def unit_rows(vectors: Vectors) -> npt.NDArray[np.float32]:
-    """Return ``vectors`` [n, dim] as float32 with rows of unit L2 norm; a zero row stays zero."""
-    rows = np.asarray(vectors, dtype=np.float32)
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.asarray(rows / np.maximum(norms, 1e-12), dtype=np.float32)
 
 
 def cosine_rows(left: Vectors, right: Vectors) -> npt.NDArray[np.float64]:

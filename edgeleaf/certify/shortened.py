@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeleaf.certify.alignment import DIGITS, Vectors, nearest, overlap, unit_rows
+from edgeleaf.certify.alignment import DIGITS, Vectors, nearest, overlap
 from edgeleaf.certify.retrieval import ndcg_at_10
 from edgeleaf.collection import Collection
+from edgeleaf.encoder import unit_rows
 from edgeleaf.search.pca import apply_pca, fit_pca
 
 DIMS = (768, 512, 256, 128, 64)
@@ -72,10 +73,9 @@ def shortened(
     width = documents.shape[1]
     judged = collection if collection is not None and collection.qrels else None
     reports = []
-    settings = [(dim, kept) for dim in DIMS if dim < width for kept in (FIRST, PCA)]
-    for dim, kept in [(width, FIRST), *settings]:
-        if kept == PCA and dim >= len(documents):
-            continue
+    narrower = [dim for dim in DIMS if dim < width]
+    shorter = [(dim, kept) for dim in narrower for kept in (FIRST, PCA) if kept == FIRST or dim < len(documents)]
+    for dim, kept in [(width, FIRST), *shorter]:
         teachers, fused, searched = _short(kept, dim, teacher_queries, fused_queries, documents)
         for precision in BITS:
             rankings = [_ranking(queries, searched, precision, skip) for queries in (teachers, fused)]

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from edgeleaf.bundle import VectorSpace, whole_folder, write_json, write_npy, write_text
 from edgeleaf.encoder import truncate
 from edgeleaf.errors import BundleError
-from edgeleaf.search.pca import apply_pca
+from edgeleaf.search.pca import apply_pca, fit_pca
 
 SCHEMA_VERSION = 2
 READABLE = (1, 2)
@@ -72,6 +72,20 @@ class Index:
         self.documents = documents
         self.vectors = vectors
         self.pca = pca
+
+    def shortened(self, dims: int) -> Index:
+        """Return this index with vectors of ``dims`` numbers, along its documents' principal axes.
+
+        Raises:
+            InputError: ``dims`` is not below the vectors' width.
+            BundleError: they are short already.
+        """
+        if self.pca is not None:
+            raise BundleError(
+                f"an index of {self.vectors.shape[1]} numbers cannot be shortened again; start from the whole one"
+            )
+        pca = fit_pca(self.vectors, dims=dims)
+        return Index(space=self.space, documents=self.documents, vectors=apply_pca(self.vectors, pca), pca=pca)
 
     def save(self, folder: Path, *, force: bool = False) -> None:
         """Write the index, whole or not at all; ``force`` replaces an index that is there.

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeleaf.encoder import is_whole
+from edgeleaf.encoder import is_whole, unit_rows
 from edgeleaf.errors import InputError
 
 CHUNK = 65_536
@@ -80,6 +80,5 @@ def apply_pca(vectors: Rows, pca: npt.NDArray[np.float32]) -> npt.NDArray[np.flo
         raise InputError(f"vectors of shape {vectors.shape}, where these principal axes shorten [n, {len(pca)}]")
     short = np.empty((len(vectors), pca.shape[1]), dtype=np.float32)
     for start in range(0, len(vectors), CHUNK):
-        rows = np.asarray(vectors[start : start + CHUNK], dtype=np.float32) @ pca
-        short[start : start + CHUNK] = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+        short[start : start + CHUNK] = unit_rows(np.asarray(vectors[start : start + CHUNK], dtype=np.float32) @ pca)
     return short

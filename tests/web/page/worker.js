@@ -35,6 +35,9 @@ async function load(threads) {
   const [model, wasm, vectors, lines, axes] = await downloads([MODEL, WASM, VECTORS, DOCUMENTS, ...(short ? [PCA] : [])]);
   matrix = readNpy(vectors);
   pca = short ? readNpy(axes, "pca.npy") : null;
+  if (pca && pca.dim !== matrix.dim) {
+    throw new Error(`The index is damaged: its axes give ${pca.dim} numbers, its vectors have ${matrix.dim}.`);
+  }
   documents = new TextDecoder().decode(lines).split("\n").filter(Boolean).map((line) => JSON.parse(line));
   if (documents.length !== matrix.rows) {
     throw new Error(`The index is damaged: ${matrix.rows} vectors for ${documents.length} documents.`);
@@ -48,9 +51,7 @@ async function load(threads) {
   session = await ort.InferenceSession.create(model, { executionProviders: ["wasm"] });
   const [vector] = await encode("");
   const width = pca ? pca.rows : matrix.dim;
-  if (vector.length !== width || (pca && pca.dim !== matrix.dim)) {
-    throw new Error(`The model gives ${vector.length} numbers, the index searches ${width}, and its vectors have ${matrix.dim}.`);
-  }
+  if (vector.length !== width) throw new Error(`The model gives ${vector.length} numbers, the index takes ${width}.`);
   for (let i = 0; i < WARMUPS; i++) await search("warm up");
   return {
     version: ort.env.versions.web,
