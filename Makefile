@@ -30,7 +30,7 @@ test: $(VENV)/.installed ## the tests (point EDGELEAF_DATA at a folder of real t
 	$(BIN)/python -m pytest
 
 page: $(VENV)/.installed $(PAGE)/index.json web-modules ## a page to search the held-out documents of out/demo with, in the browser
-	node tests/web/serve.mjs $(BUNDLE) $(PAGE)
+	node web_demo/serve.mjs $(BUNDLE) $(PAGE)
 
 $(PAGE)/index.json: | $(VENV)/.installed
 	@$(BIN)/python -c "import json; rows = map(json.loads, open('$(BUNDLE)/held_out.jsonl', encoding='utf-8')); \
@@ -40,24 +40,24 @@ $(PAGE)/index.json: | $(VENV)/.installed
 
 .PHONY: web-modules
 web-modules:
-	@test tests/web/node_modules/.package-lock.json -nt tests/web/package-lock.json || (cd tests/web && npm ci)
+	@test web_demo/node_modules/.package-lock.json -nt web_demo/package-lock.json || (cd web_demo && npm ci)
 
 runtimes: $(VENV)/.installed web-modules ## out/demo's file (or BUNDLE=...) in Python, Node, Chromium, and on an emulated Arm
 	$(BIN)/python -m tests.ports $(BUNDLE) out/pack 20
-	$(BIN)/python -m edgeleaf.golden out/pack
-	node tests/web/node.mjs out/pack
-	node tests/web/browser.mjs out/pack --threads 1
-	node tests/web/browser.mjs out/pack --threads 2
-	$(BIN)/python -m edgeleaf.emulation armv8.2-dotprod -- -m edgeleaf.golden out/pack --every 8
+	$(BIN)/python -m edgeleaf.bundle.golden out/pack
+	node web_demo/node.mjs out/pack
+	node web_demo/browser.mjs out/pack --threads 1
+	node web_demo/browser.mjs out/pack --threads 2
+	$(BIN)/python -m edgeleaf.emulation armv8.2-dotprod -- -m edgeleaf.bundle.golden out/pack --every 8
 
 bench bench-gpu: BUNDLE := export/models/mpnet
 bench: $(VENV)/.installed ## BUNDLE beside sentence-transformers, fastembed, llama.cpp and all others: bench/RESULTS.md
-	$(BIN)/python -m bench.run $(BUNDLE) -o out/bench
-	$(BIN)/python -m bench.report out/bench/results.json -o bench
+	$(BIN)/python -m bench.peers.run $(BUNDLE) -o out/bench
+	$(BIN)/python -m bench.peers.report out/bench/results.json -o bench
 
 bench-gpu: $(VENV)/.installed ## the same on an NVIDIA GPU
-	$(BIN)/python -m bench.run $(BUNDLE) --gpu -o out/bench-gpu
-	$(BIN)/python -m bench.report out/bench-gpu/results.json -o bench/gpu
+	$(BIN)/python -m bench.peers.run $(BUNDLE) --gpu -o out/bench-gpu
+	$(BIN)/python -m bench.peers.report out/bench-gpu/results.json -o bench/gpu
 
 lint: $(VENV)/.installed ## style and types
 	$(BIN)/ruff check .
@@ -69,4 +69,4 @@ format: $(VENV)/.installed ## rewrite the code in the house style
 	$(BIN)/ruff format .
 
 clean: ## remove .venv and everything that was built
-	rm -rf $(VENV) tests/web/node_modules out build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) web_demo/node_modules out build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

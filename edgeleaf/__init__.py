@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from edgeleaf.bundle import VectorSpace
-from edgeleaf.encoder import QueryEncoder
+from edgeleaf.bundle.encoder import QueryEncoder
+from edgeleaf.bundle.manifest import VectorSpace
 from edgeleaf.errors import (
     BundleError,
     EdgeleafError,
@@ -28,11 +28,17 @@ from edgeleaf.errors import (
     TokenizerNotSupported,
     TrainingError,
 )
+from edgeleaf.version import __version__
 
 if TYPE_CHECKING:
-    from edgeleaf.pipeline import adapt, bench, check, distill, export, index, run
+    from edgeleaf.pipeline.adapt import adapt
+    from edgeleaf.pipeline.bench import bench
+    from edgeleaf.pipeline.check import check
+    from edgeleaf.pipeline.export import export
+    from edgeleaf.pipeline.index import index
+    from edgeleaf.pipeline.run import distill, run
+    from edgeleaf.pipeline.ship import ship
 
-__version__ = "0.1.0"
 __all__ = [
     "BundleError",
     "EdgeleafError",
@@ -48,6 +54,7 @@ __all__ = [
     "TokenizerNotSupported",
     "TrainingError",
     "VectorSpace",
+    "__version__",
     "adapt",
     "bench",
     "check",
@@ -55,15 +62,26 @@ __all__ = [
     "export",
     "index",
     "run",
+    "ship",
 ]
 
-_PIPELINE = frozenset({"adapt", "bench", "check", "distill", "export", "index", "run"})
+_PIPELINE = {
+    "adapt": "adapt",
+    "bench": "bench",
+    "check": "check",
+    "distill": "run",
+    "export": "export",
+    "index": "index",
+    "run": "run",
+    "ship": "ship",
+}
+"""Functions that build and check, by the module of ``edgeleaf.pipeline`` that each is loaded from when it is used."""
 
 
 def __getattr__(name: str) -> Callable[..., Any]:
     if name not in _PIPELINE:
         raise AttributeError(f"module 'edgeleaf' has no attribute {name!r}")
-    from edgeleaf import pipeline
+    from importlib import import_module
 
-    function: Callable[..., Any] = getattr(pipeline, name)
+    function: Callable[..., Any] = getattr(import_module(f"edgeleaf.pipeline.{_PIPELINE[name]}"), name)
     return function

@@ -105,7 +105,7 @@ def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def minilm() -> Path:
     """The real all-MiniLM-L6-v2."""
-    from edgeleaf import models
+    from edgeleaf.models import resolve as models
 
     return models.resolve("sentence-transformers/all-MiniLM-L6-v2")
 
@@ -113,7 +113,7 @@ def minilm() -> Path:
 @pytest.fixture(scope="session")
 def mpnet() -> Path:
     """The real all-mpnet-base-v2."""
-    from edgeleaf import models
+    from edgeleaf.models import resolve as models
 
     return models.resolve("sentence-transformers/all-mpnet-base-v2")
 
@@ -192,9 +192,10 @@ def write_collection(folder: Path) -> Path:
 @pytest.fixture(scope="session", autouse=True)
 def _fewer_code_points() -> Iterator[None]:
     """Pipelines here compare every 64th code point's token ids; tests/test_wordpiece.py compares them all."""
-    from edgeleaf.certify import parity
+    from edgeleaf.graph import parity
+    from edgeleaf.graph.hard_texts import code_point_texts
 
-    every = parity.code_point_texts
+    every = code_point_texts
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parity, "code_point_texts", lambda: islice(every(), 0, None, 64))
         yield
@@ -203,6 +204,6 @@ def _fewer_code_points() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Path) -> Path:
     """The bundle of ``tiny_recipe``, built by the whole pipeline."""
-    from edgeleaf import pipeline
+    from edgeleaf.pipeline import run as pipeline
 
     return pipeline.run(tiny_recipe, output=tmp_path_factory.mktemp("bundle") / "tiny").bundle

@@ -22,9 +22,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from bench.tokenizer_parity import packed
-from edgeleaf.bundle import GOLDEN, QUERY_ENCODER, STUDENT, Manifest
-from edgeleaf.golden import TOKENIZER
+from bench.studies.tokenizer_parity import packed
+from edgeleaf.bundle.golden import TOKENIZER
+from edgeleaf.bundle.manifest import GOLDEN, QUERY_ENCODER, STUDENT, Manifest
 
 
 def write_pack(bundle: Path, folder: Path, sets: Mapping[str, Iterable[str]]) -> Path:
@@ -32,7 +32,7 @@ def write_pack(bundle: Path, folder: Path, sets: Mapping[str, Iterable[str]]) ->
     import onnx
 
     from edgeleaf.graph.fuse import tokenizer_of
-    from edgeleaf.graph.tokenizers import reference_tokenizer
+    from edgeleaf.graph.tokenizers.spec import reference_tokenizer
 
     folder.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(folder / "parity", ignore_errors=True)  # ids of another bundle
@@ -54,7 +54,7 @@ def write_pack(bundle: Path, folder: Path, sets: Mapping[str, Iterable[str]]) ->
 
 def hard_sets() -> dict[str, Iterable[str]]:
     """Sets that need no data: hard texts, and every assigned plane's code points, alone and inside words."""
-    from edgeleaf.certify.parity import HARD_TEXTS
+    from edgeleaf.graph.hard_texts import HARD_TEXTS
     from edgeleaf.graph.tokenizers.characters import code_points
 
     characters = (character for character in code_points() if ord(character) < 0x30000 or ord(character) >= 0xE0000)

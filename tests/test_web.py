@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgeleaf.bundle import GOLDEN, QUERY_ENCODER, Manifest
-from edgeleaf.golden import read_golden
-from edgeleaf.search import Index
+from edgeleaf.bundle.golden import read_golden
+from edgeleaf.bundle.manifest import GOLDEN, QUERY_ENCODER, Manifest
+from edgeleaf.search.index import Index
 from tests import ports
 
-WEB = Path(__file__).parent / "web"
+WEB = Path(__file__).parent.parent / "web_demo"
 EVERY_GROUP, EVERY_TEXT = 10, 200
 DRIFT = 0.02
 """What the arithmetic of another runtime may change in a cosine."""

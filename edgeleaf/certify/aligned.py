@@ -9,14 +9,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeleaf.certify.alignment import DIGITS, cosine_rows, nearest, overlap, summary
+from edgeleaf.certify.alignment import DIGITS, summary
 from edgeleaf.certify.certificate import CollectionReport, RungReport, Symmetric, rounded_summary
-from edgeleaf.certify.ladder import FUSED, STUDENT, FloatRows, Rung
+from edgeleaf.certify.inputs import EncodedCollection
+from edgeleaf.certify.ladder import RUNG_FUSED, RUNG_STUDENT, Rung, _FloatRows
 from edgeleaf.certify.retrieval import DEEP, retrieval
 from edgeleaf.certify.shortened import shortened
-from edgeleaf.collection import Collection, EncodedCollection
+from edgeleaf.texts.collection import Collection
+from edgeleaf.vectors import cosine_rows, nearest, overlap
 
-K = 10
+_K = 10
 
 
 class Aligned:
@@ -33,7 +35,7 @@ class Aligned:
     def __init__(
         self,
         rungs: Sequence[Rung],
-        vectors: Mapping[str, FloatRows],
+        vectors: Mapping[str, _FloatRows],
         teacher_queries: npt.NDArray[Any],
         teacher_documents: npt.NDArray[Any],
         collection: Collection | None = None,
@@ -42,7 +44,7 @@ class Aligned:
         self.judged = collection if collection is not None and collection.qrels else None
         self.skip = None if collection is None else collection.itself
         self.deep = len(teacher_documents) > DEEP
-        k = DEEP if self.deep else K
+        k = DEEP if self.deep else _K
         self.teacher_ranking = nearest(teacher_queries, teacher_documents, k, skip=self.skip)
         self.rankings = {name: nearest(rows, teacher_documents, k, skip=self.skip) for name, rows in vectors.items()}
         self.cosines = {name: cosine_rows(rows, teacher_queries) for name, rows in vectors.items()}
@@ -50,7 +52,7 @@ class Aligned:
     @cached_property
     def overlaps(self) -> dict[str, npt.NDArray[np.float64]]:
         """Share of the teacher's first ten of each query [queries], by the rung's name."""
-        return {name: overlap(rows[:, :K], self.teacher_ranking[:, :K]) for name, rows in self.rankings.items()}
+        return {name: overlap(rows[:, :_K], self.teacher_ranking[:, :_K]) for name, rows in self.rankings.items()}
 
     def reports(self) -> tuple[RungReport, ...]:
         """Return a report a rung."""
@@ -58,14 +60,14 @@ class Aligned:
         for rung in self.rungs:
             ranking = self.rankings[rung.name]
             cosine = rounded_summary(summary(self.cosines[rung.name]))
-            to_student = cosine_rows(self.vectors[rung.name], self.vectors[STUDENT])
+            to_student = cosine_rows(self.vectors[rung.name], self.vectors[RUNG_STUDENT])
             reports.append(
                 RungReport(
                     name=rung.name,
                     title=rung.title,
                     file=rung.place,
                     teacher_cosine=cosine,
-                    student_cosine=None if rung.name == STUDENT else rounded_summary(summary(to_student)),
+                    student_cosine=None if rung.name == RUNG_STUDENT else rounded_summary(summary(to_student)),
                     step_loss=round(before - cosine.mean, DIGITS),
                     overlap_at_10=round(float(self.overlaps[rung.name].mean()), DIGITS),
                     recall_at_100=round(float(overlap(ranking, self.teacher_ranking).mean()), DIGITS)
@@ -82,7 +84,7 @@ def collection_report(
     part: EncodedCollection,
     aligned: Aligned,
     *,
-    encode_documents: Callable[[Sequence[str]], tuple[FloatRows, str]],
+    encode_documents: Callable[[Sequence[str]], tuple[_FloatRows, str]],
 ) -> CollectionReport:
     """Measure one collection.
 
@@ -92,11 +94,11 @@ def collection_report(
         encode_documents: the student's own vectors of documents, and what encoded them; asked where there are qrels.
     """
     collection, judged = part.collection, aligned.judged
-    fused = aligned.vectors[FUSED]
+    fused = aligned.vectors[RUNG_FUSED]
     symmetric = None
     if judged is not None:
         documents, by = encode_documents(collection.documents)
-        found = nearest(fused, documents, DEEP if aligned.deep else K, skip=aligned.skip)
+        found = nearest(fused, documents, DEEP if aligned.deep else _K, skip=aligned.skip)
         symmetric = Symmetric(by, retrieval(judged, found))
     return CollectionReport(
         name=collection.name,

@@ -1,25 +1,14 @@
-"""How close a student's vectors are to its teacher's: cosines, and whether both rank the same documents first.
-
-Needs numpy only. Every figure is about vectors of unit norm: rows are normalised before they are compared.
-"""
+"""Cosines to the teacher, summed up."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edgeleaf.encoder import unit_rows
-
-Vectors = npt.NDArray[np.floating[Any]]
-
 DIGITS = 6
 """Figures of a certificate are rounded to this."""
-DOCUMENTS_A_CHUNK = 8192
-SCORE_DIGITS = 6
-"""Scores are rounded to this before ranking, so that equal documents tie whatever the matrix product's last bit is."""
 
 
 @dataclass(frozen=True)
@@ -32,30 +21,6 @@ class Summary:
     min: float
 
 
-def cosine_rows(left: Vectors, right: Vectors) -> npt.NDArray[np.float64]:
-    """Return the cosine of each row of ``left`` to the same row of ``right``.
-
-    Args:
-        left, right: [n, dim], any float type; computed in float64.
-
-    Returns:
-        float64 [n], in [-1, 1]; 0 where a row is zero.
-
-    Raises:
-        ValueError: different shapes.
-
-    Example:
-        >>> cosine_rows(np.array([[1.0, 0.0]]), np.array([[3.0, 4.0]]))
-        array([0.6])
-    """
-    if left.shape != right.shape or left.ndim != 2:
-        raise ValueError(f"vectors of shape {left.shape} and {right.shape}; two of one shape [n, dim] are needed")
-    a, b = left.astype(np.float64), right.astype(np.float64)
-    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    cosines = np.einsum("nd,nd->n", a, b) / np.maximum(norms, 1e-24)
-    return np.asarray(np.clip(cosines, -1.0, 1.0), dtype=np.float64)
-
-
 def summary(cosines: npt.NDArray[np.float64]) -> Summary:
     """Summarise cosines [n].
 
@@ -66,76 +31,3 @@ def summary(cosines: npt.NDArray[np.float64]) -> Summary:
         raise ValueError("no cosines to summarise")
     p05, p01 = np.percentile(cosines, [5, 1])
     return Summary(mean=float(cosines.mean()), p05=float(p05), p01=float(p01), min=float(cosines.min()))
-
-
-def nearest(
-    queries: Vectors, documents: Vectors, k: int, *, skip: npt.NDArray[np.int64] | None = None
-) -> npt.NDArray[np.int64]:
-    """Return each query's ``k`` nearest documents by cosine, nearest first; of equals, the lower row comes first.
-
-    Args:
-        queries: [n, dim].
-        documents: [m, dim], any float type, may be memory-mapped: it is read in chunks.
-        k: how many; at most m come back.
-        skip: int64 [n], a row of ``documents`` that each query does not find, or -1; comes last where k is m.
-
-    Returns:
-        int64 [n, min(k, m)], row numbers of ``documents``.
-
-    Raises:
-        ValueError: different widths, or ``k`` below 1.
-    """
-    if queries.ndim != 2 or documents.ndim != 2 or queries.shape[1] != documents.shape[1] or k < 1:
-        raise ValueError(f"queries {queries.shape}, documents {documents.shape}, k {k}: one width, k >= 1 are needed")
-    k = min(k, documents.shape[0])
-    asked = unit_rows(queries)
-    best_scores = np.empty((len(asked), 0), dtype=np.float32)
-    best_rows = np.empty((len(asked), 0), dtype=np.int64)
-    for start in range(0, documents.shape[0], DOCUMENTS_A_CHUNK):
-        chunk = unit_rows(documents[start : start + DOCUMENTS_A_CHUNK])
-        scores = np.round(asked @ chunk.T, SCORE_DIGITS)
-        if skip is not None:
-            inside = np.flatnonzero((skip >= start) & (skip < start + len(chunk)))
-            scores[inside, skip[inside] - start] = -np.inf
-        rows = _first(scores, k)
-        best_scores = np.concatenate([best_scores, np.take_along_axis(scores, rows, axis=1)], axis=1)
-        best_rows = np.concatenate([best_rows, rows + start], axis=1)
-        # Earlier chunks stand to the left with lower rows, so a stable order by score alone settles ties.
-        order = np.argsort(-best_scores, axis=1, kind="stable")[:, :k]
-        best_scores = np.take_along_axis(best_scores, order, axis=1)
-        best_rows = np.take_along_axis(best_rows, order, axis=1)
-    return best_rows
-
-
-def _first(scores: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:
-    """Columns of the ``k`` highest scores of each row [n, m], highest first, of equals the lower column first."""
-    k = min(k, scores.shape[1])
-    columns = np.empty((len(scores), k), dtype=np.int64)
-    limits = np.partition(scores, scores.shape[1] - k, axis=1)[:, scores.shape[1] - k]
-    for row, (values, limit) in enumerate(zip(scores, limits, strict=True)):
-        candidates = np.flatnonzero(values >= limit)
-        columns[row] = candidates[np.argsort(-values[candidates], kind="stable")][:k]
-    return columns
-
-
-def overlap(left: npt.NDArray[np.int64], right: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Return the share of documents that two rankings have in common, query by query.
-
-    Args:
-        left, right: int64 [n, k], as :func:`nearest` returns them; the order within a row does not matter.
-
-    Returns:
-        float64 [n], in [0, 1].
-
-    Raises:
-        ValueError: different shapes.
-
-    Example:
-        >>> overlap(np.array([[1, 2]]), np.array([[2, 3]]))
-        array([0.5])
-    """
-    if left.shape != right.shape or left.ndim != 2:
-        raise ValueError(f"rankings of shape {left.shape} and {right.shape}; two of one shape [n, k] are needed")
-    width = max(left.shape[1], 1)
-    shares = [len(np.intersect1d(a, b)) / width for a, b in zip(left, right, strict=True)]
-    return np.array(shares, dtype=np.float64)

@@ -14,18 +14,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeleaf.bundle import json_text
 from edgeleaf.certify.alignment import DIGITS, Summary
 from edgeleaf.certify.invariance import Invariance
-from edgeleaf.certify.parity import Parity
 from edgeleaf.certify.processors import ProcessorReport
 from edgeleaf.certify.retrieval import Retrieval
 from edgeleaf.certify.shortened import Shortened
 from edgeleaf.certify.similarity import Similarity
 from edgeleaf.certify.verdicts import GATES, Verdict, gates_verdicts
 from edgeleaf.errors import BundleError
+from edgeleaf.files import json_text
+from edgeleaf.graph.parity import Parity
 
-SCHEMA_VERSION = 3
+CERTIFICATE_SCHEMA = 3
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class Certificate:
     verdicts: tuple[Verdict, ...]
     similarities: tuple[Similarity, ...] = ()
     processors: tuple[ProcessorReport, ...] = ()
-    schema_version: int = SCHEMA_VERSION
+    schema_version: int = CERTIFICATE_SCHEMA
 
     @property
     def passed(self) -> bool:
@@ -201,9 +201,10 @@ class Certificate:
             record.pop("passed")
         except (ValueError, KeyError, TypeError) as error:
             raise BundleError(f"not a certificate ({error}); write one with: edgeleaf check BUNDLE -o DIR") from None
-        if version != SCHEMA_VERSION:
+        if version != CERTIFICATE_SCHEMA:
             raise BundleError(
-                f"certificate of schema version {version}, this edgeleaf reads {SCHEMA_VERSION}; check the bundle again"
+                f"certificate of schema version {version}, this edgeleaf reads {CERTIFICATE_SCHEMA}; "
+                "check the bundle again"
             )
         try:
             return typing.cast(Certificate, _read(Certificate, record))

@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from edgeleaf import progress
-from edgeleaf.certify.alignment import Vectors, cosine_rows
+from edgeleaf.vectors import Vectors, cosine_rows
 
-Encode = Callable[[Sequence[str]], Any]
+_Encode = Callable[[Sequence[str]], Any]
 """Texts to vectors [n, dim], the whole sequence in one batch."""
 
-BATCH_SIZES = (2, 8, 32)
+INVARIANCE_BATCHES = (2, 8, 32)
 LONG_WORDS = 400
 
 
@@ -41,11 +41,11 @@ class Invariance:
 
 
 def batch_invariance(
-    encode: Encode,
+    encode: _Encode,
     texts: Sequence[str],
     *,
     alone: Vectors | None = None,
-    batch_sizes: Sequence[int] = BATCH_SIZES,
+    batch_sizes: Sequence[int] = INVARIANCE_BATCHES,
     seed: int = 0,
 ) -> Invariance:
     """Compare each text's vector alone with its vectors in batches of mixed lengths.
@@ -82,7 +82,7 @@ def batch_invariance(
 
 
 def padding_invariance(
-    encode: Encode, texts: Sequence[str], *, window: int, alone: Vectors | None = None
+    encode: _Encode, texts: Sequence[str], *, window: int, alone: Vectors | None = None
 ) -> Invariance:
     """Compare each text's vector alone with its vector beside one text that fills the window, padded to its length.
 
@@ -106,7 +106,7 @@ def padding_invariance(
 
 
 def _compared(
-    title: str, encode: Encode, texts: Sequence[str], alone: Vectors, batches: Sequence[Sequence[int]]
+    title: str, encode: _Encode, texts: Sequence[str], alone: Vectors, batches: Sequence[Sequence[int]]
 ) -> Invariance:
     """Encode batches of row numbers, and compare every row that ``alone`` has."""
     cosines: list[float] = []
@@ -129,7 +129,7 @@ def _compared(
     )
 
 
-def _alone(encode: Encode, texts: Sequence[str]) -> Vectors:
+def _alone(encode: _Encode, texts: Sequence[str]) -> Vectors:
     return np.concatenate([np.asarray(encode([text])) for text in texts])
 
 

@@ -14,14 +14,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeleaf import bundle as layout
 from edgeleaf import progress
-from edgeleaf.encoder import BATCH_SIZE, session
+from edgeleaf.bundle import manifest as layout
+from edgeleaf.bundle.encoder import ENCODE_BATCH
+from edgeleaf.bundle.session import session
 from edgeleaf.errors import BundleError, ExportError
+from edgeleaf.recipe.presets import PRESETS, quantized_onnx
 
-STUDENT, ONNX_FP32, ONNX_QUANTIZED, FUSED = "student", "onnx_fp32", "onnx_quantized", "fused"
+RUNG_STUDENT, RUNG_ONNX_FP32, RUNG_ONNX_QUANTIZED, RUNG_FUSED = "student", "onnx_fp32", "onnx_quantized", "fused"
 
-FloatRows = npt.NDArray[np.float32]
+_FloatRows = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -36,17 +38,17 @@ class Rung:
 def rungs_of(bundle: Path) -> tuple[Rung, ...]:
     """Return the rungs of a bundle, from the teacher's side to the device's.
 
-    Three where nothing is quantised; two where the bundle holds no unfused graphs (:mod:`edgeleaf.light`).
+    Three where nothing is quantised; two where the bundle holds no unfused graphs (:mod:`edgeleaf.pipeline.ship`).
     """
-    quantized = layout.quantized_onnx(bundle)
+    quantized = quantized_onnx(bundle)
     place = None if quantized is None else quantized.relative_to(bundle).as_posix()
-    presets = {name: preset for preset, name in layout.QUANTIZED.items()}
+    presets = {preset.file: name for name, preset in PRESETS.items()}
     whole = (bundle / layout.ONNX_FP32).parent.is_dir()
     return (
-        Rung(STUDENT, layout.STUDENT, "torch student"),
-        *((Rung(ONNX_FP32, layout.ONNX_FP32, "ONNX fp32"),) if whole else ()),
-        *(() if place is None else (Rung(ONNX_QUANTIZED, place, f"ONNX {presets[place]}"),)),
-        Rung(FUSED, layout.QUERY_ENCODER, "fused file"),
+        Rung(RUNG_STUDENT, layout.STUDENT, "torch student"),
+        *((Rung(RUNG_ONNX_FP32, layout.ONNX_FP32, "ONNX fp32"),) if whole else ()),
+        *(() if place is None else (Rung(RUNG_ONNX_QUANTIZED, place, f"ONNX {presets[place]}"),)),
+        Rung(RUNG_FUSED, layout.QUERY_ENCODER, "fused file"),
     )
 
 
@@ -63,7 +65,7 @@ class Ladder:
     """
 
     rungs: tuple[Rung, ...]
-    vectors: dict[str, FloatRows]
+    vectors: dict[str, _FloatRows]
     tokens: list[int]
     max_length: int
     tokenizer: Any
@@ -83,7 +85,7 @@ def climb(bundle: Path, queries: Sequence[str], *, query_prompt: str = "", threa
         ExportError: a rung returns vectors of another width, or numbers that are not finite.
         MissingExtra: sentence-transformers or tokenizers is not installed.
     """
-    from edgeleaf.graph.tokenizers import reference_tokenizer
+    from edgeleaf.graph.tokenizers.spec import reference_tokenizer
 
     rungs = rungs_of(bundle)
     for rung in rungs:
@@ -91,7 +93,7 @@ def climb(bundle: Path, queries: Sequence[str], *, query_prompt: str = "", threa
             raise BundleError(f"{bundle / rung.place}: missing; build or copy the bundle again")
     with progress.bar(f"check: {len(rungs)} rungs", len(rungs) * len(queries)) as advance:
         vectors = {}
-        vectors[STUDENT], max_length = student_vectors(
+        vectors[RUNG_STUDENT], max_length = student_vectors(
             bundle / layout.STUDENT, queries, prompt=query_prompt, threads=threads
         )
         advance(len(queries))
@@ -103,7 +105,7 @@ def climb(bundle: Path, queries: Sequence[str], *, query_prompt: str = "", threa
             vectors[rung.name] = encoder_vectors(bundle / rung.place, ids, threads=threads)
             advance(len(queries))
         encode = fused_encode(bundle / layout.QUERY_ENCODER, threads=threads)
-        vectors[FUSED] = np.concatenate([encode([query]) for query in queries])
+        vectors[RUNG_FUSED] = np.concatenate([encode([query]) for query in queries])
         advance(len(queries))
     _check(bundle, rungs, vectors, queries)
     return Ladder(
@@ -117,9 +119,9 @@ def climb(bundle: Path, queries: Sequence[str], *, query_prompt: str = "", threa
 
 def student_vectors(
     folder: Path, queries: Sequence[str], *, prompt: str, threads: int, max_length: int | None = None
-) -> tuple[FloatRows, int]:
+) -> tuple[_FloatRows, int]:
     """Encode with the torch student: float32 [n, dim], and its window in tokens, its own if ``max_length`` is None."""
-    from edgeleaf.student import load_sentence_transformer
+    from edgeleaf.models.loading import load_sentence_transformer
 
     model = load_sentence_transformer(folder).to("cpu")
     model.max_seq_length = max_length or model.max_seq_length
@@ -135,7 +137,7 @@ def student_vectors(
     return np.asarray(rows, dtype=np.float32), int(model.max_seq_length)
 
 
-def encoder_vectors(file: Path, ids: Sequence[Sequence[int]], *, threads: int) -> FloatRows:
+def encoder_vectors(file: Path, ids: Sequence[Sequence[int]], *, threads: int) -> _FloatRows:
     """Encode token ids, a text at a time, with an unfused encoder: float32 [n, dim]."""
     encoder = session(file, threads=threads)
     inputs = {end.name for end in encoder.get_inputs()}
@@ -154,7 +156,7 @@ def fused_encode(file: Path, *, threads: int) -> Any:
     """Return ``encode(texts) -> float32 [n, dim]`` of a fused file: the whole sequence as one batch, as it comes."""
     fused = session(file, threads=threads)
 
-    def encode(texts: Sequence[str]) -> FloatRows:
+    def encode(texts: Sequence[str]) -> _FloatRows:
         rows = fused.run(["embedding"], {"text": np.array(list(texts), dtype=object)})[0]
         return np.asarray(rows, dtype=np.float32)
 
@@ -163,7 +165,7 @@ def fused_encode(file: Path, *, threads: int) -> Any:
 
 def document_vectors(
     bundle: Path, documents: Sequence[str], *, query_prompt: str, document_prompt: str, threads: int
-) -> tuple[FloatRows, str]:
+) -> tuple[_FloatRows, str]:
     """Encode documents with the student: float32 [n, dim], and what encoded them.
 
     The fused file does where its prompt is the documents' too; the torch student, with their own prompt, elsewhere.
@@ -175,8 +177,8 @@ def document_vectors(
     by_length = sorted(range(len(documents)), key=lambda row: len(documents[row]))
     parts = []
     with progress.bar("check: documents by the fused file", len(documents)) as advance:
-        for start in range(0, len(by_length), BATCH_SIZE):
-            rows_here = by_length[start : start + BATCH_SIZE]
+        for start in range(0, len(by_length), ENCODE_BATCH):
+            rows_here = by_length[start : start + ENCODE_BATCH]
             parts.append(encode([documents[row] for row in rows_here]))
             advance(len(rows_here))
     vectors = np.empty((len(documents), parts[0].shape[1]), dtype=np.float32)
@@ -184,8 +186,8 @@ def document_vectors(
     return vectors, "fused file"
 
 
-def _check(bundle: Path, rungs: Sequence[Rung], vectors: dict[str, FloatRows], queries: Sequence[str]) -> None:
-    shape = vectors[STUDENT].shape
+def _check(bundle: Path, rungs: Sequence[Rung], vectors: dict[str, _FloatRows], queries: Sequence[str]) -> None:
+    shape = vectors[RUNG_STUDENT].shape
     for rung in rungs:
         rows, place, title = vectors[rung.name], rung.place, rung.title
         if rows.shape != shape:

@@ -18,7 +18,7 @@ from edgeleaf.certify.alignment import DIGITS
 from edgeleaf.certify.certificate import Certificate
 from edgeleaf.certify.shortened import Shortened
 from edgeleaf.certify.verdicts import AT_LEAST, Verdict, apart
-from edgeleaf.emulation import NATIVE
+from edgeleaf.emulation.processors import NATIVE
 from edgeleaf.errors import MissingExtra
 
 TEMPLATE = Path(__file__).with_name("certificate.html.j2")

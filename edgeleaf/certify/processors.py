@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-QUERIES = 96
+COMPARED_QUERIES = 96
 """Queries that are run on each processor: half a minute to a minute, and as much for opening the file."""
 TIMEOUT_S, SLOWDOWN = 600.0, 1000.0
 """A run may take so many seconds, and so many times as long as it takes here; it takes some 20 to 100 times as long."""
@@ -28,7 +28,7 @@ class ProcessorReport:
     """The same queries on another processor, beside this machine's own run.
 
     Args:
-        name: as in ``edgeleaf.emulation.PROCESSORS``; ``native`` is this machine.
+        name: as in ``edgeleaf.emulation.processors.PROCESSORS``; ``native`` is this machine.
         queries: how many were compared.
         cosine_min, cosine_mean: of a query's vector there to its vector here.
         identical: how many vectors are equal to the last bit.
@@ -49,7 +49,7 @@ def check_names(names: Sequence[str]) -> None:
     Raises:
         EmulationError: an unknown processor, or one whose emulation is not set up; says how to do that.
     """
-    from edgeleaf.emulation import missing
+    from edgeleaf.emulation.processors import missing
     from edgeleaf.errors import EmulationError
 
     if lacking := missing(names):
@@ -62,20 +62,20 @@ def compare(file: Path, queries: Sequence[str], names: Sequence[str]) -> tuple[P
     Args:
         file: a fused ``query_encoder.onnx``.
         queries: a sample of them is taken, of all lengths, and texts that are hard for a tokenizer.
-        names: of :data:`edgeleaf.emulation.PROCESSORS`.
+        names: of :data:`edgeleaf.emulation.processors.PROCESSORS`.
 
     Raises:
         EmulationError: as :func:`check_names`, or a run that fails or does not end.
     """
     from edgeleaf import progress
-    from edgeleaf.certify.alignment import cosine_rows
-    from edgeleaf.emulation import prepare
+    from edgeleaf.emulation.processors import prepare
     from edgeleaf.errors import EmulationError
+    from edgeleaf.vectors import cosine_rows
 
     check_names(names)
     texts = sample(queries)
     start = time.perf_counter()
-    here = encode(file, texts)
+    here = encode_alone(file, texts)
     limit_s = round(TIMEOUT_S + SLOWDOWN * (time.perf_counter() - start))
     emulation = prepare(names)
     reports = []
@@ -110,18 +110,20 @@ def compare(file: Path, queries: Sequence[str], names: Sequence[str]) -> tuple[P
 
 
 def sample(queries: Sequence[str]) -> list[str]:
-    """At most :data:`QUERIES` texts: queries of all lengths, and the first of those that are hard for a tokenizer."""
-    from edgeleaf.golden import HARD
+    """At most :data:`COMPARED_QUERIES` texts: queries of all lengths, and some that are hard for a tokenizer."""
+    from edgeleaf.bundle.golden import GOLDEN_HARD_TEXTS
 
     by_length = sorted(dict.fromkeys(queries), key=lambda text: (len(text), text))
-    hard = HARD[: QUERIES // 4]
-    places = np.unique(np.linspace(0, len(by_length) - 1, min(QUERIES - len(hard), len(by_length))).round().astype(int))
+    hard = GOLDEN_HARD_TEXTS[: COMPARED_QUERIES // 4]
+    places = np.unique(
+        np.linspace(0, len(by_length) - 1, min(COMPARED_QUERIES - len(hard), len(by_length))).round().astype(int)
+    )
     return list(dict.fromkeys([*(by_length[place] for place in places), *hard]))
 
 
-def encode(file: Path, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+def encode_alone(file: Path, texts: Sequence[str]) -> npt.NDArray[np.float32]:
     """Encode texts one at a time with a fused file, float32 [len(texts), dim]."""
-    from edgeleaf.encoder import session
+    from edgeleaf.bundle.session import session
 
     fused = session(file, threads=1)
     rows = [fused.run(["embedding"], {"text": np.array([text], dtype=object)})[0] for text in texts]
@@ -130,4 +132,4 @@ def encode(file: Path, texts: Sequence[str]) -> npt.NDArray[np.float32]:
 
 if __name__ == "__main__":
     onnx_file, texts_file, vectors_file = map(Path, sys.argv[1:])
-    np.save(vectors_file, encode(onnx_file, json.loads(texts_file.read_text(encoding="utf-8"))))
+    np.save(vectors_file, encode_alone(onnx_file, json.loads(texts_file.read_text(encoding="utf-8"))))

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeleaf.certify.alignment import DIGITS
-from edgeleaf.collection import Collection
 from edgeleaf.errors import MissingExtra
+from edgeleaf.texts.collection import Collection
 
 DEEP = 100
 RESAMPLES = 2000

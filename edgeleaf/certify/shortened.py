@@ -13,19 +13,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeleaf.certify.alignment import DIGITS, Vectors, nearest, overlap
+from edgeleaf.certify.alignment import DIGITS
 from edgeleaf.certify.retrieval import ndcg_at_10
-from edgeleaf.collection import Collection
-from edgeleaf.encoder import unit_rows
 from edgeleaf.search.pca import apply_pca, fit_pca
+from edgeleaf.texts.collection import Collection
+from edgeleaf.vectors import Vectors, nearest, overlap, unit_rows
 
 DIMS = (768, 512, 256, 128, 64)
 FLOAT32, INT8, BINARY = "float32", "int8", "binary"
-BITS = {FLOAT32: 32, INT8: 8, BINARY: 1}
-K = 10
-FIRST, PCA = "first numbers", "principal axes"
+PRECISION_BITS = {FLOAT32: 32, INT8: 8, BINARY: 1}
+_K = 10
+BY_FIRST, BY_PCA = "first numbers", "principal axes"
 
-FloatRows = npt.NDArray[np.float32]
+_FloatRows = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Shortened:
     fused_overlap_at_10: float
     teacher_ndcg_at_10: float | None
     fused_ndcg_at_10: float | None
-    kept: str = FIRST
+    kept: str = BY_FIRST
 
 
 def shortened(
@@ -69,43 +69,45 @@ def shortened(
         documents than numbers, the principal axes; of each of these float32, int8, binary.
     """
     skip = None if collection is None else collection.itself
-    reference = nearest(teacher_queries, documents, K, skip=skip)
+    reference = nearest(teacher_queries, documents, _K, skip=skip)
     width = documents.shape[1]
     judged = collection if collection is not None and collection.qrels else None
     reports = []
     narrower = [dim for dim in DIMS if dim < width]
-    shorter = [(dim, kept) for dim in narrower for kept in (FIRST, PCA) if kept == FIRST or dim < len(documents)]
-    for dim, kept in [(width, FIRST), *shorter]:
+    shorter = [
+        (dim, kept) for dim in narrower for kept in (BY_FIRST, BY_PCA) if kept == BY_FIRST or dim < len(documents)
+    ]
+    for dim, kept in [(width, BY_FIRST), *shorter]:
         teachers, fused, searched = _short(kept, dim, teacher_queries, fused_queries, documents)
-        for precision in BITS:
+        for precision in PRECISION_BITS:
             rankings = [_ranking(queries, searched, precision, skip) for queries in (teachers, fused)]
             overlaps = [round(float(overlap(ranking, reference).mean()), DIGITS) for ranking in rankings]
             gains = [None if judged is None else ndcg_at_10(judged, ranking) for ranking in rankings]
-            size = -(-dim * BITS[precision] // 8)
+            size = -(-dim * PRECISION_BITS[precision] // 8)
             reports.append(Shortened(dim, precision, size, overlaps[0], overlaps[1], gains[0], gains[1], kept))
     return tuple(reports)
 
 
-def _short(kept: str, dim: int, *parts: npt.NDArray[Any]) -> list[FloatRows]:
+def _short(kept: str, dim: int, *parts: npt.NDArray[Any]) -> list[_FloatRows]:
     """Shorten vectors [n, width] to unit rows [n, dim]; the last part are the documents."""
-    if kept == FIRST:
+    if kept == BY_FIRST:
         return [unit_rows(vectors[:, :dim]) for vectors in parts]
     pca = fit_pca(unit_rows(parts[-1]), dims=dim)
     return [apply_pca(vectors, pca) for vectors in parts]
 
 
 def _ranking(
-    queries: FloatRows, documents: FloatRows, precision: str, skip: npt.NDArray[np.int64] | None
+    queries: _FloatRows, documents: _FloatRows, precision: str, skip: npt.NDArray[np.int64] | None
 ) -> npt.NDArray[np.int64]:
     if precision == INT8:
         ranges = np.stack([documents.min(axis=0), documents.max(axis=0)])
         queries, documents = (decoded(int8_codes(rows, ranges), ranges) for rows in (queries, documents))
     elif precision == BINARY:
         queries, documents = signs(queries), signs(documents)
-    return nearest(queries, documents, K, skip=skip)
+    return nearest(queries, documents, _K, skip=skip)
 
 
-def int8_codes(rows: FloatRows, ranges: FloatRows) -> npt.NDArray[np.int8]:
+def int8_codes(rows: _FloatRows, ranges: _FloatRows) -> npt.NDArray[np.int8]:
     """Return int8 codes [n, dim] as sentence-transformers' ``quantize_embeddings`` gives them.
 
     Args:
@@ -117,12 +119,12 @@ def int8_codes(rows: FloatRows, ranges: FloatRows) -> npt.NDArray[np.int8]:
     return np.asarray(np.clip(codes, 0, 255) - 128).astype(np.int8)
 
 
-def decoded(codes: npt.NDArray[np.int8], ranges: FloatRows) -> FloatRows:
+def decoded(codes: npt.NDArray[np.int8], ranges: _FloatRows) -> _FloatRows:
     """Return the numbers [n, dim] in the middle of what int8 codes stand for; vectors are compared by these."""
     steps = (ranges[1] - ranges[0]) / 255
     return np.asarray(ranges[0] + (codes.astype(np.float32) + 128.5) * steps, dtype=np.float32)
 
 
-def signs(rows: FloatRows) -> FloatRows:
+def signs(rows: _FloatRows) -> _FloatRows:
     """Return +1 where a number is above zero, else -1: the more equal signs, the smaller the Hamming distance."""
     return np.where(rows > 0, np.float32(1), np.float32(-1))

@@ -1,51 +1,20 @@
-"""Semantic textual similarity (STS): do cosines order pairs of sentences as people do? Spearman's correlation.
-
-A file has a pair a line and a heading: ``score``, ``sentence1``, ``sentence2``, tabs between them, gzipped or not.
-"""
+"""Semantic textual similarity (STS): do cosines order pairs of sentences as people do? Spearman's correlation."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edgeleaf.certify.alignment import cosine_rows
+from edgeleaf.certify.inputs import EncodedPairs
 from edgeleaf.certify.retrieval import Estimate, bootstrap
-from edgeleaf.errors import TextsError
-from edgeleaf.text_sources import numbered_lines
-from edgeleaf.texts import Text
+from edgeleaf.vectors import cosine_rows
 
-if TYPE_CHECKING:
-    from edgeleaf.teacher import Teacher
-
-COLUMNS = ("score", "sentence1", "sentence2")
-LEAST_PAIRS = 20
-
-Floats = npt.NDArray[np.floating[Any]]
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Pairs of sentences with people's scores; ``name`` is the folder's and the file's, ``stsb/dev``."""
-
-    name: str
-    first: tuple[str, ...]
-    second: tuple[str, ...]
-    scores: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class EncodedPairs:
-    """Pairs and the teacher's vectors of both sides, float [pairs, dim], as queries."""
-
-    pairs: Pairs
-    teacher_first: Floats
-    teacher_second: Floats
+_Floats = npt.NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -67,46 +36,7 @@ class Similarity:
     asymmetric: Estimate
 
 
-def read_pairs(path: Path) -> Pairs:
-    """Read a file of pairs.
-
-    Raises:
-        TextsError: it cannot be read, a column or a cell is missing, a score is no number, or there are too few pairs
-            or only one score.
-    """
-    rows: list[tuple[float, str, str]] = []
-    places: list[int] = []
-    for number, line in numbered_lines(path):
-        cells = line.split("\t")
-        if number == 1:
-            if missing := [name for name in COLUMNS if name not in cells]:
-                raise TextsError(f"{path}: no column {missing[0]!r} in its first line; needed: {', '.join(COLUMNS)}")
-            places = [cells.index(name) for name in COLUMNS]
-        elif line.strip():
-            try:
-                score, one, other = (cells[place] for place in places)
-                rows.append((float(score), one, other))
-            except (IndexError, ValueError):
-                rows.append((math.nan, "", ""))
-            if not math.isfinite(rows[-1][0]):
-                raise TextsError(f"{path}, line {number}: needed a number and two sentences, tabs between")
-    if len(rows) < LEAST_PAIRS or len({score for score, *_ in rows}) < 2:
-        raise TextsError(f"{path}: {len(rows)} pairs; a correlation needs {LEAST_PAIRS} or more, of different scores")
-    scores, first, second = zip(*rows, strict=True)
-    stem = path.name.removesuffix(".gz").rsplit(".", 1)[0]
-    name = f"{path.resolve().parent.name}/{stem}"
-    return Pairs(name, first, second, scores)
-
-
-def encode_pairs(pairs: Pairs, teacher: Teacher, cache: Path) -> EncodedPairs:
-    """Return pairs with their teacher's vectors, from the cache where it has them."""
-    from edgeleaf.teacher import teacher_vectors
-
-    vectors = teacher_vectors([Text(text, "query") for text in (*pairs.first, *pairs.second)], teacher, cache)
-    return EncodedPairs(pairs, vectors[: len(pairs.first)], vectors[len(pairs.first) :])
-
-
-def similarity(part: EncodedPairs, *, student: Floats, fused: Floats) -> Similarity:
+def similarity(part: EncodedPairs, *, student: _Floats, fused: _Floats) -> Similarity:
     """Judge one file of pairs.
 
     Args:
@@ -115,7 +45,7 @@ def similarity(part: EncodedPairs, *, student: Floats, fused: Floats) -> Similar
     """
     scores, count = part.pairs.scores, len(part.pairs.scores)
 
-    def judged(first: Floats, second: Floats) -> Estimate:
+    def judged(first: _Floats, second: _Floats) -> Estimate:
         return spearman(cosine_rows(first, second), scores)
 
     return Similarity(

@@ -50,8 +50,8 @@ def gates_verdicts(measurements: Mapping[str, float], gates: object) -> list[Ver
 
     Args:
         measurements: numbers by names of :data:`GATES`; what was not measured is left out, and not judged.
-        gates: an object with those names as attributes, such as ``edgeleaf.recipe.Gates``; ``None`` and ``False`` are
-            not asked.
+        gates: an object with those names as attributes, such as ``edgeleaf.recipe.specs.Gates``; ``None`` and
+            ``False`` ask nothing.
 
     Returns:
         One verdict per gate that is asked and measured, in the order of :data:`GATES`. Not-a-number fails.

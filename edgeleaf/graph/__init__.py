@@ -1,0 +1,1 @@
+"""The ONNX graph: exported, simplified, quantised, fused with its tokenizer."""

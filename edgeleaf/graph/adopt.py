@@ -127,13 +127,13 @@ def _check_inputs(model: onnx.ModelProto) -> None:
 
 def _run_once(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     """Run the encoder on two texts of three tokens; return the shapes of its floating-point outputs, by name."""
-    from edgeleaf.encoder import session as open_session
+    from edgeleaf.bundle.session import session
 
     try:
-        session = open_session(model.SerializeToString(), threads=1)
+        opened = session(model.SerializeToString(), threads=1)
         three = np.ones((2, 3), np.int64)
-        names = [output.name for output in session.get_outputs() if "float" in output.type or "double" in output.type]
-        values = session.run(names, {entry.name: three for entry in session.get_inputs()})
+        names = [output.name for output in opened.get_outputs() if "float" in output.type or "double" in output.type]
+        values = opened.run(names, {entry.name: three for entry in opened.get_inputs()})
     except Exception as error:  # onnxruntime raises many kinds without a common base below Exception
         reason = " ".join(str(error).split())
         raise ExportError(f"onnxruntime cannot run the encoder on two texts of three tokens: {reason[:200]}") from None

@@ -140,4 +140,10 @@ class GraphBuilder:
         return f"{self.name}/{op}_{self._count}"
 
 
+def serialize(model: Any) -> bytes:
+    """Return a model's bytes, the same for the same model."""
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
 __all__ = ["IR_VERSION", "ML_OPSET", "OPSET", "GraphBuilder", "Operand", "TensorProto"]

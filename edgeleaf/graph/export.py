@@ -18,10 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from edgeleaf.bundle.session import session
 from edgeleaf.errors import AxesMismatch, ExportError, NamesMismatch, ShapesMismatch, ValuesMismatch
+from edgeleaf.graph.builder import OPSET
 from edgeleaf.graph.simplify import simplify
 
-OPSET = 17
 INPUTS = ("input_ids", "attention_mask")
 OUTPUT = "sentence_embedding"
 MAX_DIFFERENCE = 1e-4
@@ -57,14 +58,12 @@ def validate(model: onnx.ModelProto, torch_model: Any, texts: Sequence[str]) -> 
     Raises:
         NamesMismatch, AxesMismatch, ShapesMismatch, ValuesMismatch: the first rung that breaks.
     """
-    import onnxruntime as ort
-
     _check_ends(model)
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    opened = session(model.SerializeToString(), threads=0)
     worst = 0.0
     for batch in [[text] for text in texts] + [list(texts)]:
         expected = _torch_vectors(torch_model, batch)
-        found = session.run([OUTPUT], features(torch_model, batch))[0]
+        found = opened.run([OUTPUT], features(torch_model, batch))[0]
         if found.shape != expected.shape:
             raise ShapesMismatch(f"{len(batch)} texts give {found.shape} in ONNX Runtime, {expected.shape} in torch")
         difference = float(np.abs(found - expected).max())
@@ -172,11 +171,9 @@ def prune(model: onnx.ModelProto) -> None:
 
 def _width(model: onnx.ModelProto) -> int:
     """The output's width, found by running the graph once on two tokens."""
-    import onnxruntime as ort
-
-    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    opened = session(model.SerializeToString(), threads=0)
     two = np.ones((1, 2), dtype=np.int64)
-    return int(session.run([OUTPUT], dict.fromkeys(INPUTS, two))[0].shape[1])
+    return int(opened.run([OUTPUT], dict.fromkeys(INPUTS, two))[0].shape[1])
 
 
 def _name_axes(value: onnx.ValueInfoProto, axes: Sequence[str | int]) -> None:

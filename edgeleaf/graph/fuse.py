@@ -187,7 +187,7 @@ def _check(encoder: onnx.ModelProto) -> tuple[int, bool]:
 def _append_norm(graph: GraphBuilder, embedding: str, dim: int | None) -> str:
     """The first ``dim`` numbers of every row, brought to unit norm, float32 [batch, dim]; a zero row stays zero.
 
-    In float64, so that the sum comes out the same on every processor, see :mod:`edgeleaf.graph.exact`.
+    In float64, so that the sum comes out the same on every processor, see :mod:`edgeleaf.graph.quantization.exact`.
     """
     if dim is not None:
         embedding = graph.Slice(embedding, np.array([0]), np.array([dim]), np.array([1]))

@@ -6,12 +6,12 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from edgeleaf.graph.calibration import run_inside
+from edgeleaf.graph.quantization.calibration import run_inside
 
 ELEMENTWISE = frozenset({"Add", "Sub", "Mul", "Div"})
 SHAPES = ((2, 5), (1, 9))
 """Batches on which a value must be the same to count as constant."""
-LENGTHS = (5, 2), (9,)
+_LENGTHS = (5, 2), (9,)
 """How many tokens of their texts are no padding, where it matters."""
 
 
@@ -112,7 +112,7 @@ def _take_first_tokens(model: onnx.ModelProto) -> None:
     searches = [node for node in graph.node if node.op_type == "GatherElements" and node.input[1] in depends]
     if not searches or "attention_mask" not in {value.name for value in graph.input}:
         return
-    found = [run_inside(model, *shape, lengths) for shape, lengths in zip(SHAPES, LENGTHS, strict=True)]
+    found = [run_inside(model, *shape, lengths) for shape, lengths in zip(SHAPES, _LENGTHS, strict=True)]
     for tokens in [node.input[0] for node in searches]:
         if tokens not in found[0] or found[0][tokens].ndim != 3:
             continue

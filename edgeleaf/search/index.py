@@ -19,16 +19,17 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from edgeleaf.bundle import VectorSpace, whole_folder, write_json, write_npy, write_text
-from edgeleaf.encoder import truncate
+from edgeleaf.bundle.manifest import VectorSpace
 from edgeleaf.errors import BundleError
+from edgeleaf.files import whole_folder, write_json, write_npy, write_text
 from edgeleaf.search.pca import apply_pca, fit_pca
+from edgeleaf.vectors import truncate
 
-SCHEMA_VERSION = 2
+INDEX_SCHEMA = 2
 READABLE = (1, 2)
 """Version 1 had neither ``dims`` nor ``pca.npy``, and is otherwise the same."""
-HEADER, VECTORS, DOCUMENTS, PCA = "index.json", "vectors.npy", "documents.jsonl", "pca.npy"
-CHUNK = 65_536
+HEADER, VECTORS, DOCUMENTS, PCA_FILE = "index.json", "vectors.npy", "documents.jsonl", "pca.npy"
+_CHUNK = 65_536
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,10 @@ class Index:
         with whole_folder(folder) as new:
             write_npy(new / VECTORS, np.asarray(self.vectors, dtype=np.float16))
             if self.pca is not None:
-                write_npy(new / PCA, self.pca)
+                write_npy(new / PCA_FILE, self.pca)
             lines = (json.dumps({"id": key, "text": text}, ensure_ascii=False) + "\n" for key, text in self.documents)
             write_text(new / DOCUMENTS, "".join(lines))
-            header = {"schema_version": SCHEMA_VERSION, "space": asdict(self.space), "documents": len(self.documents)}
+            header = {"schema_version": INDEX_SCHEMA, "space": asdict(self.space), "documents": len(self.documents)}
             write_json(new / HEADER, header | {"dims": self.vectors.shape[1]})
 
     @staticmethod
@@ -127,13 +128,13 @@ class Index:
             if header["schema_version"] not in READABLE:
                 raise BundleError(
                     f"{folder}: index of schema version {header['schema_version']}, this edgeleaf reads "
-                    f"{SCHEMA_VERSION} and older; make it again"
+                    f"{INDEX_SCHEMA} and older; make it again"
                 )
             lines = (folder / DOCUMENTS).read_text(encoding="utf-8").split("\n")
             documents = [(str(row["id"]), str(row["text"])) for row in map(json.loads, filter(None, lines))]
             vectors = np.load(folder / VECTORS, mmap_mode="r")
             short = header.get("dims", header["space"]["dim"]) != header["space"]["dim"]
-            pca = np.load(folder / PCA) if short else None
+            pca = np.load(folder / PCA_FILE) if short else None
             return Index(space=VectorSpace(**header["space"]), documents=documents, vectors=vectors, pca=pca)
         except (OSError, EOFError, BadZipFile, ValueError, KeyError, TypeError) as error:
             raise BundleError(f"{folder}: damaged index ({error}); make it again") from None
@@ -159,9 +160,9 @@ class Index:
         if self.pca is not None:
             queries = apply_pca(queries, self.pca)
         scores = np.empty((len(queries), len(self.documents)), dtype=np.float32)
-        for start in range(0, len(self.documents), CHUNK):
-            chunk = np.asarray(self.vectors[start : start + CHUNK], dtype=np.float32)
-            scores[:, start : start + CHUNK] = queries @ truncate(chunk, queries.shape[1]).T
+        for start in range(0, len(self.documents), _CHUNK):
+            chunk = np.asarray(self.vectors[start : start + _CHUNK], dtype=np.float32)
+            scores[:, start : start + _CHUNK] = queries @ truncate(chunk, queries.shape[1]).T
         best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
 
         def hit(i: int, row: int) -> Hit:

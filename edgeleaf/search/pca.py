@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeleaf.encoder import is_whole, unit_rows
 from edgeleaf.errors import InputError
+from edgeleaf.vectors import is_whole, unit_rows
 
-CHUNK = 65_536
+_CHUNK = 65_536
 ROTATION_SEED = 0
 
 Rows = npt.NDArray[np.floating[Any]]
@@ -52,8 +52,8 @@ def fit_pca(documents: Rows, *, dims: int) -> npt.NDArray[np.float32]:
     width = documents.shape[1]
     check_dims(dims, width)
     moments = np.zeros((width, width))
-    for start in range(0, len(documents), CHUNK):
-        rows = np.asarray(documents[start : start + CHUNK], dtype=np.float32)
+    for start in range(0, len(documents), _CHUNK):
+        rows = np.asarray(documents[start : start + _CHUNK], dtype=np.float32)
         moments += rows.T @ rows
     if not np.isfinite(moments).all():
         raise InputError("document vectors hold numbers that are not finite; encode them again")
@@ -79,6 +79,6 @@ def apply_pca(vectors: Rows, pca: npt.NDArray[np.float32]) -> npt.NDArray[np.flo
     if vectors.ndim != 2 or vectors.shape[1] != len(pca):
         raise InputError(f"vectors of shape {vectors.shape}, where these principal axes shorten [n, {len(pca)}]")
     short = np.empty((len(vectors), pca.shape[1]), dtype=np.float32)
-    for start in range(0, len(vectors), CHUNK):
-        short[start : start + CHUNK] = unit_rows(np.asarray(vectors[start : start + CHUNK], dtype=np.float32) @ pca)
+    for start in range(0, len(vectors), _CHUNK):
+        short[start : start + _CHUNK] = unit_rows(np.asarray(vectors[start : start + _CHUNK], dtype=np.float32) @ pca)
     return short

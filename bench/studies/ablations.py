@@ -1,0 +1,360 @@
+"""What each choice of a distillation is worth: small runs that differ in one thing, with as many tokens each.
+
+    python -m bench.studies.ablations WORK COLLECTION [COLLECTION ...] -o DIR [--texts 60000] [--arm NAME ...]
+
+WORK is the ``.work`` folder of a run of a recipe: its texts and their teacher's vectors are what is learnt from. Writes
+ablations.json after every arm (arms that are in it are not run again), ablations.md, and ablations.png, on which every
+arm is a point: cosine to the teacher on the collections' queries against the share of its nDCG@10 that is kept.
+Between unit vectors the squared distance is 2 - 2 cosine: the base is the cosine's arm too. Two arms that differ in
+their seed only show what is chance. All arms learn little beside a whole run, in small batches: what wins here may not
+win there. At the end the int8 encoders of the base and of smaller students are weighed and timed, taking turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from bench.studies.quantization import LENGTHS, latencies, session
+from bench.tables import markdown_table
+from edgeleaf import progress
+from edgeleaf.certify.inputs import EncodedCollection, encode_collection
+from edgeleaf.certify.retrieval import ndcg_at_10
+from edgeleaf.errors import TrainingError
+from edgeleaf.files import sha256, write_json, write_text
+from edgeleaf.graph.export import export_onnx
+from edgeleaf.graph.quantization.quantize import quantize
+from edgeleaf.graph.tokenizers.spec import reference_tokenizer
+from edgeleaf.models.resolve import resolve
+from edgeleaf.recipe.sources import KINDS, FilesSource, Pieces
+from edgeleaf.recipe.specs import ObjectiveSpec, TeacherSpec
+from edgeleaf.teachers.opening import load_teacher
+from edgeleaf.texts.collection import read_collections
+from edgeleaf.texts.corpus import read_corpus
+from edgeleaf.texts.pieces import pieces_of
+from edgeleaf.texts.readers import file_texts
+from edgeleaf.texts.text import Text
+from edgeleaf.training.student import build_student, save_student, start_projection
+from edgeleaf.training.trainer import Examples, HeldOutEvaluator, train
+from edgeleaf.vectors import cosine_rows, nearest
+
+TEACHER = "sentence-transformers/all-mpnet-base-v2"
+START = "sentence-transformers/all-MiniLM-L6-v2"
+WINDOW, HELD_OUT, MAX_CHARS = 128, 1000, 300
+"""As in export/recipes/mpnet.toml."""
+CALIBRATION = 300
+"""Texts that a weighed encoder is quantised on."""
+CROWD = 0.02
+"""Arms so close to the best one's cosine are drawn once more, larger."""
+PIECES: tuple[Pieces, ...] = ("whole", "sentences", "spans", "windows")
+"""What definitions may have become among the training texts."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One run. What it does not name is the base's.
+
+    Args:
+        objective: changed fields of ObjectiveSpec.
+        kinds: of the training texts.
+        share: of the budget's texts; more passes make up for it.
+        pooling, layers, ridge: of the student; ridge None leaves the projection random.
+        definitions: whether the texts of ``--definitions`` stay among the training texts.
+        seed: of the order of texts.
+    """
+
+    objective: dict[str, Any] = field(default_factory=dict)
+    kinds: tuple[str, ...] = ("query", "document")
+    share: float = 1.0
+    pooling: tuple[str, ...] = ("mean",)
+    layers: int | None = None
+    ridge: float | None = 1.0
+    definitions: bool = True
+    seed: int = 0
+
+
+BASE = ObjectiveSpec(epochs=1.0, batch_size=32, learning_rate=5e-4, checkpoint_steps=10**6)
+ARMS = {
+    "base": Arm(),
+    "base, another seed": Arm(seed=1),
+    "mean and cls": Arm(pooling=("mean", "cls")),
+    "mean, max and cls": Arm(pooling=("mean", "max", "cls")),
+    "queries only": Arm(kinds=("query",)),
+    "documents only": Arm(kinds=("document",)),
+    "a third of the texts, three passes": Arm(share=1 / 3, objective={"epochs": 3.0}),
+    "batch 16, rate 3.5e-4": Arm(objective={"batch_size": 16, "learning_rate": 3.5e-4}),
+    "batch 128, rate 1e-3": Arm(objective={"batch_size": 128, "learning_rate": 1e-3}),
+    "rate 2.5e-4": Arm(objective={"learning_rate": 2.5e-4}),
+    "rate 1e-3": Arm(objective={"learning_rate": 1e-3}),
+    "no definitions": Arm(definitions=False),
+    "random projection": Arm(ridge=None),
+    "four layers": Arm(layers=4),
+    "three layers": Arm(layers=3),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("collections", type=Path, nargs="+")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--texts", type=int, default=60_000, help="training texts of an arm")
+    parser.add_argument("--arm", action="append", help="one of the arms, may be repeated; default: all")
+    parser.add_argument("--definitions", type=Path, help="file of words' definitions, for the arm without them")
+    given = parser.parse_args()
+    arms = given.arm or list(ARMS)
+    if unknown := [name for name in arms if name not in ARMS]:
+        raise SystemExit(f"no such arm: {', '.join(unknown)}; there are: {', '.join(ARMS)}")
+    if given.definitions is None and not all(ARMS[name].definitions for name in arms):
+        raise SystemExit("the arm 'no definitions' needs --definitions FILE")
+    progress.show()
+    teacher = load_teacher(TeacherSpec(TEACHER, max_length=WINDOW))
+    cache = given.output / "vectors"
+    found = [encode_collection(part, teacher, cache) for part in read_collections(given.collections)]
+    del teacher
+    path = given.output / "ablations.json"
+    results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    made_of = {
+        "texts": given.texts,
+        "work": sha256(given.work / "texts" / "train.jsonl")[:16],
+        "definitions": None if given.definitions is None else sha256(given.definitions)[:16],
+        "collections": [part.collection.name for part in found],
+    }
+    if any(result["made_of"] != made_of for result in results.values()):
+        raise SystemExit(f"{path} holds arms of other texts or collections; give another folder")
+    corpus = Corpus.read(given.work, resolve(START))
+    for name in arms:
+        if name not in results:
+            progress.say(f"arm: {name}")
+            try:
+                result = run(ARMS[name], corpus, found, given.texts, given.definitions)
+            except TrainingError as error:  # what an arm may show
+                result = {"failed": str(error)}
+            results[name] = {"made_of": made_of, **result}
+            write_json(path, results)
+    smaller = [name for name in results if name in ("base", "four layers", "three layers")]
+    text = "\n".join([table(results), margin(results), weighed(smaller, corpus)])
+    write_text(given.output / "ablations.md", text)
+    plot(results, given.output / "ablations.png")
+    sys.stdout.write(text)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Texts of a run, the student's tokens in each, and the teacher's vectors."""
+
+    texts: list[Text]
+    tokens: npt.NDArray[np.int64]
+    vectors: npt.NDArray[np.float16]
+    held_out: Examples
+
+    @staticmethod
+    def read(work: Path, start: Path) -> Corpus:
+        texts = read_corpus(work / "texts", "train")
+        tokenizer = reference_tokenizer((start / "tokenizer.json").read_text(encoding="utf-8"), WINDOW)
+        tokens = np.array([len(encoding.ids) for encoding in tokenizer.encode_batch([text.text for text in texts])])
+        held_out = read_corpus(work / "texts", "held_out")
+        queries = [row for row, text in enumerate(held_out) if text.kind == "query"][:HELD_OUT]
+        judged = np.load(work / "vectors" / "held_out.npy", mmap_mode="r")
+        return Corpus(
+            texts,
+            tokens,
+            np.load(work / "vectors" / "train.npy", mmap_mode="r"),
+            Examples([held_out[row].text for row in queries], np.asarray(judged[queries])),
+        )
+
+    def examples(self, kinds: Sequence[str], most: int, *, without: Collection[str] = frozenset()) -> Examples:
+        """Texts of some kinds: as many tokens as the first ``most`` texts of all kinds have.
+
+        What is in ``without`` makes room for the next texts of its kind, so that the mix of kinds stays.
+
+        Raises:
+            SystemExit: there are too few texts of these kinds.
+        """
+        budget = dict.fromkeys(KINDS, 0)
+        for text, tokens in zip(self.texts[:most], self.tokens[:most].tolist(), strict=True):
+            budget[text.kind] += tokens
+        if set(kinds) != set(KINDS):
+            budget = {kind: sum(budget.values()) * (kind in kinds) for kind in KINDS}
+        rows: list[int] = []
+        for row, (text, tokens) in enumerate(zip(self.texts, self.tokens.tolist(), strict=True)):
+            if budget[text.kind] > 0 and text.text not in without:
+                rows.append(row)
+                budget[text.kind] -= tokens
+        if max(budget.values()) > 0:
+            raise SystemExit(f"the run has too few texts of kind {' and '.join(kinds)}; lower --texts")
+        return Examples([self.texts[row].text for row in rows], np.asarray(self.vectors[rows]))
+
+
+def untrained(arm: Arm, dim: int) -> Any:
+    """Return the student that an arm starts from, its projection random."""
+    torch.manual_seed(0)
+    model = build_student(resolve(START), dim=dim, max_length=WINDOW, pooling=arm.pooling)
+    if arm.layers is not None:
+        layers = model[0].auto_model.encoder.layer
+        kept = np.linspace(0, len(layers) - 1, arm.layers).round().astype(int)  # the first, the last, evenly between
+        model[0].auto_model.encoder.layer = torch.nn.ModuleList([layers[i] for i in kept])
+        model[0].auto_model.config.num_hidden_layers = arm.layers
+    return model
+
+
+def run(
+    arm: Arm, corpus: Corpus, collections: Sequence[EncodedCollection], budget: int, definitions: Path | None
+) -> dict[str, Any]:
+    """Train one arm and judge it."""
+    without: set[str] = set()
+    if not arm.definitions:
+        assert definitions is not None
+        source = FilesSource((str(definitions.resolve()),), "document")
+        for text in file_texts(source, Path()):
+            for pieces in PIECES:
+                without.update(piece.strip() for piece in pieces_of(text, pieces, MAX_CHARS))
+    train_set = corpus.examples(arm.kinds, round(budget * arm.share), without=without)
+    held_out = corpus.held_out
+    model = untrained(arm, train_set.vectors.shape[1])
+    if arm.ridge is not None:
+        start_projection(model, train_set.texts[:4096], train_set.vectors[:4096], ridge=arm.ridge)
+    objective = replace(BASE, **arm.objective)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as scratch:
+        curve = train(
+            model,
+            train_set,
+            held_out,
+            objective=objective,
+            seed=arm.seed,
+            checkpoints=Path(scratch),
+        )
+    seconds = time.monotonic() - began
+    result: dict[str, Any] = {
+        "texts": len(train_set.texts),
+        "steps": curve[-1]["step"],
+        "seconds": round(seconds),
+        "held_out_cosine": HeldOutEvaluator(held_out).measure(model)["held_out_cosine"],
+        "collections": {},
+    }
+    for part in collections:
+        vectors = model.encode(list(part.collection.queries), batch_size=32, show_progress_bar=False)
+        judged = [
+            ndcg_at_10(
+                part.collection,
+                nearest(rows, part.teacher_documents.astype(np.float32), 10, skip=part.collection.itself),
+            )
+            for rows in (vectors, part.teacher_queries.astype(np.float32))
+        ]
+        result["collections"][part.collection.name] = {
+            "cosine": round(float(cosine_rows(vectors, part.teacher_queries).mean()), 4),
+            "ndcg_at_10": judged[0],
+            "of_the_teacher": round(judged[0] / judged[1], 4),
+        }
+    return result
+
+
+def weighed(names: Sequence[str], corpus: Corpus) -> str:
+    """Return Markdown: size and median times, one thread, from token ids, of these arms' int8 encoders.
+
+    Neither depends on what a student has learnt, so that untrained ones will do.
+    """
+    texts = corpus.held_out.texts[:CALIBRATION]
+    with tempfile.TemporaryDirectory() as scratch:
+        files = {name: Path(scratch) / f"{number}.onnx" for number, name in enumerate(names)}
+        for name, file in files.items():
+            model = untrained(ARMS[name], corpus.vectors.shape[1])
+            save_student(model, file.with_suffix(""))
+            tokenizer = reference_tokenizer(model.tokenizer.backend_tokenizer.to_str(), WINDOW)
+            ids = [encoding.ids for encoding in tokenizer.encode_batch(texts)]
+            file.write_bytes(quantize(export_onnx(file.with_suffix("")), ids).model.SerializeToString())
+        times = latencies({name: session(file) for name, file in files.items()})
+        rows = [
+            [name, f"{file.stat().st_size / 1e6:.1f}", *(f"{times[length][name]:.2f}" for length in LENGTHS)]
+            for name, file in files.items()
+        ]
+    return markdown_table(["int8 encoder", "MB", *(f"ms, {length} tokens" for length in LENGTHS)], rows) + "\n"
+
+
+def table(results: dict[str, Any]) -> str:
+    """Return Markdown: a line an arm."""
+    columns = [
+        "arm",
+        "texts",
+        "steps",
+        "s",
+        "cosine, held out",
+        "cosine, collections",
+        "of the teacher's nDCG@10: mean",
+    ]
+    rows = []
+    for name, result in results.items():
+        if "failed" in result:
+            rows.append([name, *[""] * 6, result["failed"]])
+            continue
+        cosine, shares = points(result)
+        counts = (f"{result['texts']:,}", f"{result['steps']:,.0f}", str(result["seconds"]))
+        figures = (f"{result['held_out_cosine']:.4f}", f"{cosine:.4f}", f"{np.mean(shares):.1%}", f"{min(shares):.1%}")
+        rows.append([name, *counts, *figures])
+    return markdown_table([*columns, "least"], rows) + "\n"
+
+
+def margin(results: dict[str, Any]) -> str:
+    """Return a line: how nDCG@10 goes with the cosine, over all arms and over those close to the best."""
+    found = [points(result) for result in results.values() if "failed" not in result]
+    cosines, kept = np.array([cosine for cosine, _ in found]), np.array([100 * np.mean(shares) for _, shares in found])
+    parts = []
+    for what, rows in (
+        ("all arms", cosines > 0),
+        (f"those within {CROWD} of the best", cosines >= cosines.max() - CROWD),
+    ):
+        if rows.sum() > 2:
+            slope = np.polyfit(cosines[rows], kept[rows], 1)[0] / 100
+            correlation = np.corrcoef(cosines[rows], kept[rows])[0, 1]
+            parts.append(
+                f"{what} ({rows.sum()}): {slope:.2f} points of nDCG@10 a hundredth, correlation {correlation:.2f}"
+            )
+    return "; ".join(parts) + "\n"
+
+
+def points(result: dict[str, Any]) -> tuple[float, list[float]]:
+    """Mean cosine over collections, and each one's share of the teacher's nDCG@10."""
+    parts = result["collections"].values()
+    return float(np.mean([part["cosine"] for part in parts])), [part["of_the_teacher"] for part in parts]
+
+
+def plot(results: dict[str, Any], path: Path) -> None:
+    """Draw every arm: how close its queries are, and what that leaves of the ranking."""
+    from matplotlib.figure import Figure
+
+    done = {name: points(result) for name, result in results.items() if "failed" not in result}
+    order = sorted(done, key=lambda name: done[name][0])
+    best = done[order[-1]][0] if order else 0.0
+    figure = Figure(figsize=(8, 10), dpi=140, layout="constrained")
+    for axes, near in zip(figure.subplots(2, 1), (False, True), strict=True):
+        for number, name in enumerate(order, 1):
+            cosine, shares = done[name]
+            crowd = cosine >= best - CROWD
+            if near and not crowd:
+                continue
+            point = (cosine, 100 * np.mean(shares))
+            axes.plot(*point, "o", color="#2a6f6b", label=None if near else f"{number}  {name}")
+            if near or not crowd:
+                axes.annotate(str(number), point, xytext=(6, -4), textcoords="offset points")
+        axes.margins(0.15)
+        axes.set(ylabel="% of the teacher's nDCG@10, mean", title="those to the right" if near else "all")
+        axes.grid(alpha=0.3)
+    axes.set_xlabel("mean cosine to the teacher, queries of collections")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, handlelength=0, markerscale=0)
+    figure.savefig(path)
+
+
+if __name__ == "__main__":
+    main()

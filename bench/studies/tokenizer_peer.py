@@ -1,0 +1,115 @@
+"""A tokenizer that others fuse into graphs, to measure beside ours: onnxruntime-extensions' BertTokenizer.
+
+It is a custom operator: its library has to be shipped and registered wherever the file runs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeleaf import progress
+from edgeleaf.bundle.golden import read_golden
+from edgeleaf.bundle.manifest import HELD_OUT
+from edgeleaf.texts.corpus import read_texts
+
+TOKENIZER, EXTENSIONS = "tokenizer", "extensions"
+EVERY_CODE_POINT = 50
+
+
+def bert_tokenizer(tokenizer_json: str, notes: list[str]) -> Callable[[str], list[int]] | None:
+    """onnxruntime-extensions' BertTokenizer with this vocabulary; None, with a note, where it cannot be had."""
+    import onnxruntime as ort
+
+    try:
+        import onnxruntime_extensions
+    except ImportError:
+        notes.append("onnxruntime-extensions is not measured: pip install onnxruntime-extensions")
+        return None
+    model = json.loads(tokenizer_json)["model"]
+    if "[CLS]" not in model["vocab"] or sorted(model["vocab"].values()) != list(range(len(model["vocab"]))):
+        notes.append("onnxruntime-extensions is not measured: its BertTokenizer has BERT's special tokens built in")
+        return None
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.register_custom_ops_library(onnxruntime_extensions.get_library_path())
+    data = bert_tokenizer_graph(tokenizer_json).SerializeToString()
+    opened = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    notes.append(f"onnxruntime-extensions {onnxruntime_extensions.__version__}: ids only, not cut to the window")
+
+    def token_ids(text: str) -> list[int]:
+        ids: list[int] = opened.run(["input_ids"], {"text": np.array([text], dtype=object)})[0].tolist()
+        return ids
+
+    return token_ids
+
+
+def bert_tokenizer_graph(tokenizer_json: str) -> Any:
+    """Return a graph of one BertTokenizer: ``text``, string [1], to input_ids, token_type_ids, attention_mask."""
+    from onnx import TensorProto, helper
+
+    settings = json.loads(tokenizer_json)
+    normalizer, model = settings.get("normalizer") or {}, settings["model"]
+    vocabulary = sorted(model["vocab"], key=model["vocab"].__getitem__)
+    strips = normalizer.get("strip_accents")
+    names = ["input_ids", "token_type_ids", "attention_mask"]
+    node = helper.make_node(
+        "BertTokenizer",
+        ["text"],
+        names,
+        domain="ai.onnx.contrib",
+        vocab_file="\n".join(vocabulary),
+        do_lower_case=int(normalizer.get("lowercase", False)),
+        strip_accents=int(normalizer.get("lowercase", False) if strips is None else strips),
+        tokenize_chinese_chars=int(normalizer.get("handle_chinese_chars", False)),
+        suffix_indicator=model["continuing_subword_prefix"],
+    )
+    graph = helper.make_graph(
+        [node],
+        "peer",
+        [helper.make_tensor_value_info("text", TensorProto.STRING, [1])],
+        [helper.make_tensor_value_info(name, TensorProto.INT64, ["sequence"]) for name in names],
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.contrib", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
+def mismatches(
+    bundle: Path,
+    token_ids: Callable[[str], tuple[np.ndarray, np.ndarray]],
+    peer: Callable[[str], list[int]] | None,
+    cut: Any,
+    uncut: Any,
+    prompt: str,
+) -> dict[str, dict[str, int]]:
+    """Count the texts that get other ids than from `tokenizers`, by set: tried, and how many differ for whom."""
+    sets = _parity_sets(bundle)
+    found: dict[str, dict[str, int]] = {}
+    with progress.bar("bench: token parity", sum(map(len, sets.values()))) as advance:
+        for name, texts in sets.items():
+            counts = {"texts": len(texts), TOKENIZER: 0} | ({} if peer is None else {EXTENSIONS: 0})
+            for text in texts:
+                counts[TOKENIZER] += token_ids(text)[0][0].tolist() != cut.encode(prompt + text).ids
+                if peer is not None:
+                    counts[EXTENSIONS] += peer(prompt + text) != uncut.encode(prompt + text).ids
+                advance(1)
+            found[name] = counts
+    return found
+
+
+def _parity_sets(bundle: Path) -> dict[str, list[str]]:
+    """The bundle's own texts, hard ones, and every 50th code point alone and inside a word."""
+    from edgeleaf.graph.hard_texts import HARD_TEXTS, code_point_texts
+
+    held_out = [text.text for text in read_texts(bundle / HELD_OUT)] if (bundle / HELD_OUT).is_file() else []
+    return {
+        "held-out texts": held_out,
+        "golden texts": [entry["text"] for entry in read_golden(bundle)],
+        "hard texts": list(HARD_TEXTS),
+        "code points": list(islice(code_point_texts(), 0, None, EVERY_CODE_POINT)),
+    }

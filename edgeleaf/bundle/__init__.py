@@ -1,0 +1,1 @@
+"""What ships: manifest, encoder, golden pack. Needs numpy and onnxruntime only."""

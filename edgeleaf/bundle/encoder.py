@@ -1,0 +1,166 @@
+"""QueryEncoder: the runtime. A string goes in, a teacher-space unit vector comes out.
+
+Needs numpy and onnxruntime, nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeleaf.bundle.machine import processor_kind
+from edgeleaf.bundle.manifest import MANIFEST, QUERY_ENCODER, SCHEMA_VERSION, Manifest, VectorSpace
+from edgeleaf.bundle.session import METADATA_SCHEMA, METADATA_SPACE, session
+from edgeleaf.errors import BundleError, InputError, ProcessorWarning
+from edgeleaf.vectors import is_whole, truncate
+
+ENCODE_BATCH = 32
+
+
+class QueryEncoder:
+    """Encodes queries with a fused ``query_encoder.onnx``. Safe to share between threads.
+
+    Use :meth:`load`; the constructor takes what it has found.
+
+    Example:
+        >>> encoder = QueryEncoder.load("out/demo")
+        >>> encoder.encode(["where is my parcel?"]).shape
+        (1, 768)
+    """
+
+    def __init__(self, opened: Any, *, space: VectorSpace, dims: int | None = None) -> None:
+        self._session = opened
+        self.space = space
+        self.dim = dims or space.dim
+
+    @staticmethod
+    def load(
+        path: str | Path,
+        *,
+        threads: int = 1,
+        providers: Sequence[str] | None = None,
+        dims: int | None = None,
+    ) -> QueryEncoder:
+        """Load a bundle folder or a fused .onnx file.
+
+        Args:
+            path: a bundle folder, or a ``query_encoder.onnx``; its hash is checked where a manifest lies beside it.
+            threads: processor threads that one call may use.
+            providers: ONNX Runtime execution providers, first choice first; ``None`` is the processor.
+            dims: cut vectors to their first ``dims`` numbers and normalise again (Matryoshka); ``None`` keeps all.
+
+        Raises:
+            BundleError: no such path, not a bundle, a damaged file, another schema version, a file that is not a fused
+                encoder, or ``dims``, ``threads`` or ``providers`` that it cannot give.
+        """
+        if not isinstance(path, (str, os.PathLike)):
+            raise BundleError(f"path is {path!r}; a bundle folder or a fused .onnx file is needed")
+        path = Path(path)
+        if not is_whole(threads) or threads < 1:
+            raise BundleError(f"threads is {threads!r}; a whole number from 1 is needed")
+        if path.is_dir():
+            manifest = Manifest.read(path)
+            manifest.verify(path, QUERY_ENCODER)
+            _warn_once(path, manifest)
+            path = path / QUERY_ENCODER
+        elif not path.is_file():
+            raise BundleError(f"{path}: no such file or folder; give a bundle folder or a fused .onnx file")
+        elif path.name == MANIFEST:
+            raise BundleError(f"{path} is a manifest; give the folder that holds it: {path.parent}")
+        elif (path.parent / MANIFEST).is_file():
+            manifest = Manifest.read(path.parent)
+            if path.name in manifest.files:
+                manifest.verify(path.parent, path.name)
+                _warn_once(path.parent, manifest)
+        opened = session(path, threads=int(threads), providers=providers)
+        space = _space(opened, path)
+        if dims is not None and (not is_whole(dims) or not 1 <= dims <= space.dim):
+            raise BundleError(f"dims is {dims!r}; {path} gives 1 to {space.dim}, a whole number")
+        return QueryEncoder(opened, space=space, dims=None if dims is None else int(dims))
+
+    def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+        """Encode texts.
+
+        Args:
+            texts: a list of strings, of any length; what exceeds the encoder's window is cut off. The query prompt is
+                inside the file: do not add it.
+
+        Returns:
+            float32 [len(texts), dim], rows of unit L2 norm, in the order of ``texts``; [0, dim] for an empty list.
+
+        Raises:
+            InputError: a single string, bytes, or an element that is not a valid string.
+        """
+        checked = _check_texts(texts)
+        vectors = np.empty((len(checked), self.space.dim), dtype=np.float32)
+        by_length = sorted(range(len(checked)), key=lambda i: len(checked[i]))
+        for start in range(0, len(by_length), ENCODE_BATCH):
+            rows = by_length[start : start + ENCODE_BATCH]
+            batch = np.array([checked[row] for row in rows], dtype=object)
+            vectors[rows] = self._session.run(["embedding"], {"text": batch})[0]
+        return truncate(vectors, self.dim)
+
+    def __repr__(self) -> str:
+        return f"QueryEncoder(space={self.space.id!r}, dim={self.dim})"
+
+
+_warned: set[str] = set()
+
+
+def _warn_once(bundle: Path, manifest: Manifest) -> None:
+    """Warn where the processor's kind is none that the bundle was certified on; once a process."""
+    kind = processor_kind()
+    if manifest.processors and kind not in manifest.processors and kind not in _warned:
+        _warned.add(kind)
+        warnings.warn(
+            f"{bundle} is certified on {', '.join(sorted(manifest.processors))}, this is {kind}; "
+            f"to see what it does here: edgeleaf check {bundle}",
+            ProcessorWarning,
+            stacklevel=3,
+        )
+
+
+def _check_texts(texts: Sequence[str]) -> list[str]:
+    if isinstance(texts, (str, bytes)):
+        raise InputError(f"encode got one {type(texts).__name__}; a list of strings is needed: encode([text])")
+    try:
+        checked = list(texts)
+    except TypeError:
+        raise InputError(f"encode got {type(texts).__name__}; a list of strings is needed") from None
+    for i, text in enumerate(checked):
+        if not isinstance(text, str):
+            raise InputError(f"text {i} is {type(text).__name__}; every text must be a string")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise InputError(
+                f"text {i} holds half a surrogate pair, which is not text; decode it with errors='replace' first"
+            ) from None
+    return checked
+
+
+def _space(opened: Any, path: Path) -> VectorSpace:
+    ends = [[(end.name, end.type) for end in side] for side in (opened.get_inputs(), opened.get_outputs())]
+    metadata = opened.get_modelmeta().custom_metadata_map
+    if ends != [[("text", "tensor(string)")], [("embedding", "tensor(float)")]] or METADATA_SPACE not in metadata:
+        found = ", ".join(f"{name}: {kind}" for name, kind in ends[0])
+        raise BundleError(
+            f"{path} is not a fused query encoder: it takes {found}; one that takes text: tensor(string) is needed, "
+            "as edgeleaf run or edgeleaf export writes it"
+        )
+    if metadata.get(METADATA_SCHEMA) != str(SCHEMA_VERSION):
+        raise BundleError(
+            f"{path}: schema version {metadata.get(METADATA_SCHEMA)}, this edgeleaf reads {SCHEMA_VERSION}; "
+            "install the edgeleaf that wrote it or build it again"
+        )
+    try:
+        return VectorSpace(**json.loads(metadata[METADATA_SPACE]))
+    except (ValueError, TypeError) as error:
+        raise BundleError(f"{path}: its vector space cannot be read ({error}); build or copy it again") from None

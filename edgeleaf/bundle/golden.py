@@ -1,0 +1,211 @@
+"""The golden pack: texts, token ids and vectors that any port of the encoder must reproduce."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeleaf.bundle.manifest import GOLDEN, QUERY_ENCODER
+from edgeleaf.bundle.session import session
+from edgeleaf.errors import BundleError, EdgeleafError
+
+COSINE_MIN = 0.9999
+COSINE_MEAN_MIN = 0.99999
+_BATCH_SIZE = 64
+THINNEST_BATCH = 8
+TOKENIZER = "tokenizer.onnx"
+PARITY = "parity"
+GOLDEN_HARD_TEXTS = (
+    "",
+    " ",
+    "\t\n ",
+    "Zürich Ångström naïve café",
+    "ＦＵＬＬ ｗｉｄｔｈ １２３",
+    "東京で寿司を食べたい",
+    "Где моя посылка?",
+    "أين طردي؟",
+    "मेरा पार्सल कहाँ है?",
+    "한국어 질문",
+    "👩‍👩‍👧‍👦 family emoji 🏳️‍🌈",
+    "e\u0301 combining, zero\u200bwidth, soft\u00adhyphen",
+    "C++ vs. C# -- what's the difference?!",
+    "[SEP] literal [CLS] specials [MASK]",
+    "https://example.org/path?q=1&lang=en#top",
+    "x" * 99,
+    "x" * 100,
+    "x" * 101,
+    "\x00null\ufffdreplacement\x07bell",
+)
+"""Texts of every golden pack, besides real queries and texts of known lengths."""
+
+
+def read_golden(bundle: Path) -> list[dict[str, Any]]:
+    """Return the entries of a bundle's golden pack, without the header: text, input_ids and embedding each.
+
+    Raises:
+        BundleError: no such file, or a damaged line.
+    """
+    return [entry for entry in _entries(bundle / GOLDEN) if "schema_version" not in entry]
+
+
+def verify(pack: Path, *, every: int = 1) -> dict[str, Any]:
+    """Run a pack in this Python's onnxruntime and compare with what it must give.
+
+    Embeddings are taken one by one and in one batch. Token ids are taken from ``tokenizer.onnx``, in batches of mixed
+    lengths; a folder without that file, such as a bundle, has only its embeddings compared.
+
+    Args:
+        pack: a folder with ``query_encoder.onnx`` and ``golden.jsonl``, and ``tokenizer.onnx`` and ``parity/*.jsonl``
+            where token ids are to be compared.
+        every: of each parity set, take the first text and then each ``every``-th one. Golden texts are all taken, but
+            the batch, which costs most, holds each ``every``-th of them, or each eighth where ``every`` is above 8.
+
+    Returns:
+        ``{"passed", "runtime", "golden": {"texts", "id_mismatches", "cosine_min", "cosine_mean", "cosine_mismatches"},
+        "parity": {NAME: {"texts", "mismatches"}}}``. ``cosine_mismatches`` counts the texts below the header's
+        ``cosine_min``, alone or in the batch; ``id_mismatches`` is ``None`` where token ids were not checked.
+
+    Raises:
+        BundleError: ``every`` below 1, a file that is missing or damaged, or one that onnxruntime cannot open or run.
+    """
+    import onnxruntime
+
+    if every < 1:
+        raise BundleError(f"every is {every}; a whole number from 1 is needed")
+    if not (pack / QUERY_ENCODER).is_file():
+        raise BundleError(f"{pack / QUERY_ENCODER}: missing; give a bundle, or a pack that tests/ports.py wrote")
+    golden = read_golden(pack)
+    if not golden or any("embedding" not in entry for entry in golden):
+        raise BundleError(f"{pack / GOLDEN}: no texts, or texts without embedding; build or copy the bundle again")
+    header = next((entry for entry in _entries(pack / GOLDEN) if "schema_version" in entry), {})
+    cosines = _cosines(pack / QUERY_ENCODER, golden, min(every, THINNEST_BATCH))
+    report: dict[str, Any] = {
+        "runtime": {
+            "name": "onnxruntime",
+            "version": onnxruntime.__version__,
+            "machine": platform.machine(),
+            "python": platform.python_version(),
+        },
+        "golden": {
+            "texts": len(golden),
+            "id_mismatches": None,
+            "cosine_min": round(float(cosines.min()), 6),
+            "cosine_mean": round(float(cosines.mean()), 6),
+            "cosine_mismatches": int((cosines < header.get("cosine_min", COSINE_MIN)).sum()),
+        },
+        "parity": {},
+    }
+    if (pack / TOKENIZER).is_file():
+        tokenizer = session(pack / TOKENIZER, threads=1)
+        report["golden"]["id_mismatches"] = _compare_ids(tokenizer, golden)["mismatches"]
+        for file in sorted((pack / PARITY).glob("*.jsonl")):
+            report["parity"][file.stem] = _compare_ids(tokenizer, islice(_entries(file), 0, None, every))
+    found = report["golden"]
+    wrong = found["cosine_mismatches"] + (found["id_mismatches"] or 0)
+    wrong += sum(counts["mismatches"] for counts in report["parity"].values())
+    passed = wrong == 0 and bool(cosines.mean() >= header.get("cosine_mean_min", 0))
+    return {"passed": passed, **report}
+
+
+def _entries(file: Path) -> Iterator[dict[str, Any]]:
+    """Yield a file's header, if it has one, and its entries, which hold text and input_ids at least."""
+    try:
+        with file.open(encoding="utf-8", newline="\n") as lines:
+            for line in lines:
+                if line == "\n":
+                    continue
+                entry = json.loads(line)
+                if "schema_version" not in entry and not (
+                    isinstance(entry["text"], str) and isinstance(entry["input_ids"], list)
+                ):
+                    raise TypeError("a line without text or input_ids")
+                yield entry
+        return
+    except OSError as error:
+        raise BundleError(f"{file}: {_reason(error)}; build or copy the bundle again") from None
+    except KeyError as error:
+        reason = f"a line without {error.args[0]}"
+    except (ValueError, TypeError) as error:
+        reason = str(error)
+    raise BundleError(f"{file}: damaged ({reason}); build or copy the bundle again")
+
+
+def _reason(error: OSError) -> str:
+    return "missing" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
+
+
+def _cosines(file: Path, golden: Sequence[dict[str, Any]], every: int) -> Any:
+    """Return float64 [texts]: each text's cosine to its embedding in the pack, alone or in a batch, the lower one.
+
+    The batch holds every ``every``-th text, short and long together.
+    """
+    encoder = session(file, threads=1)
+    texts = [entry["text"] for entry in golden]
+    try:
+        expected = np.array([entry["embedding"] for entry in golden], dtype=np.float64)
+    except (ValueError, TypeError):
+        raise BundleError(f"{file.with_name(GOLDEN)}: damaged (embeddings of several widths)") from None
+    alone = np.concatenate([_run(encoder, [text], ["embedding"])[0] for text in texts])
+    if alone.shape != expected.shape:
+        shapes = f"gives {list(alone.shape)} and {GOLDEN} holds {list(expected.shape)}"
+        raise BundleError(f"{file} {shapes}: they are not of one bundle")
+    cosines = _cosine(alone, expected)
+    batch = _run(encoder, texts[::every], ["embedding"])[0]
+    cosines[::every] = np.minimum(cosines[::every], _cosine(batch, expected[::every]))
+    return cosines
+
+
+def _cosine(vectors: Any, expected: Any) -> Any:
+    """Return row by row cosines; 0 for a vector that is zero or not finite."""
+    with np.errstate(all="ignore"):
+        vectors = vectors.astype(np.float64)
+        norms = np.linalg.norm(vectors, axis=1) * np.linalg.norm(expected, axis=1)
+        return np.nan_to_num((vectors * expected).sum(axis=1) / norms, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _compare_ids(tokenizer: Any, entries: Iterable[dict[str, Any]]) -> dict[str, int]:
+    """Count the texts, and those whose token ids are not the expected ones."""
+    texts = wrong = 0
+    rows = iter(entries)
+    while batch := list(islice(rows, _BATCH_SIZE)):
+        ids, mask = _run(tokenizer, [entry["text"] for entry in batch], ["input_ids", "attention_mask"])
+        found = [row[kept == 1].tolist() for row, kept in zip(ids, mask, strict=True)]
+        texts += len(batch)
+        wrong += sum(row != entry["input_ids"] for row, entry in zip(found, batch, strict=True))
+    return {"texts": texts, "mismatches": wrong}
+
+
+def _run(model: Any, texts: list[str], outputs: list[str]) -> list[Any]:
+    try:
+        results: list[Any] = model.run(outputs, {"text": np.array(texts, dtype=object)})
+    except Exception as error:  # onnxruntime raises many kinds without a common base below Exception
+        reason = " ".join(str(error).split())
+        raise BundleError(f"onnxruntime cannot take {', '.join(outputs)} from a text: {reason[:200]}") from None
+    return results
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Verify a pack and print the report as JSON; return 0, 1 for a mismatch, 2 for bad input."""
+    parser = argparse.ArgumentParser(prog="python -m edgeleaf.bundle.golden", description="Verify a bundle or a pack.")
+    parser.add_argument("pack", type=Path, help="folder that tests/ports.py wrote, or a bundle (embeddings only)")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="every N-th text of each parity set only")
+    options = parser.parse_args(argv)
+    try:
+        report = verify(options.pack, every=options.every)
+    except EdgeleafError as error:
+        sys.stderr.write(f"edgeleaf: {error}\n")
+        return error.exit_code
+    sys.stdout.write(json.dumps(report, indent=2) + "\n")
+    return 0 if report["passed"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""Commands that make something: bundles, students, fused files, copies to give away."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import edgeleaf
+from edgeleaf.cli.options import (
+    AsJson,
+    Bundle,
+    Force,
+    Output,
+    Processors,
+    TextFiles,
+    echo,
+    print_json,
+    print_table,
+    processor_names,
+)
+
+
+def run_command(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, such as export/recipes/demo.toml.")],
+    output: Output,
+    processors: Processors = "",
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Build a certified bundle from a recipe; goes on where a killed run stopped."""
+    from edgeleaf.cli import tables
+
+    result = edgeleaf.run(recipe, output=output, processors=processor_names(processors), force=force)
+    print_json(tables.result_summary(result)) if as_json else print_table(tables.result_table(result))
+
+
+def adapt_command(
+    bundle: Bundle,
+    documents: Annotated[
+        Path, typer.Option(help="Your documents: BEIR's corpus.jsonl, or .txt with a document a line; or gzipped.")
+    ],
+    output: Output,
+    queries: Annotated[
+        Path | None, typer.Option(help="Real queries, where you have some: .txt, .tsv or .jsonl, gzipped or not.")
+    ] = None,
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Go on distilling a bundle's student on your own text, without labels."""
+    from edgeleaf.cli import tables
+
+    result = edgeleaf.adapt(bundle, documents=documents, queries=queries, output=output, force=force)
+    print_json(tables.result_summary(result)) if as_json else print_table(tables.result_table(result))
+
+
+def distill_command(
+    recipe: Annotated[Path, typer.Argument(help="A recipe, such as export/recipes/demo.toml.")],
+    output: Output,
+    force: Force = False,
+) -> None:
+    """Run a recipe as far as the student, a sentence-transformers model, and print its folder."""
+    echo(str(edgeleaf.distill(recipe, output=output, force=force)))
+
+
+def export_command(
+    model: Annotated[str, typer.Argument(help="A sentence-transformers model: local folder or hub id.")],
+    output: Output,
+    prompt: Annotated[
+        str | None, typer.Option(help="Put before every query, inside the file. Default: the model's own query prompt.")
+    ] = None,
+    prompt_name: Annotated[
+        str | None, typer.Option(help="The same, by its name among the model's own prompts; not with --prompt.")
+    ] = None,
+    max_length: Annotated[int | None, typer.Option(help="Window in tokens. Default: the model's own.")] = None,
+    texts: TextFiles = None,
+    preset: Annotated[str, typer.Option(help="int8, int4, fp16 or fp32: how it is made small.")] = "int8",
+    processors: Processors = "",
+    force: Force = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make the fused, quantised, checked bundle of an existing model, without distilling."""
+    from edgeleaf.cli import tables
+
+    result = edgeleaf.export(
+        model,
+        output=output,
+        prompt=prompt,
+        prompt_name=prompt_name,
+        max_length=max_length,
+        texts=texts or (),
+        preset=preset,
+        processors=processor_names(processors),
+        force=force,
+    )
+    print_json(tables.result_summary(result)) if as_json else print_table(tables.result_table(result))
+
+
+def fuse_command(
+    tokenizer: Annotated[Path, typer.Argument(help="A tokenizer.json.")],
+    model: Annotated[Path, typer.Argument(help="An ONNX encoder: input_ids, attention_mask, maybe token_type_ids.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The .onnx file to write.")],
+    pooling: Annotated[
+        str | None, typer.Option(help="mean, cls, last or max, for an encoder that gives token vectors.")
+    ] = None,
+    max_length: Annotated[
+        int | None, typer.Option(min=3, help="Window in tokens. Default: the tokenizer's own.")
+    ] = None,
+    prompt: Annotated[str, typer.Option(help="Put before every text, inside the file.")] = "",
+    dims: Annotated[int | None, typer.Option(min=1, help="Cut vectors to so many numbers (Matryoshka).")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put a tokenizer into an ONNX encoder that you have already; exit 1 if a token id would differ."""
+    from edgeleaf.cli import tables
+    from edgeleaf.graph.standalone import fuse_file
+
+    made = fuse_file(tokenizer, model, output, pooling=pooling, max_length=max_length, prompt=prompt, dim=dims)
+    print_json(tables.fused_summary(made)) if as_json else print_table(tables.fused_table(made))
+
+
+def ship_command(
+    bundle: Bundle,
+    output: Output,
+    texts: TextFiles = None,
+    processors: Processors = "",
+    keep_texts: Annotated[
+        bool,
+        typer.Option("--keep-texts", help="Leave the bundle's own held-out texts in the copy, and its certificate."),
+    ] = False,
+) -> None:
+    """Copy a bundle to give away: no unfused graphs, its student in float16, certified on texts that are not yours."""
+    edgeleaf.ship(
+        bundle, output=output, texts=texts or (), processors=processor_names(processors), keep_texts=keep_texts
+    )
+    size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
+    echo(f"{output}: {size / 1e6:.1f} MB")

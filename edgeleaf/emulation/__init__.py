@@ -1,0 +1,1 @@
+"""Other processors under qemu-user: the same file on another instruction set."""

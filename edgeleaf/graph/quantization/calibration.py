@@ -1,0 +1,155 @@
+"""What the layers of an encoder see when it reads real texts: shapes, peaks and second moments of their inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from edgeleaf import progress
+from edgeleaf.bundle.session import session
+
+TOKENS_A_STEP = 2048
+"""Rows of an input that are kept before their moments are added up."""
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+@dataclass
+class Moments:
+    """One tensor over all tokens of the calibration texts.
+
+    Args:
+        low, high: smallest and largest number of each channel, float32 [width].
+        total: sum of each channel, float64 [width].
+        products: sum of ``x.T @ x``, float64 [width, width].
+        tokens: how many rows that were.
+    """
+
+    low: npt.NDArray[np.floating]
+    high: npt.NDArray[np.floating]
+    total: npt.NDArray[np.float64]
+    products: npt.NDArray[np.float64]
+    tokens: int = 0
+    _waiting: list[npt.NDArray[np.float32]] = field(default_factory=list)
+
+    @staticmethod
+    def of_width(width: int) -> Moments:
+        """Nothing seen yet."""
+        zeros = np.zeros(width)
+        return Moments(zeros + np.inf, zeros - np.inf, zeros, np.zeros((width, width)))
+
+    @staticmethod
+    def of(rows: npt.NDArray[np.floating]) -> Moments:
+        """The moments of rows, [tokens, width]."""
+        seen = Moments.of_width(rows.shape[1])
+        seen.add(rows.astype(np.float32))
+        seen.finish()
+        return seen
+
+    @property
+    def peak(self) -> npt.NDArray[np.float32]:
+        """Largest magnitude of each channel, [width]."""
+        return np.asarray(np.maximum(-self.low, self.high), dtype=np.float32)
+
+    @property
+    def root_mean_square(self) -> npt.NDArray[np.float32]:
+        """Of each channel, [width]."""
+        return np.asarray(np.sqrt(np.diag(self.products) / self.tokens), dtype=np.float32)
+
+    def shifted(self, offset: npt.NDArray[np.floating]) -> Moments:
+        """The moments of the same rows with ``offset`` [width] added."""
+        cross = np.outer(self.total, offset)
+        products = self.products + cross + cross.T + self.tokens * np.outer(offset, offset)
+        total = self.total + self.tokens * offset
+        return Moments(self.low + offset, self.high + offset, total, products, self.tokens)
+
+    def add(self, rows: npt.NDArray[np.float32]) -> None:
+        """See rows, float32 [tokens, width]."""
+        self._waiting.append(rows)
+        if sum(map(len, self._waiting)) >= TOKENS_A_STEP:
+            self.finish()
+
+    def finish(self) -> None:
+        """Count what is waiting."""
+        if self._waiting:
+            rows = np.concatenate(self._waiting)
+            self._waiting.clear()
+            self.low = np.minimum(self.low, rows.min(axis=0))
+            self.high = np.maximum(self.high, rows.max(axis=0))
+            self.total = self.total + rows.sum(axis=0, dtype=np.float64)
+            self.products += rows.T @ rows
+            self.tokens += len(rows)
+
+
+def run_inside(
+    model: onnx.ModelProto, batch: int, sequence: int, lengths: Sequence[int] = ()
+) -> dict[str, npt.NDArray[Any]]:
+    """Run an encoder on ``batch`` texts of ``sequence`` tokens and return every tensor that its nodes make.
+
+    Args:
+        model: the encoder.
+        batch, sequence: the shape of its inputs; tokens side by side differ.
+        lengths: how many tokens of each text are no padding, which is on the right; none given: all.
+    """
+    names = [name for node in model.graph.node for name in node.output if name]
+    feed = _feed(model, 3 + np.arange(batch * sequence).reshape(batch, sequence) % 7)
+    if lengths:
+        feed["attention_mask"] = (np.arange(sequence) < np.array(lengths)[:, None]).astype(np.int64)
+    found = _session(model, names).run(names, feed)
+    return dict(zip(names, found, strict=True))
+
+
+def observe(
+    model: onnx.ModelProto, tensors: Sequence[str], texts: Sequence[Sequence[int]], *, threads: int = 2
+) -> dict[str, Moments]:
+    """Run an encoder on texts, one at a time, and return the moments of inner tensors.
+
+    Args:
+        model: the float32 encoder.
+        tensors: names of inner tensors, float32 [..., width].
+        texts: token ids of each text, special tokens included.
+        threads: processor threads.
+    """
+    opened = _session(model, tensors, threads=threads)
+    moments: dict[str, Moments] = {}
+    with progress.bar("quantise: what the layers see", len(texts)) as advance:
+        for text in texts:
+            found = opened.run(list(tensors), _feed(model, np.array([text], np.int64)))
+            for name, value in zip(tensors, found, strict=True):
+                rows = value.reshape(-1, value.shape[-1])
+                moments.setdefault(name, Moments.of_width(rows.shape[1])).add(rows)
+            advance(1)
+    for seen in moments.values():
+        seen.finish()
+    return moments
+
+
+def outputs(
+    model: onnx.ModelProto, tensor: str, texts: Sequence[Sequence[int]], *, title: str
+) -> npt.NDArray[np.float32]:
+    """Run an encoder on texts, one at a time, and return an inner tensor [1, width] of each, float32 [texts, width]."""
+    opened = _session(model, [tensor], threads=2)
+    with progress.bar(f"quantise: {title}", len(texts)) as advance:
+        rows = []
+        for text in texts:
+            rows.append(opened.run([tensor], _feed(model, np.array([text], np.int64)))[0])
+            advance(1)
+    return np.asarray(np.concatenate(rows), dtype=np.float32)
+
+
+def _session(model: onnx.ModelProto, tensors: Iterable[str], threads: int = 1) -> Any:
+    """Open a copy that gives out inner tensors."""
+    tapped = onnx.ModelProto()
+    tapped.CopyFrom(model)
+    del tapped.graph.output[:]
+    tapped.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors)
+    return session(tapped.SerializeToString(), threads=threads)
+
+
+def _feed(model: onnx.ModelProto, ids: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.int64]]:
+    values = dict(zip(_INPUTS, (ids, np.ones_like(ids), np.zeros_like(ids)), strict=True))
+    return {value.name: values[value.name] for value in model.graph.input}

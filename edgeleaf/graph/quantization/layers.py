@@ -1,0 +1,181 @@
+"""What the nodes of an fp32 encoder are to its quantiser: which are linear layers, and what those may take over."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper, numpy_helper
+
+from edgeleaf.graph.quantization.calibration import run_inside
+
+_SAMPLE = (2, 5)
+"""Batch and sequence of the run that tells the shapes."""
+MIN_TABLE = 1024
+"""Tables and matrices with fewer numbers stay in float32: they weigh nothing."""
+NORMS = frozenset({"LayerNormalization", "SkipLayerNormalization"})
+
+_Vector = npt.NDArray[np.float32]
+
+
+class LayerPlan:
+    """What is to be done with each node of an encoder.
+
+    Args:
+        model: float32, as :func:`edgeleaf.graph.export.export_onnx` returns it; left as it is.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.model = model = plain_copy(model)
+        self.shapes = {name: np.shape(value) for name, value in run_inside(model, *_SAMPLE).items()}
+        self.weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+        self.maker = {name: node for node in model.graph.node for name in node.output}
+        self.readers: dict[str, list[onnx.NodeProto]] = {}
+        for node in model.graph.node:
+            for name in node.input:
+                self.readers.setdefault(name, []).append(node)
+        self.kept = {output.name for output in model.graph.output}
+        self.linears = {node.output[0]: node for node in model.graph.node if self._is_linear(node)}
+        self.bias: dict[str, _Vector] = {}
+        self.gain: dict[str, _Vector | float] = {}
+        self.absorbed: set[tuple[str, int]] = set()
+        """Inputs, by a node's first output and the place, that a linear layer has taken over."""
+        self.offset: dict[str, _Vector] = {}
+        """What a normalisation's output is too large by, so that one addition less is needed."""
+        for node in model.graph.node:
+            self._absorb(node)
+        for node in model.graph.node:
+            if node.op_type == "SkipLayerNormalization":
+                self._pass_bias(node)
+
+    def is_rows(self, name: str) -> bool:
+        """Whether a tensor holds a row a token, or a row a text."""
+        shape = self.shapes.get(name, ())
+        return len(shape) == 2 or (len(shape) == 3 and shape[:2] == _SAMPLE)
+
+    def _pass_bias(self, skip: onnx.NodeProto) -> None:
+        """Let a residual connection's two sides share one addition.
+
+        What a normalisation adds last, a linear layer with fixed scales beside it adds for nothing; and what a layer
+        with running scales would have to add, the normalisation adds with its own.
+        """
+        for name, other in (skip.input[:2], skip.input[1::-1]):
+            norm, others = self.maker.get(name), [node for node in self.readers[name] if node is not skip]
+            if (
+                norm is None
+                or norm.op_type not in NORMS
+                or name in self.kept
+                or (skip.output[0], 4) not in self.absorbed
+                or other not in self.bias
+                or not all(self._is_fixed_linear(node) for node in others)
+            ):
+                continue
+            if self._is_fixed_linear(self.linears[other]):
+                beta = self.weights[norm.input[3 if norm.op_type == "SkipLayerNormalization" else 2]]
+                self.offset[name], self.bias[other] = -beta, self.bias[other] + beta
+            else:
+                self.offset[name] = self.bias.pop(other)
+
+    def _is_fixed_linear(self, node: onnx.NodeProto) -> bool:
+        if node.output[0] not in self.linears:
+            return False
+        maker = self.maker.get(node.input[0])
+        return self.is_fixed(node.input[0]) or (maker is not None and self.is_plain_attention(maker))
+
+    def observed(self) -> list[str]:
+        """The tensors that the quantiser wants to know: what linear layers read, and what attentions read of them."""
+        parts = {name for node in self.model.graph.node if self.is_plain_attention(node) for name in node.input[:3]}
+        return sorted(parts | {node.input[0] for node in self.linears.values()})
+
+    def is_matrix(self, name: str) -> bool:
+        """Whether it is a weight matrix or a table worth quantising."""
+        weight = self.weights.get(name)
+        return weight is not None and weight.dtype == np.float32 and weight.ndim == 2 and weight.size >= MIN_TABLE
+
+    def is_fixed(self, name: str) -> bool:
+        """Whether scales found once hold for a tensor: a layer normalisation makes it."""
+        return name in self.maker and self.maker[name].op_type in NORMS
+
+    def is_plain_attention(self, node: onnx.NodeProto) -> bool:
+        """Whether it is a self-attention between linear layers, with at most a padding mask."""
+        out = node.output[0]
+        return (
+            node.op_type == "MultiHeadAttention"
+            and not any(node.input[5:])
+            and all((out, place) in self.absorbed for place in range(3))
+            and len({self.linears[name].input[0] for name in node.input[:3]}) == 1
+            and self.is_fixed(self.linears[node.input[0]].input[0])
+            and out not in self.kept
+            and all(reader.output[0] in self.linears for reader in self.readers[out])
+            and "attention_mask" in {value.name for value in self.model.graph.input}
+        )
+
+    def only_reader(self, name: str) -> onnx.NodeProto | None:
+        """The node that reads a tensor, if there is exactly one."""
+        readers = self.readers.get(name, [])
+        return readers[0] if len(readers) == 1 and name not in self.kept else None
+
+    def _is_linear(self, node: onnx.NodeProto) -> bool:
+        return node.op_type == "MatMul" and self.is_matrix(node.input[1]) and self.is_rows(node.input[0])
+
+    def _absorb(self, node: onnx.NodeProto) -> None:
+        """Let the linear layers before a node add its bias, and scale the query of an attention."""
+        out = node.output[0]
+        if node.op_type == "MultiHeadAttention":
+            width = self.shapes[out][-1]
+            bias = self.weights.get(node.input[3]) if len(node.input) > 3 else None
+            for place, name in enumerate(node.input[:3]):
+                if name in self.linears and self.only_reader(name) is node:
+                    part = bias[place * width : (place + 1) * width] if bias is not None else np.zeros(width)
+                    self.bias[name] = part.astype(np.float32)
+                    self.absorbed.add((out, place))
+            return
+        at = {"BiasGelu": 1, "SkipLayerNormalization": 4}.get(node.op_type)
+        if node.op_type == "Add":
+            at = next((place for place, name in enumerate(node.input) if name in self.weights), None)
+        if at is None or len(node.input) <= at or node.input[at] not in self.weights:
+            return
+        vector = self.weights[node.input[at]]
+        for name in node.input[:2]:
+            if name in self.linears and self.only_reader(name) is node and vector.shape == self.shapes[name][-1:]:
+                self.bias[name] = vector
+                self.absorbed.add((out, at))
+                return
+
+
+def plain_copy(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy with each Gemm of plain factors as MatMul and Add."""
+    plain = onnx.ModelProto()
+    plain.CopyFrom(model)
+    graph = plain.graph
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    nodes = list(graph.node)
+    del graph.node[:]
+    for node in nodes:
+        out = node.output[0]
+        if node.op_type == "Gemm" and _is_plain_gemm(node) and node.input[1] in weights:
+            matrix = numpy_helper.to_array(weights[node.input[1]])
+            matrix = np.ascontiguousarray(matrix.T if attribute(node, "transB") else matrix)
+            graph.initializer.append(numpy_helper.from_array(matrix, f"{out}/weight"))
+            bias = [name for name in node.input[2:] if name]
+            product = f"{out}/product" if bias else out
+            graph.node.append(helper.make_node("MatMul", [node.input[0], f"{out}/weight"], [product]))
+            if bias:
+                graph.node.append(helper.make_node("Add", [product, *bias], [out]))
+        else:
+            graph.node.append(node)
+    return plain
+
+
+def _is_plain_gemm(node: onnx.NodeProto) -> bool:
+    factors = (attribute(node, "alpha"), attribute(node, "beta"))
+    return all(factor in (None, 1.0) for factor in factors) and not attribute(node, "transA")
+
+
+def attribute(node: onnx.NodeProto, name: str) -> float | None:
+    """A number among a node's attributes; None where it is not given."""
+    return next((float(helper.get_attribute_value(a)) for a in node.attribute if a.name == name), None)
+
+
+def opset(model: onnx.ModelProto) -> int:
+    return next(int(opset.version) for opset in model.opset_import if opset.domain in ("", "ai.onnx"))

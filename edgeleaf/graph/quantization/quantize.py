@@ -1,0 +1,37 @@
+"""An fp32 encoder to int8 whose vectors are the same alone and in a batch, and on every processor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+
+from edgeleaf.errors import ExportError
+from edgeleaf.graph.quantization.calibration import observe
+from edgeleaf.graph.quantization.layers import LayerPlan
+from edgeleaf.graph.quantization.rewriter import Quantized, Rewriter
+
+OBSERVED = 1200
+"""Texts on which the layers' inputs are measured: twenty thousand tokens, more than a layer has inputs."""
+
+
+def quantize(model: onnx.ModelProto, texts: Sequence[Sequence[int]], *, bits: int = 8) -> Quantized:
+    """Quantise every linear layer and every embedding table of an fp32 encoder.
+
+    Args:
+        model: float32, as :func:`edgeleaf.graph.export.export_onnx` returns it; left as it is.
+        texts: token ids of texts to calibrate on, special tokens included: some hundred, better some thousand, of the
+            kind it will read. Layers are measured on the first :data:`OBSERVED`, the projection is fitted on all.
+        bits: that weights and tables are kept in: 8, or 4 (:mod:`edgeleaf.graph.quantization.four_bits`). It
+            computes in int8.
+
+    Raises:
+        ExportError: the graph has no weight to quantise, or there are no texts.
+    """
+    if not texts:
+        raise ExportError("no texts to calibrate the quantisation on; give a few hundred")
+    plan = LayerPlan(model)
+    if not plan.linears:
+        raise ExportError("the graph has no MatMul with a weight matrix, so there is nothing to quantise")
+    moments = observe(plan.model, plan.observed(), texts[:OBSERVED])
+    return Rewriter(plan, moments, texts, bits).run()

@@ -1,0 +1,1 @@
+"""Latency from the string, each system in processes of its own."""

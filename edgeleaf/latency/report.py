@@ -1,0 +1,219 @@
+"""A latency report: percentiles, tables, comparison, reading and writing."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgeleaf.bundle import manifest as layout
+from edgeleaf.errors import InputError
+from edgeleaf.files import write_json
+from edgeleaf.latency.runner import Plan
+from edgeleaf.latency.worker import FUSED
+
+LATENCY_SCHEMA = 2
+
+TORCH_STUDENT, TEACHER = "student", "teacher"
+TITLES = {FUSED: "fused file", TORCH_STUDENT: "torch student", TEACHER: "teacher"}
+FEW = 100
+"""A 99th percentile of fewer times than this is their largest, more or less."""
+BUSY_SHARE = 0.9
+
+
+def settings(plan: Plan) -> dict[str, Any]:
+    """What a report says of how it was measured."""
+    return {
+        "threads": list(plan.threads),
+        "lengths": [int(length) for length in plan.texts],
+        "batch_sizes": list(plan.batch_sizes),
+        "mixed_texts": len(plan.mixed),
+        "repeats": plan.repeats,
+        "sessions": plan.sessions,
+        "visits": plan.visits,
+        "visit_s": plan.visit_s,
+        "batch_visits": plan.batch_visits,
+        "seed": plan.seed,
+    }
+
+
+def add_percentiles(record: dict[str, Any]) -> None:
+    """Put p50_ms, p95_ms and p99_ms before the raw times of each length of a record."""
+    record["lengths"] = [
+        {"tokens": length["tokens"], **percentiles(length["times_ms"]), **length} for length in record["lengths"]
+    ]
+
+
+def percentiles(times_ms: Sequence[float]) -> dict[str, float]:
+    """Return p50_ms, p95_ms and p99_ms (linear interpolation) of raw times, rounded to a microsecond."""
+    import numpy as np
+
+    values = np.percentile(np.asarray(times_ms, dtype=np.float64), [50, 95, 99])
+    return {name: round(float(value), 3) for name, value in zip(("p50_ms", "p95_ms", "p99_ms"), values, strict=True)}
+
+
+def p50_ms(report: Mapping[str, Any], *, system: str = FUSED, threads: int = 1, tokens: int = 16) -> float | None:
+    """Return one median of a report, or ``None`` where it was not measured."""
+    for entry in report["systems"]:
+        if entry["system"] == system and entry["threads"] == threads:
+            for length in entry["lengths"]:
+                if length["tokens"] == tokens:
+                    return float(length["p50_ms"])
+    return None
+
+
+def write_latency(report: Mapping[str, Any], folder: Path) -> None:
+    """Write ``latency.json`` into ``folder``, raw times on one line each, whole or not at all."""
+    write_json(folder / layout.LATENCY, report)
+
+
+def latency_table(report: Mapping[str, Any]) -> Any:
+    """Return a ``rich.table.Table``: percentiles by thread count and length, and the ratio to the teacher."""
+    from rich.table import Table
+
+    measured = [name for name in TITLES if any(entry["system"] == name for entry in report["systems"])]
+    out = Table(title=f"from the string, batch 1, ms; {report['machine']['processor']}", caption=_footprint(report))
+    out.add_column("threads", justify="right")
+    out.add_column("tokens", justify="right")
+    for name in measured:
+        for label in ("p50", "p95", "p99"):
+            out.add_column(f"{TITLES[name]}\n{label}" if label == "p50" else f"\n{label}", justify="right")
+    if TEACHER in measured:
+        out.add_column("teacher /\nfused p50", justify="right")
+    by_key = _by_key(report)
+    for count in report["settings"]["threads"]:
+        for tokens in report["settings"]["lengths"]:
+            cells = [str(count), str(tokens)]
+            for name in measured:
+                length = by_key[name, count, tokens]
+                cells += [f"{length[key]:.2f}" for key in ("p50_ms", "p95_ms", "p99_ms")]
+            if TEACHER in measured:
+                teacher, fused = (by_key[name, count, tokens]["p50_ms"] for name in (TEACHER, FUSED))
+                cells.append(f"{teacher / fused:.1f}×" if fused else "–")
+            out.add_row(*cells, end_section=tokens == report["settings"]["lengths"][-1])
+    return out
+
+
+def comparison(report: Mapping[str, Any], other: Mapping[str, Any], *, names: tuple[str, str]) -> Any:
+    """Return a ``rich.table.Table`` of two reports' fused files side by side, and how much slower the second is.
+
+    Raises:
+        InputError: they have no thread count and length in common.
+    """
+    from rich.table import Table
+
+    one, two = ({key: entry for key, entry in _by_key(found).items() if key[0] == FUSED} for found in (report, other))
+    shared = [key for key in one if key in two]
+    if not shared:
+        raise InputError(
+            f"{names[1]} measured no thread count and length that {names[0]} did; run edgeleaf bench again"
+        )
+    processors = [found["machine"]["processor"] for found in (report, other)]
+    same = report["machine"] == other["machine"]
+    out = Table(
+        title="from the string, batch 1, ms, fused file",
+        caption=f"{names[0]}: {_footprint_line(report)}\n{names[1]}: {_footprint_line(other)}\n"
+        + (
+            f"machines of one kind: {processors[0]}"
+            if same
+            else f"different machines: {processors[0]}; {processors[1]}"
+        ),
+    )
+    for column in ("threads", "tokens", *(f"{name}\np50" for name in names), "ratio", *(f"{n}\np95" for n in names)):
+        out.add_column(column, justify="right")
+    for key in shared:
+        here, there = one[key], two[key]
+        out.add_row(
+            str(key[1]),
+            str(key[2]),
+            f"{here['p50_ms']:.2f}",
+            f"{there['p50_ms']:.2f}",
+            f"{there['p50_ms'] / here['p50_ms']:.2f}×",
+            f"{here['p95_ms']:.2f}",
+            f"{there['p95_ms']:.2f}",
+        )
+    return out
+
+
+def read_latency(path: Path) -> dict[str, Any]:
+    """Read a ``latency.json``.
+
+    Raises:
+        InputError: no such file, or not one that this edgeleaf writes.
+    """
+    path = path / layout.LATENCY if path.is_dir() else path
+    try:
+        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        version = report["schema_version"]
+    except OSError:
+        raise InputError(f"{path}: no such file; give a latency.json, as edgeleaf bench -o writes it") from None
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{path} is no latency.json; give one that edgeleaf bench -o has written") from None
+    if version != LATENCY_SCHEMA:
+        raise InputError(f"{path}: schema version {version}, this edgeleaf reads {LATENCY_SCHEMA}; measure again")
+    return report
+
+
+def _by_key(report: Mapping[str, Any]) -> dict[tuple[str, int, int], Mapping[str, Any]]:
+    return {
+        (entry["system"], entry["threads"], length["tokens"]): length
+        for entry in report["systems"]
+        for length in entry["lengths"]
+    }
+
+
+def _footprint_line(report: Mapping[str, Any]) -> str:
+    entry = next(entry for entry in report["systems"] if entry["system"] == FUSED)
+    return f"{_file(report)}, {_costs(entry)}"
+
+
+def _file(report: Mapping[str, Any]) -> str:
+    """Size and, where a certificate was there, how close its vectors are to the teacher's."""
+    found = report.get("alignment")
+    close = f", cosine {found['cosine']:.4f}, overlap@10 {found['overlap_at_10']:.3f} (certificate)" if found else ""
+    return f"{report['file_mb']:.1f} MB{close}"
+
+
+def _costs(entry: Mapping[str, Any]) -> str:
+    """What a system costs besides time: cold start, memory, queries a second."""
+    parts = [
+        f"cold start {statistics.median(entry['cold_ms']):.0f} ms ({statistics.median(entry['load_ms']):.0f} to load)"
+    ]
+    middle = entry["lengths"][len(entry["lengths"]) // 2]
+    parts.append(f"{middle['cpu_ms']:.1f} ms of processor time for {middle['tokens']} tokens")
+    peak = [value for value in entry["peak_rss_mb"] if value is not None]
+    parts.append(f"peak memory {max(peak):.0f} MB" if peak else "peak memory not known")
+    parts += [
+        f"{statistics.median(b['queries_per_s']):.0f} queries/s in batches of {b['size']}" for b in entry["batches"]
+    ]
+    return ", ".join(parts)
+
+
+def _footprint(report: Mapping[str, Any]) -> str:
+    """Cold start, memory and throughput of every system at the lowest thread count, in one line each."""
+    lines = [f"query_encoder.onnx: {_file(report)}"]
+    for entry in report["systems"]:
+        if entry["threads"] == report["settings"]["threads"][0]:
+            lines.append(f"{TITLES[entry['system']]}: {_costs(entry)}")
+    return "\n".join([*lines, *report["notes"]])
+
+
+def measurement_warnings(records: Sequence[Mapping[str, Any]], repeats: int, titles: Mapping[str, str]) -> list[str]:
+    """What makes figures less than they seem, and what to do about it."""
+    found = []
+    for entry in records:
+        who = f"{titles[entry['system']]}, threads {entry['threads']}"
+        made = len(entry["lengths"][0]["times_ms"])
+        if made < repeats:
+            few = f", too few for a 99th percentile (it takes {FEW})" if made < FEW <= repeats else ""
+            found.append(f"{who}: {made} of {repeats} repeats fitted the time budget{few}")
+        if entry["threads"] == 1 and min(entry["cores"]) < BUSY_SHARE:
+            found.append(
+                f"{who}: got {min(entry['cores']):.2f} of a core; close what else is running and measure again"
+            )
+        worked = [count for count in entry["busy_threads"] if count is not None]
+        if worked and statistics.median(worked) > entry["threads"]:
+            found.append(f"{who}: {statistics.median(worked):g} threads worked, more than its budget")
+    return found

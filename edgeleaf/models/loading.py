@@ -1,0 +1,76 @@
+"""Load a sentence-transformers model: its window, its number format."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from edgeleaf.errors import MissingExtra, ModelError
+
+
+def load_sentence_transformer(folder: Path, *, max_length: int | None = None) -> Any:
+    """Load a sentence-transformers model in float32, on a GPU where there is one.
+
+    Args:
+        folder: a local folder.
+        max_length: the window in tokens; ``None`` keeps the model's own.
+
+    Raises:
+        MissingExtra: sentence-transformers is not installed.
+        ModelError: the folder holds no model, or the window is wider than the model's positions.
+    """
+    sentence_transformers = require_sentence_transformers()
+    try:
+        model = sentence_transformers.SentenceTransformer(str(folder), local_files_only=True)
+    except (OSError, ValueError, KeyError, RuntimeError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise ModelError(f"{folder}: sentence-transformers cannot load it: {reason[:200]}") from None
+    return with_window(model.eval(), max_length, folder)
+
+
+def autocast(device: str) -> AbstractContextManager[Any]:
+    """Return bfloat16 autocast where ``device`` computes in it, else a context that does nothing."""
+    import torch
+
+    if not has_bfloat16(device):
+        return nullcontext()
+    return torch.autocast(device, dtype=torch.bfloat16)  # type: ignore[no-any-return]
+
+
+def has_bfloat16(device: str) -> bool:
+    """Whether matrix products in bfloat16 pay on ``device`` (``cpu``, ``cuda``, ...).
+
+    On a processor: with AMX, or with AVX-512 BF16 on AMD. With AVX-512 BF16 alone, an Intel Xeon ran bfloat16 at 0.6
+    times the speed of float32 (docs/log.md). A rule, not a stopwatch: a resumed run computes as it did before.
+    """
+    import torch
+
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    try:
+        processor = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    amd = "AuthenticAMD" in processor and "avx512_bf16" in processor
+    return device == "cpu" and (amd or "amx_bf16" in processor)
+
+
+def with_window(model: Any, max_length: int | None, folder: Path) -> Any:
+    if max_length is None:
+        return model
+    positions = getattr(model[0].auto_model.config, "max_position_embeddings", max_length)
+    if max_length > positions:
+        raise ModelError(f"max_length is {max_length}; {folder.name} has positions for {positions} tokens at most")
+    model.max_seq_length = max_length
+    return model
+
+
+def require_sentence_transformers() -> Any:
+    try:
+        import sentence_transformers
+    except ImportError:
+        raise MissingExtra(
+            "sentence-transformers is not installed; distilling and exporting need: pip install 'edgeleaf[distill]'"
+        ) from None
+    return sentence_transformers

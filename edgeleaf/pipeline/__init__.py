@@ -1,0 +1,1 @@
+"""What a command does. Only this package chains stages."""

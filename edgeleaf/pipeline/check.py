@@ -1,0 +1,85 @@
+"""Measure a bundle against its teacher again."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeleaf.bundle.manifest import Manifest
+from edgeleaf.certify.processors import check_names
+from edgeleaf.files import whole_folder
+from edgeleaf.pipeline.places import report_folder, work_folder
+from edgeleaf.pipeline.preflight import require_distill
+from edgeleaf.stages import texts as checks
+from edgeleaf.stages.checked import certify_bundle, collections_of, gates_of, pairs_of, write_certificate
+from edgeleaf.stages.runner import Stages
+from edgeleaf.stages.vectors import VECTOR_CACHE, write_vectors
+from edgeleaf.teachers.opening import teacher_of
+
+if TYPE_CHECKING:
+    from edgeleaf.certify.certificate import Certificate
+
+
+def check(
+    bundle: str | Path,
+    *,
+    texts: Sequence[str | Path] = (),
+    collections: Sequence[str | Path] = (),
+    pairs: Sequence[str | Path] = (),
+    processors: Sequence[str] = (),
+    output: str | Path | None = None,
+) -> Certificate:
+    """Measure a bundle again. The bundle stays as it is.
+
+    Args:
+        bundle: a bundle folder; its teacher must be within reach.
+        texts: files with queries, one a line, ranked against documentation found on this machine; where it is empty,
+            the held-out texts that the bundle was certified on.
+        collections: folders in BEIR's layout, measured besides. Their teacher vectors, the long part of it, stay in
+            ``BUNDLE.work``, so that the next check is quick.
+        pairs: files of sentences with people's scores (STS): columns score, sentence1, sentence2, tabs between.
+        processors: others to compare this one with, emulated, by their names in
+            ``edgeleaf.emulation.processors.PROCESSORS``.
+        output: a new folder for the certificate and its page; nothing is written where it is None.
+
+    Raises:
+        BundleError, ModelError, TextsError: the bundle is damaged, its teacher or the texts cannot be had.
+    """
+    from edgeleaf.certify.inputs import encode_collection, encode_pairs
+
+    folder, report = Path(bundle), report_folder(output)
+    manifest = Manifest.read(folder)
+    manifest.verify(folder)
+    gates = gates_of(manifest)
+    check_names(processors)
+    require_distill()
+    read, scored = collections_of(collections), pairs_of(pairs)
+    with Stages(work_folder(folder)) as stages:
+        held_out, origin = folder, str(manifest.held_out.get("origin"))
+        own, vectors, cache = (stages.work / name for name in ("check-texts", "check-vectors", VECTOR_CACHE))
+        keeps = bool(read or scored) or cache.exists()  # of a run, or of a check with collections
+        shutil.rmtree(own, ignore_errors=True)
+        if texts:
+            held_out, origin = own, checks.origin(texts)
+            checks.check_texts(own, texts)
+        teacher = teacher_of(manifest)
+        write_vectors(vectors, held_out, teacher, cache, names=("held_out",))
+        certificate = certify_bundle(
+            folder,
+            held_out,
+            vectors,
+            manifest.space,
+            gates,
+            origin,
+            collections=[encode_collection(collection, teacher, cache) for collection in read],
+            pairs=[encode_pairs(part, teacher, cache) for part in scored],
+            processors=processors,
+        )
+        if report is not None:
+            with whole_folder(report) as new:
+                write_certificate(certificate, new)
+        for scraps in (own, vectors, *(() if keeps else (cache,))):
+            shutil.rmtree(scraps, ignore_errors=True)
+    return certificate

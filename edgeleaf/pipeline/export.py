@@ -1,0 +1,98 @@
+"""An existing sentence-transformers model to a bundle, without distilling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgeleaf.certify.processors import check_names
+from edgeleaf.errors import InputError
+from edgeleaf.pipeline.finish import Result, finish
+from edgeleaf.pipeline.places import output_folder, work_folder
+from edgeleaf.pipeline.preflight import check_tokenizer, export_spec, require_distill
+from edgeleaf.recipe.presets import PRESETS, export_gates
+from edgeleaf.recipe.specs import BenchmarkSpec, QuantizationSpec
+from edgeleaf.stages.graph import CALIBRATION_TEXTS
+from edgeleaf.stages.job import Job
+from edgeleaf.stages.runner import Stages
+from edgeleaf.stages.student import normalized_copy
+from edgeleaf.stages.texts import check_texts, origin, own_queries, query_files
+from edgeleaf.stages.vectors import VECTOR_CACHE, write_vectors
+from edgeleaf.teachers.opening import load_teacher
+from edgeleaf.texts.readers import fingerprint
+
+
+def export(
+    model: str,
+    *,
+    output: str | Path,
+    prompt: str | None = None,
+    prompt_name: str | None = None,
+    max_length: int | None = None,
+    texts: Sequence[str | Path] = (),
+    preset: str = QuantizationSpec().preset,
+    processors: Sequence[str] = (),
+    force: bool = False,
+) -> Result:
+    """Make the fused, quantised, checked bundle of an existing sentence-transformers model, without distilling.
+
+    The model is its own teacher: the certificate says how close the file is to the model's own vectors.
+
+    Args:
+        model: a local folder, a hub id, or a model that a pip package carries; BERT WordPiece tokenizer, mean or CLS
+            pooling, with or without Dense and Normalize (vectors are normalised in any case).
+        output: folder of the bundle.
+        prompt: put before every query, inside the file; the model's own query prompt where it is None.
+        prompt_name: take the prompt of that name among the model's own; not together with ``prompt``.
+        max_length: window in tokens; the model's own where it is None.
+        texts: files with queries to check with, one a line; documentation found on this machine where it is empty.
+        preset: int8, int4, fp16 or fp32, see :class:`edgeleaf.recipe.specs.QuantizationSpec`.
+        processors: as for :func:`run`.
+        force: run every stage again.
+
+    Raises:
+        GateFailed, EdgeleafError: as :func:`run`.
+    """
+    target = output_folder(output)
+    check_names(processors)
+    if preset not in PRESETS:
+        raise InputError(f"preset is {preset!r}; allowed: {', '.join(PRESETS)}")
+    own_queries(texts)
+    require_distill()
+    spec = export_spec(model, max_length=max_length, query_prompt=prompt, prompt_name=prompt_name)
+    check_tokenizer(spec, prompt=spec.query_prompt)
+    with Stages(work_folder(target), force=force) as stages:
+        teacher = load_teacher(spec)
+        inputs = {"files": fingerprint(query_files(texts), Path())}
+        held_out = stages.run(
+            "texts",
+            inputs,
+            lambda folder: check_texts(folder, texts, calibration=CALIBRATION_TEXTS),
+        )
+        cache = stages.work / VECTOR_CACHE
+        vectors = stages.run(
+            "vectors",
+            {"texts": held_out, "space": teacher.space, "max_length": spec.max_length},
+            lambda folder: write_vectors(folder, held_out, teacher, cache, names=("held_out",)),
+        )
+        student = stages.run(
+            "student",
+            {"model": teacher.space, "max_length": spec.max_length},
+            lambda folder: normalized_copy(folder, teacher.folder, spec),
+        )
+        job = Job(
+            name=model.rstrip("/").rsplit("/", 1)[-1],
+            description=f"{model}, exported as it is.",
+            space=teacher.space,
+            teacher=teacher.folder,
+            teacher_max_length=spec.max_length,
+            max_length=spec.max_length,
+            made_by={"start": model},
+            origin=origin(texts),
+            gates=export_gates(preset),
+            benchmark=BenchmarkSpec(),
+            preset=preset,
+            processors=processors,
+            torch_student=False,
+        )
+        return finish(job, stages, held_out, vectors, student, target)

@@ -1,0 +1,41 @@
+"""Where a command works and writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgeleaf.bundle import manifest as layout
+from edgeleaf.errors import BundleError, InputError
+
+
+def report_folder(output: str | Path | None) -> Path | None:
+    """Return the folder that a report is to be written to, None where none is asked for.
+
+    Raises:
+        BundleError: it is there, and not empty.
+    """
+    if output is None:
+        return None
+    folder = Path(output)
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise BundleError(f"{output} is there and is no empty folder; give a new one for the report")
+    return folder
+
+
+def work_folder(output: Path) -> Path:
+    """Return the folder where the stages of a bundle work: its neighbour, so that the bundle itself holds no scraps."""
+    output = output.resolve()
+    return output.with_name(output.name + ".work")
+
+
+def check_apart_from(bundle: Path, output: str | Path) -> None:
+    """Raise InputError where a bundle would take its own source's place."""
+    if Path(output).resolve() == bundle.resolve():
+        raise InputError(f"{output} is the bundle itself, which stays as it is; give another folder with -o")
+
+
+def output_folder(path: str | Path) -> Path:
+    output = Path(path)
+    if output.exists() and not (output / layout.MANIFEST).is_file() and (not output.is_dir() or any(output.iterdir())):
+        raise BundleError(f"{path} is there and is no bundle; give a new folder, or one that edgeleaf wrote")
+    return output

@@ -1,0 +1,109 @@
+"""What can be found out before the long work: missing packages, a tokenizer that cannot be fused, cut texts."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeleaf import progress
+from edgeleaf.errors import InputError, MissingExtra, ModelError, TokenizerNotSupported
+from edgeleaf.models.resolve import resolve
+from edgeleaf.recipe.specs import Recipe, StudentSpec, TeacherSpec
+from edgeleaf.texts.corpus import read_corpus
+
+if TYPE_CHECKING:
+    from edgeleaf.teachers.sentence_transformer import SentenceTransformerTeacher
+
+
+def require_distill() -> None:
+    """Raise MissingExtra where the packages that build and check bundles are not installed."""
+    needed = ("torch", "sentence_transformers", "optimum", "onnx", "datasets", "accelerate", "matplotlib", "jinja2")
+    missing = [name for name in (*needed, "filelock") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingExtra(f"{', '.join(missing)} not installed; to build and check: pip install 'edgeleaf[distill]'")
+
+
+def check_tokenizer(spec: StudentSpec | TeacherSpec, *, prompt: str) -> None:
+    """Find out before the long work whether a model's tokenizer can be fused at all.
+
+    Raises:
+        TokenizerNotSupported, ExportError: it cannot; the message names what stands in the way.
+        ModelError: the model, or its tokenizer, cannot be had.
+    """
+    from transformers import AutoTokenizer
+
+    from edgeleaf.graph.builder import GraphBuilder, TensorProto
+    from edgeleaf.graph.tokenizers import append_tokenizer
+    from edgeleaf.graph.tokenizers.spec import reference_tokenizer
+    from edgeleaf.training.student import shipped_tokenizer
+
+    model, max_length = spec.model, spec.max_length
+    folder = resolve(model, revision=spec.revision)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{model}: its tokenizer cannot be loaded: {' '.join(str(error).split())[:200]}") from None
+    if not tokenizer.is_fast:
+        raise TokenizerNotSupported(f"{model} has no tokenizer.json; give a model with a fast tokenizer")
+    settings = shipped_tokenizer(tokenizer, max_length).to_str()
+    if not reference_tokenizer(settings, max_length).encode("").ids:
+        raise TokenizerNotSupported(f"{model}: its tokenizer makes no token of an empty text; one with [CLS] is needed")
+    builder = GraphBuilder("check")
+    text = builder.input("text", TensorProto.STRING, ["batch"])
+    append_tokenizer(builder, text, settings, max_length=max_length, prompt=prompt)
+    progress.say(f"tokenizer of {model}: can be fused")
+
+
+def look_at_texts(texts: Path, recipe: Recipe, teacher: SentenceTransformerTeacher) -> None:
+    """Say how many training texts a window cuts off; before the long work.
+
+    Raises:
+        TextsError: a held-out text is among the training texts.
+    """
+    from transformers import AutoTokenizer
+
+    from edgeleaf.training.guards import CUT_SAMPLE, check_apart, say_cut
+
+    train = read_corpus(texts, "train")
+    check_apart([text.text for text in train], [text.text for text in read_corpus(texts, "held_out")])
+    prompts = {"query": recipe.teacher.query_prompt, "document": recipe.teacher.document_prompt}
+    sample = [prompts[text.kind] + text.text for text in train[:CUT_SAMPLE]]
+    start = resolve(recipe.student.model, revision=recipe.student.revision)
+    for who, folder, window in (
+        ("teacher", teacher.folder, recipe.teacher.max_length),
+        ("student", start, recipe.student.max_length),
+    ):
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True).backend_tokenizer
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        say_cut(sample, tokenizer, window, who=who)
+
+
+def export_spec(
+    name: str, *, max_length: int | None, query_prompt: str | None, prompt_name: str | None = None
+) -> TeacherSpec:
+    """Describe a model that is exported as it is: its window and prompts, where none are given.
+
+    Raises:
+        ModelError: the model cannot be had, or has no prompt of that name.
+        InputError: a prompt and a prompt's name are both given.
+    """
+    from edgeleaf.models.loading import load_sentence_transformer
+
+    if query_prompt is not None and prompt_name is not None:
+        raise InputError("a prompt and the name of a prompt are both given; give one of --prompt and --prompt-name")
+    model = load_sentence_transformer(resolve(name), max_length=max_length)
+    if prompt_name is not None:
+        named = {key: prompt for key, prompt in model.prompts.items() if prompt}
+        if prompt_name not in named:
+            known = ", ".join(sorted(named)) or "none"
+            raise ModelError(f"{name} has no prompt named {prompt_name!r}; its prompts: {known}")
+        query_prompt = named[prompt_name]
+    document_prompts = (model.prompts.get(key) for key in ("document", "passage"))
+    return TeacherSpec(
+        model=name,
+        max_length=int(model.max_seq_length),
+        query_prompt=query_prompt if query_prompt is not None else model.prompts.get("query") or "",
+        document_prompt=next((prompt for prompt in document_prompts if prompt), ""),
+    )

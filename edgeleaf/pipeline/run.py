@@ -1,0 +1,156 @@
+"""A recipe to a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from edgeleaf.bundle import manifest as layout
+from edgeleaf.bundle.manifest import Manifest
+from edgeleaf.certify.processors import check_names
+from edgeleaf.models.resolve import resolve
+from edgeleaf.models.weights import weights_sha256
+from edgeleaf.pipeline.finish import Result, finish
+from edgeleaf.pipeline.places import output_folder, work_folder
+from edgeleaf.pipeline.preflight import check_tokenizer, look_at_texts, require_distill
+from edgeleaf.recipe.presets import gates_for
+from edgeleaf.recipe.reading import read_recipe
+from edgeleaf.recipe.specs import Recipe, TeacherSpec
+from edgeleaf.stages.job import Job
+from edgeleaf.stages.runner import Stages
+from edgeleaf.stages.student import train_student
+from edgeleaf.stages.texts import collect_texts
+from edgeleaf.stages.vectors import VECTOR_CACHE, quantize_teacher, write_vectors
+from edgeleaf.teachers.opening import check_space, load_teacher
+from edgeleaf.texts.corpus import read_corpus
+from edgeleaf.texts.readers import fingerprint
+
+
+def run(recipe: str | Path, *, output: str | Path, processors: Sequence[str] = (), force: bool = False) -> Result:
+    """Build the bundle of a recipe: texts, teacher vectors, student, graph, quantised, fused, checked, benchmarked.
+
+    Stages work in ``OUTPUT.work`` beside the bundle; what is done there is not done again, so a run that was killed
+    goes on where it stopped.
+
+    Args:
+        recipe: path of a TOML recipe.
+        output: folder of the bundle; replaced when it is one, and written only when every gate has passed.
+        processors: others to certify it on, emulated, by their names in ``edgeleaf.emulation.processors.PROCESSORS``.
+        force: run every stage again.
+
+    Raises:
+        GateFailed: the certificate is below a gate; the message names each and the page.
+        EdgeleafError: bad input, each kind its own class.
+    """
+    return build(read_recipe(recipe), Path(recipe).resolve().parent, output, processors=processors, force=force)
+
+
+def build(
+    spec: Recipe,
+    base: Path,
+    output: str | Path,
+    *,
+    processors: Sequence[str] = (),
+    force: bool = False,
+    base_bundle: Manifest | None = None,
+) -> Result:
+    """Build a recipe's bundle; ``base`` is where its relative paths start, ``base_bundle`` what it goes on from."""
+    target = output_folder(output)
+    files = fingerprint(spec.texts.sources, base)
+    check_names(processors)
+    require_distill()
+    check_tokenizer(spec.student, prompt=spec.teacher.query_prompt)
+    with Stages(work_folder(target), force=force) as stages:
+        teacher = load_teacher(spec.teacher)
+        if base_bundle is not None:
+            check_space(teacher, base_bundle.space)
+        texts, vectors, student = _distilled(spec, base, files, teacher, stages)
+        job = Job(
+            name=spec.name,
+            description=spec.description,
+            space=teacher.space,
+            teacher=teacher.folder,
+            teacher_max_length=spec.teacher.max_length,
+            max_length=spec.student.max_length,
+            made_by={
+                "start": spec.student.model,
+                "start_revision": spec.student.revision,
+                "objective": asdict(spec.objective),
+                "texts": len(read_corpus(texts, "train")),
+                "seed": spec.seed,
+                **_descent(base_bundle),
+            },
+            origin=f"held out by the recipe {spec.name}",
+            gates=gates_for(spec.quantization.preset, spec.gates),
+            benchmark=spec.benchmark,
+            preset=spec.quantization.preset,
+            processors=processors,
+        )
+        return finish(job, stages, texts, vectors, student, target)
+
+
+def distill(recipe: str | Path, *, output: str | Path, force: bool = False) -> Path:
+    """Run a recipe as far as the student, and return its folder in ``OUTPUT.work``: a sentence-transformers model."""
+    spec, target, base = read_recipe(recipe), output_folder(output), Path(recipe).resolve().parent
+    files = fingerprint(spec.texts.sources, base)
+    require_distill()
+    with Stages(work_folder(target), force=force) as stages:
+        *_, student = _distilled(spec, base, files, load_teacher(spec.teacher), stages)
+    return student / layout.STUDENT
+
+
+def _distilled(spec: Recipe, base: Path, files: list[str], teacher: Any, stages: Stages) -> tuple[Path, Path, Path]:
+    texts = stages.run(
+        "texts",
+        {"texts": spec.texts, "files": files, "seed": spec.seed},
+        lambda folder: collect_texts(folder, spec.texts, spec.seed, base),
+    )
+    look_at_texts(texts, spec, teacher)
+    vectors = _vectors(texts, teacher, spec.teacher, stages)
+    start = resolve(spec.student.model, revision=spec.student.revision)
+    student = stages.run(
+        "student",
+        {
+            "texts": texts,
+            "vectors": vectors,
+            "student": spec.student,
+            "start": weights_sha256(start),
+            "objective": spec.objective,
+            "seed": spec.seed,
+        },
+        lambda folder: train_student(folder, texts, vectors, spec, teacher.space),
+    )
+    return texts, vectors, student
+
+
+def _vectors(texts: Path, teacher: Any, spec: TeacherSpec, stages: Stages) -> Path:
+    """Vectors of training texts and held-out texts; the former by the teacher's int8 export where that is asked for."""
+    from edgeleaf.teachers.quantized import QuantizedTeacher
+
+    quick = teacher
+    if spec.training_vectors == "int8" and teacher.device == "cpu":
+        exported = stages.run(
+            "quantized-teacher",
+            {"texts": texts, "space": teacher.space, "max_length": spec.max_length},
+            lambda folder: quantize_teacher(folder, texts, teacher, spec),
+        )
+        quick = QuantizedTeacher(teacher, spec, exported)
+    cache = stages.work / VECTOR_CACHE
+
+    def make(folder: Path) -> None:
+        write_vectors(folder, texts, teacher, cache, names=("held_out",))
+        write_vectors(folder, texts, quick, cache, names=("train",))
+
+    inputs = {"texts": texts, "space": teacher.space, "max_length": spec.max_length, "precision": quick.precision}
+    return stages.run("vectors", inputs, make)
+
+
+def _descent(base: Manifest | None) -> dict[str, Any]:
+    """What a manifest says of the bundle that its student goes on from."""
+    if base is None:
+        return {}
+    before = base.student
+    start = {key: before[key] for key in ("start", "start_revision") if key in before}
+    return {**start, "adapted_from": f"{base.recipe}, weights {before['weights_sha256']}"}

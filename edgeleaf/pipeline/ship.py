@@ -1,0 +1,150 @@
+"""A copy of a bundle to give away: fused file, certificate and the student in half precision; a third of the size."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeleaf import progress
+from edgeleaf.bundle import manifest as layout
+from edgeleaf.bundle.manifest import Manifest
+from edgeleaf.certify.ladder import student_vectors
+from edgeleaf.certify.processors import check_names
+from edgeleaf.errors import BundleError, GateFailed, InputError
+from edgeleaf.files import whole_folder, write_text
+from edgeleaf.models.weights import weights_sha256
+from edgeleaf.pipeline.places import check_apart_from, output_folder
+from edgeleaf.pipeline.preflight import require_distill
+from edgeleaf.recipe.presets import TEXTS_DECIDE
+from edgeleaf.stages import texts as checks
+from edgeleaf.stages.card import model_card
+from edgeleaf.stages.checked import certify_bundle, gates_of, processor_facts, write_certificate
+from edgeleaf.stages.golden import write_golden
+from edgeleaf.stages.vectors import write_vectors
+from edgeleaf.teachers.opening import teacher_of
+from edgeleaf.texts.corpus import read_corpus
+from edgeleaf.vectors import cosine_rows
+
+LEFT_OUT = "onnx"
+LEFT_TEXTS = 200
+CLOSE = 0.99999
+"""Cosine of each of these held-out texts' vectors to that of the student in float32, at least."""
+
+
+def lighten(
+    bundle: Path,
+    output: Path,
+    *,
+    texts: Sequence[str | Path] = (),
+    processors: Sequence[str] = (),
+    keep_texts: bool = False,
+) -> Manifest:
+    """Copy a bundle without its unfused graphs, with its student's weights in float16, certified on other texts.
+
+    Args:
+        bundle: a bundle folder; it stays as it is. Its teacher must be within reach, unless ``keep_texts``.
+        output: folder of the copy; replaced when it is a bundle.
+        texts: files of queries that may be given away, one a line; documentation found on this machine where it is
+            empty. Documents are such documentation in any case.
+        processors: others to compare this one with, by their names in ``edgeleaf.emulation``.
+        keep_texts: leave the bundle's own texts, and its certificate, in the copy.
+
+    Raises:
+        BundleError: the bundle is damaged; or its student does not survive the rounding, and nothing is written.
+        GateFailed: what does not depend on the choice of texts is below a gate; nothing is written.
+    """
+    from safetensors.numpy import load_file, save_file
+
+    manifest = Manifest.read(bundle)
+    manifest.verify(bundle)
+    queries = [text.text for text in read_corpus(bundle, "held_out")][:LEFT_TEXTS]
+    with whole_folder(output) as new:
+        shutil.copytree(bundle, new, dirs_exist_ok=True, ignore=shutil.ignore_patterns(LEFT_OUT))
+        for path in sorted((new / layout.STUDENT).rglob("*.safetensors")):
+            save_file({name: _half(tensor) for name, tensor in load_file(path).items()}, path, {"format": "pt"})
+            path.chmod(0o644)
+        before, after = (
+            student_vectors(folder / layout.STUDENT, queries, prompt="", threads=2)[0] for folder in (bundle, new)
+        )
+        lowest = float(cosine_rows(before, after).min())
+        if not lowest >= CLOSE:
+            raise BundleError(f"{bundle}: its student in float16 has cosine {lowest:.6f} to itself; {CLOSE} is needed")
+        progress.say(f"student in float16: cosine to itself at least {lowest:.7f}, {len(queries)} texts")
+        weights = weights_sha256(new / layout.STUDENT)
+        student = {**manifest.student, "weights_sha256": weights, "stored": "float16"}
+        manifest = replace(manifest, student=student, files=layout.hash_files(new))
+        manifest.write(new)
+        if not keep_texts:
+            manifest = _certify_anew(new, manifest, texts, processors)
+    return manifest
+
+
+def _certify_anew(bundle: Path, manifest: Manifest, files: Sequence[str | Path], processors: Sequence[str]) -> Manifest:
+    """Put other held-out texts, golden pack, certificate and card in the place of a bundle's."""
+    teacher = teacher_of(manifest)
+    with tempfile.TemporaryDirectory() as scratch:
+        texts, vectors, cache = (Path(scratch) / name for name in ("texts", "vectors", "cache"))
+        checks.check_texts(texts, files)
+        write_vectors(vectors, texts, teacher, cache, names=("held_out",))
+        shutil.copyfile(texts / layout.HELD_OUT, bundle / layout.HELD_OUT)
+        held_out = read_corpus(bundle, "held_out")
+        queries = [text.text for text in held_out if text.kind == "query"]
+        window, prompt = int(manifest.tokenizer["max_length"]), manifest.space.query_prompt
+        write_golden(bundle, queries, max_length=window, prompt=prompt)
+        origin = checks.origin(files)
+        gates = replace(gates_of(manifest), **dict.fromkeys(TEXTS_DECIDE, None))
+        certificate = certify_bundle(bundle, texts, vectors, manifest.space, gates, origin, processors=processors)
+    if not certificate.passed:
+        raise GateFailed(f"not copied: {'; '.join(certificate.failures)}")
+    write_certificate(certificate, bundle)
+    manifest = replace(
+        manifest,
+        held_out={"origin": origin, "texts": len(held_out)},
+        processors={**manifest.processors, **processor_facts(certificate)},
+    )
+    write_text(bundle / layout.MODEL_CARD, model_card(manifest, certificate))
+    manifest = replace(manifest, files=layout.hash_files(bundle))
+    manifest.write(bundle)
+    return manifest
+
+
+def _half(tensor: Any) -> Any:
+    return tensor.astype(np.float16) if tensor.dtype == np.float32 else tensor
+
+
+def ship(
+    bundle: str | Path,
+    *,
+    output: str | Path,
+    texts: Sequence[str | Path] = (),
+    processors: Sequence[str] = (),
+    keep_texts: bool = False,
+) -> Manifest:
+    """Copy a bundle to give away: without unfused graphs, its student in float16, and none of its own texts.
+
+    Args:
+        bundle: a bundle folder. It stays as it is.
+        output: folder of the copy.
+        texts: files of queries that may be given away, one a line, to certify the copy on; documentation found on this
+            machine where it is empty.
+        processors: others to compare this one with, as in :func:`run`.
+        keep_texts: leave the bundle's own held-out texts in the copy, and its certificate.
+
+    Raises:
+        BundleError: the bundle is damaged, ``output`` is there and is no bundle, or float16 costs the student too much.
+        GateFailed: the copy fails a gate on other texts.
+        InputError: ``keep_texts`` beside ``texts`` or ``processors``.
+    """
+    if keep_texts and (texts or processors):
+        raise InputError("the bundle's own texts and certificate are to be kept, and it is to be certified: choose one")
+    check_names(processors)
+    check_apart_from(Path(bundle), output)
+    checks.own_queries(texts)
+    require_distill()
+    return lighten(Path(bundle), output_folder(output), texts=texts, processors=processors, keep_texts=keep_texts)

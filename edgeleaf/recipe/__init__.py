@@ -1,0 +1,1 @@
+"""What to build: recipes, their sources of texts, and presets."""

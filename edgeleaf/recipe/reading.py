@@ -1,0 +1,114 @@
+"""A recipe's TOML file to frozen dataclasses. An unknown key is an error that lists the known ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+from edgeleaf.errors import RecipeError
+from edgeleaf.recipe.sources import DatasetSource, FilesSource, MachineSource
+from edgeleaf.recipe.specs import Recipe, shown
+
+
+def read_recipe(path: Path | str) -> Recipe:
+    """Read a recipe.
+
+    Raises:
+        RecipeError: no such file, not TOML (with the line), an unknown or missing key, a wrong type or a value out of
+            range (with the key, and what is allowed).
+    """
+    path = Path(path)
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RecipeError(f"{path}: no such recipe; the ones that come with edgeleaf are in export/recipes/") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read as a recipe: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{path}: not valid TOML: {error}") from None
+    try:
+        recipe = typing.cast(Recipe, _table(Recipe, table, ""))
+        if min(recipe.benchmark.lengths) > recipe.student.max_length:
+            raise RecipeError(
+                f"benchmark.lengths start at {min(recipe.benchmark.lengths)} tokens; "
+                f"student.max_length is {recipe.student.max_length}"
+            )
+        return recipe
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error}") from None
+
+
+def _table(cls: type, table: Any, key: str) -> Any:
+    if not isinstance(table, dict):
+        raise RecipeError(f"{key} is {shown(table)}; a table [{key}] is needed")
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    prefix = f"{key}." if key else ""
+    for name in table:
+        if name not in fields:
+            raise RecipeError(f"unknown key {prefix}{name}; known here: {', '.join(fields)}")
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for name, spec in fields.items():
+        if name in table:
+            values[name] = _value(hints[name], table[name], prefix + name, spec.metadata)
+        elif spec.default is dataclasses.MISSING and spec.default_factory is dataclasses.MISSING:
+            raise RecipeError(f"{prefix}{name} is missing")
+    return cls(**values)
+
+
+def _value(hint: Any, value: Any, key: str, limits: Any) -> Any:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if value is False and key.startswith("gates."):
+        return False
+    if key == "texts.sources":
+        if not isinstance(value, list) or not value:
+            raise RecipeError(f"{key} is {shown(value)}; at least one [[texts.sources]] is needed")
+        return tuple(_source(entry, f"{key}[{i}]") for i, entry in enumerate(value))
+    if dataclasses.is_dataclass(hint):
+        return _table(typing.cast(type, hint), value, key)
+    if origin is Literal:
+        if value not in arguments:
+            raise RecipeError(f"{key} is {shown(value)}; allowed: {', '.join(map(shown, arguments))}")
+        return value
+    if origin is types.UnionType:
+        kinds = [a for a in arguments if a is not type(None)]
+        for kind in kinds[:-1]:
+            if type(value) is kind:
+                return value
+        return _value(kinds[-1], value, key, limits)
+    if origin is tuple:
+        if not isinstance(value, list) or not value:
+            kind = "numbers" if typing.get_origin(arguments[0]) else arguments[0].__name__
+            raise RecipeError(f"{key} is {shown(value)}; a list of {kind} is needed")
+        return tuple(_value(arguments[0], entry, f"{key}[{i}]", {"low": 1}) for i, entry in enumerate(value))
+    if hint is float and type(value) is int:
+        value = float(value)
+    if type(value) is not hint:
+        raise RecipeError(f"{key} is {shown(value)}; {_KINDS[hint]} is needed")
+    if hint in (int, float):
+        low, high = limits.get("low", 0), limits.get("high", 2**31)
+        if not low <= value <= high:
+            raise RecipeError(f"{key} is {value}; allowed: {low} to {high}")
+    if hint is str and not value and key.endswith(("name", "model")):
+        raise RecipeError(f"{key} is empty")
+    return value
+
+
+_KINDS = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
+_SOURCES: dict[str, type] = {"files": FilesSource, "dataset": DatasetSource, "machine": MachineSource}
+
+
+def _source(table: Any, key: str) -> Any:
+    """A source is known by its first word: ``files = …``, ``dataset = …`` or ``machine = true``."""
+    kinds = [kind for kind in _SOURCES if isinstance(table, dict) and kind in table]
+    if len(kinds) != 1:
+        raise RecipeError(f'{key} needs exactly one of: files = [...], dataset = "...", machine = true')
+    if kinds == ["machine"]:
+        if table["machine"] is not True:
+            raise RecipeError(f"{key}.machine is {shown(table['machine'])}; allowed: true")
+        table = {name: value for name, value in table.items() if name != "machine"}
+    return _table(_SOURCES[kinds[0]], table, key)

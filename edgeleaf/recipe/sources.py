@@ -1,0 +1,65 @@
+"""Where texts come from, as a recipe names it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["query", "document"]
+Pieces = Literal["whole", "sentences", "spans", "windows"]
+KINDS: tuple[Kind, Kind] = ("query", "document")
+
+
+@dataclass(frozen=True)
+class FilesSource:
+    """Local files: .txt (a text a line), .tsv or .jsonl, each optionally .gz, in UTF-8.
+
+    Attributes:
+        files: paths or globs; ``~`` and ``${VARIABLE}`` are expanded, relative ones start at the recipe's folder.
+        kind: "query" or "document".
+        column: .tsv: a header's name (the first line is then the header) or an index from 0, by default the last
+            column; .jsonl: a key, by default "text", with "title" put before it where there is one.
+        weight: share of the corpus beside the other sources' weights.
+        pieces: "whole" texts, or their "sentences", or "spans": a few words of each sentence, as people type them,
+            or "windows": words in a row from anywhere, many of each text. A .jsonl row's title is then a text of its
+            own.
+    """
+
+    files: tuple[str, ...]
+    kind: Kind
+    column: str | int | None = None
+    weight: float = 1.0
+    pieces: Pieces = "whole"
+
+
+@dataclass(frozen=True)
+class DatasetSource:
+    """A column of a hub dataset, streamed: at most ten rows for every text asked for are read.
+
+    Attributes:
+        dataset: hub id such as "sentence-transformers/msmarco-corpus".
+        kind: "query" or "document".
+        column: the column that holds the text.
+        config: the dataset's configuration, where it has several.
+        split: the split to stream.
+        weight: share of the corpus beside the other sources' weights.
+        pieces: as for FilesSource.
+    """
+
+    dataset: str
+    kind: Kind
+    column: str
+    config: str | None = None
+    split: str = "train"
+    weight: float = 1.0
+    pieces: Pieces = "whole"
+
+
+@dataclass(frozen=True)
+class MachineSource:
+    """Documentation that this machine holds (docstrings, pydoc topics): half query-like, half passage-like texts."""
+
+    weight: float = 1.0
+
+
+Source = FilesSource | DatasetSource | MachineSource

@@ -1,0 +1,84 @@
+"""The model card of a bundle: what it is, how to use it, what it was certified for. Nothing in it is typed by hand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeleaf.bundle.manifest import Manifest
+
+if TYPE_CHECKING:
+    from edgeleaf.certify.certificate import Certificate
+
+
+_TEMPLATE = """\
+---
+library_name: edgeleaf
+pipeline_tag: feature-extraction
+tags: [sentence-embeddings, onnx, semantic-search, query-encoder]
+base_model: {start}
+---
+# {name}: a query encoder for {teacher}
+
+{description}
+
+A string goes in, a {dim}-dimensional vector in the space of **{teacher}** comes out, with unit L2 norm. Documents are
+encoded by the teacher{document_prompt}; queries by `query_encoder.onnx`, which holds tokenizer{query_prompt}, encoder,
+pooling and normalisation. Any stock ONNX Runtime (1.20 or newer) opens it.
+
+```python
+from edgeleaf import QueryEncoder  # needs numpy and onnxruntime, nothing else
+
+encoder = QueryEncoder.load("path/of/this/folder")
+encoder.encode(["where is my parcel?"])  # float32 (1, {dim})
+```
+
+Without edgeleaf: input `text: string[batch]`, output `embedding: float32[batch, {dim}]`. Texts longer than {max_length}
+tokens are cut off.
+
+## Certified
+
+{verdict}, on {queries} queries against {documents} teacher-encoded documents ({origin}); see `certificate.html`.
+
+| | cosine to the teacher: mean | p05 | p01 | min | overlap@10 | recall@100 |
+|---|---|---|---|---|---|---|
+{rungs}
+
+Token ids differ from the reference tokenizer's on {mismatches} of {tried} texts. Latency on the machine that built the
+bundle: `latency.json`; on yours: `edgeleaf bench`.
+
+## Vector space
+
+`{space}`: teacher `{teacher}`, weights sha256 `{weights}`, {pooling} pooling. Never compare its vectors with those of
+another space.
+"""
+
+
+def model_card(manifest: Manifest, certificate: Certificate) -> str:
+    """Return the bundle's README.md."""
+    space = manifest.space
+    rows = []
+    for rung in certificate.rungs:
+        cosine = rung.teacher_cosine
+        numbers = (cosine.mean, cosine.p05, cosine.p01, cosine.min, rung.overlap_at_10)
+        recall = "–" if rung.recall_at_100 is None else f"{rung.recall_at_100:.4f}"
+        rows.append(f"| {rung.title} | {' | '.join(f'{number:.4f}' for number in numbers)} | {recall} |")
+    return _TEMPLATE.format(
+        name=manifest.recipe,
+        start=manifest.student["start"],
+        description=manifest.description or f"Built by the recipe `{manifest.recipe}`.",
+        teacher=space.teacher,
+        dim=space.dim,
+        query_prompt=f", query prompt (`{space.query_prompt}`)" if space.query_prompt else "",
+        document_prompt=f" with the prompt `{space.document_prompt}`" if space.document_prompt else "",
+        max_length=manifest.tokenizer["max_length"],
+        verdict="Every gate passed" if certificate.passed else "NOT every gate passed",
+        queries=certificate.queries,
+        origin=certificate.texts,
+        documents=certificate.documents,
+        rungs="\n".join(rows),
+        mismatches=certificate.parity.mismatches,
+        tried=certificate.parity.tried,
+        space=space.id,
+        weights=space.weights_sha256,
+        pooling=space.pooling,
+    )

@@ -1,0 +1,100 @@
+"""The student as a graph: exported, quantised, fused with its tokenizer."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from edgeleaf import progress
+from edgeleaf.bundle import manifest as layout
+from edgeleaf.bundle.manifest import VectorSpace
+from edgeleaf.files import write_bytes, write_json
+from edgeleaf.graph.builder import serialize
+from edgeleaf.recipe.presets import PRESETS, quantized_onnx
+from edgeleaf.texts.corpus import read_corpus
+
+QUANTIZATION = "quantization.json"
+CALIBRATION_TEXTS = 6000
+"""Training texts that the quantiser sees."""
+LADDER_LENGTHS = (1, 5, 20, 60, 200)
+"""Words of the texts that the exported graph is compared with torch on."""
+LADDER_TEXTS = 1000
+"""Held-out texts whose words those are."""
+
+
+def export_graph(folder: Path, student: Path, texts: Path) -> None:
+    """Export the student to ``onnx/model.onnx`` and validate it against torch on real texts of several lengths."""
+    from edgeleaf.graph.export import export_onnx, validate
+    from edgeleaf.models.loading import load_sentence_transformer
+
+    progress.say("export: torch to ONNX")
+    model = export_onnx(student / layout.STUDENT)
+    words = " ".join(text.text for text in read_corpus(texts, "held_out")[:LADDER_TEXTS]).split()
+    samples = [" ".join(words[:count]) for count in LADDER_LENGTHS]
+    worst = validate(model, load_sentence_transformer(student / layout.STUDENT), samples)
+    progress.say(f"export: names, axes, shapes and values hold; largest difference to torch {worst:.1e}")
+    write_bytes(folder / layout.ONNX_FP32, serialize(model))
+
+
+def quantize_graph(
+    folder: Path, graph: Path, texts: Path, student: Path, space: VectorSpace, max_length: int, preset: str
+) -> None:
+    """Quantise ``onnx/model.onnx`` by a preset, and say what was done in ``quantization.json``."""
+    import onnx
+
+    from edgeleaf.graph.quantization.half import to_half
+    from edgeleaf.graph.quantization.quantize import quantize
+    from edgeleaf.graph.tokenizers.spec import reference_tokenizer
+
+    facts: dict[str, Any] = {"preset": preset}
+    found = PRESETS[preset]
+    if found.file is None:
+        write_json(folder / QUANTIZATION, facts)
+        return
+    if found.bits == 16:
+        write_bytes(folder / found.file, serialize(to_half(onnx.load(graph / layout.ONNX_FP32))))
+        write_json(folder / QUANTIZATION, facts)
+        return
+    settings = (student / layout.STUDENT / "tokenizer.json").read_text(encoding="utf-8")
+    prompts = {"query": space.query_prompt, "document": space.document_prompt}
+    calibration = [prompts[text.kind] + text.text for text in read_corpus(texts, "train")[:CALIBRATION_TEXTS]]
+    encodings = reference_tokenizer(settings, max_length).encode_batch(calibration)
+    ids = [encoding.ids for encoding in encodings]
+    result = quantize(onnx.load(graph / layout.ONNX_FP32), ids, bits=found.bits)
+    data = serialize(result.model)
+    write_bytes(folder / found.file, data)
+    facts |= {
+        "weights": found.weights,
+        "activations": "uint8, scales fixed on texts where numbers are bounded, a scale a token elsewhere",
+        "calibration_texts": len(calibration),
+        "fixed": result.fixed,
+        "running": result.running,
+        "embedding_tables": result.tables,
+    }
+    write_json(folder / QUANTIZATION, facts)
+    layers = result.fixed + result.running
+    progress.say(f"quantise: {layers} layers and {result.tables} tables, {len(data) / 1e6:.1f} MB")
+
+
+def fuse_graph(folder: Path, graph: Path, quantized: Path, student: Path, space: VectorSpace, max_length: int) -> None:
+    """Fuse tokenizer and prompt into the quantised graph, the exported one if there is none: ``query_encoder.onnx``."""
+    import onnx
+
+    from edgeleaf.bundle.session import METADATA_SCHEMA, METADATA_SPACE, METADATA_WINDOW
+    from edgeleaf.graph.fuse import fuse
+
+    progress.say("fuse: tokenizer into the graph")
+    model = fuse(
+        onnx.load(quantized_onnx(quantized) or graph / layout.ONNX_FP32),
+        (student / layout.STUDENT / "tokenizer.json").read_text(encoding="utf-8"),
+        max_length=max_length,
+        prompt=space.query_prompt,
+        metadata={
+            METADATA_SPACE: json.dumps(asdict(space), sort_keys=True),
+            METADATA_SCHEMA: str(layout.SCHEMA_VERSION),
+            METADATA_WINDOW: str(max_length),
+        },
+    )
+    write_bytes(folder / layout.QUERY_ENCODER, serialize(model))

@@ -1,0 +1,43 @@
+"""What is shipped, and what it must reach."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeleaf.bundle.manifest import VectorSpace
+from edgeleaf.recipe.specs import BenchmarkSpec, Gates
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is shipped, and what it must reach.
+
+    Args:
+        name, description: of the recipe, or of the model that is exported.
+        space: the vector space of the outputs.
+        teacher: the teacher's folder.
+        teacher_max_length, max_length: windows of teacher and student in tokens.
+        made_by: how the student was made, for the manifest.
+        origin: where the texts it is checked with come from.
+        gates, benchmark: of the recipe.
+        preset: how the graph is made small, see ``edgeleaf.recipe.specs.QuantizationSpec``.
+        processors: others to compare this one with, by their names in ``edgeleaf.emulation``.
+        torch_student: whether the student is timed beside its teacher; an exported model is its own teacher.
+    """
+
+    name: str
+    description: str
+    space: VectorSpace
+    teacher: Path
+    teacher_max_length: int
+    max_length: int
+    made_by: Mapping[str, Any]
+    origin: str
+    gates: Gates
+    benchmark: BenchmarkSpec
+    preset: str
+    processors: Sequence[str] = ()
+    torch_student: bool = True

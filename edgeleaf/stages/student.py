@@ -1,0 +1,90 @@
+"""The student of a run: distilled, or a copy of a model that is exported as it is."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from edgeleaf.bundle import manifest as layout
+from edgeleaf.bundle.manifest import VectorSpace
+from edgeleaf.errors import ModelError, TrainingError
+from edgeleaf.models.resolve import resolve
+from edgeleaf.recipe.specs import Recipe, TeacherSpec
+from edgeleaf.texts.corpus import read_corpus
+
+START_TEXTS = 4096
+"""Training texts that the projection's closed-form start is fitted on."""
+EVALUATED = 256
+"""Held-out queries by which training is watched."""
+
+
+def train_student(folder: Path, texts: Path, vectors: Path, recipe: Recipe, space: VectorSpace) -> None:
+    """Distil a student into ``student/``; resumes from the checkpoints of a killed run."""
+    from edgeleaf.training.student import build_student, start_projection
+    from edgeleaf.training.trainer import Examples, has_checkpoint, train, write_student
+
+    checkpoints = folder / "checkpoints"
+    if (folder / layout.STUDENT).is_dir():
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        return
+    prompts = {"query": space.query_prompt, "document": space.document_prompt}
+
+    def examples(name: str, kinds: tuple[str, ...], most: int | None = None) -> Examples:
+        found = [(i, text) for i, text in enumerate(read_corpus(texts, name)) if text.kind in kinds][:most]
+        matrix = np.load(vectors / f"{name}.npy", mmap_mode="r")
+        rows = [i for i, _ in found]
+        return Examples(
+            texts=[prompts[text.kind] + text.text for _, text in found],
+            vectors=matrix if len(rows) == len(matrix) else matrix[rows],
+        )
+
+    spec = recipe.student
+    model = build_student(
+        resolve(spec.model, revision=spec.revision),
+        dim=space.dim,
+        max_length=spec.max_length,
+        pooling=spec.pooling,
+        query_prompt=space.query_prompt,
+        document_prompt=space.document_prompt,
+    )
+    train_set = examples("train", ("query", "document"))
+    if not has_checkpoint(checkpoints):
+        start_projection(model, train_set.texts[:START_TEXTS], train_set.vectors[:START_TEXTS], ridge=spec.ridge)
+    held_out = examples("held_out", ("query",), EVALUATED)
+    try:
+        curve = train(model, train_set, held_out, objective=recipe.objective, seed=recipe.seed, checkpoints=checkpoints)
+    except TrainingError:
+        shutil.rmtree(checkpoints, ignore_errors=True)  # or the next run would go on from what went wrong
+        raise
+    write_student(model, curve, folder / layout.STUDENT)
+    shutil.rmtree(checkpoints, ignore_errors=True)
+
+
+def normalized_copy(folder: Path, source: Path, spec: TeacherSpec) -> None:
+    """Write the model into ``student/`` with a final Normalize, its window and its prompts.
+
+    Raises:
+        ModelError: it is made of other modules than can be exported, or pools without its prompt.
+    """
+    from sentence_transformers.models import Normalize
+
+    from edgeleaf.models.loading import load_sentence_transformer
+    from edgeleaf.training.student import save_student
+
+    model = load_sentence_transformer(source, max_length=spec.max_length)
+    kinds = [type(part).__name__ for part in model]
+    if kinds[:2] != ["Transformer", "Pooling"] or not {*kinds[2:]} <= {"Dense", "Normalize"}:
+        raise ModelError(
+            f"{spec.model} is made of {', '.join(kinds)}; Transformer, Pooling, Dense, Normalize can be exported"
+        )
+    if spec.query_prompt and not getattr(model[1], "include_prompt", True):
+        raise ModelError(
+            f"{spec.model} leaves its prompt out of the pooling; only a pooling over all tokens is exported"
+        )
+    if kinds[-1] != "Normalize":
+        model.append(Normalize())
+    model.prompts = {"query": spec.query_prompt, "document": spec.document_prompt}
+    model.default_prompt_name = None
+    save_student(model, folder / layout.STUDENT)

@@ -1,0 +1,1 @@
+"""Teachers: texts to vectors of one space, cached."""

@@ -1,0 +1,145 @@
+"""Any sentence-transformers model as a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeleaf import progress
+from edgeleaf.bundle.manifest import VectorSpace
+from edgeleaf.models.loading import autocast, load_sentence_transformer
+from edgeleaf.models.resolve import resolve
+from edgeleaf.models.weights import weights_sha256
+from edgeleaf.recipe.sources import Kind
+from edgeleaf.recipe.specs import TeacherSpec
+
+TEACHER_BATCH, TEACHER_BATCH_GPU = 32, 65536
+"""Texts that a teacher is given at a time; on a GPU that is a shard too."""
+TOKENS_GPU = 65536
+"""Tokens that a GPU encodes at a time."""
+NOT_UNIT = 0.02
+"""Lengths of vectors so far from 1 are not rounding: bfloat16 is off by 0.001."""
+
+
+class SentenceTransformerTeacher:
+    """Any sentence-transformers model: a local folder, a hub id, or one that a pip package carries.
+
+    Args:
+        spec: which model, its prompts and its window.
+
+    Raises:
+        ModelError: the model cannot be found or loaded.
+        MissingExtra: sentence-transformers is not installed.
+    """
+
+    precision = ""
+
+    def __init__(self, spec: TeacherSpec) -> None:
+        self.folder = resolve(spec.model, revision=spec.revision)
+        self._model = load_sentence_transformer(self.folder, max_length=spec.max_length)
+        self.max_length = spec.max_length
+        self.device: str = self._model.device.type
+        self.batch_size = TEACHER_BATCH_GPU if self.device == "cuda" else TEACHER_BATCH
+        self._unit = True
+        self._prompts = {"query": spec.query_prompt, "document": spec.document_prompt}
+        self.space = space_of(
+            self._model,
+            self.folder,
+            name=spec.model,
+            revision=spec.revision,
+            query_prompt=spec.query_prompt,
+            document_prompt=spec.document_prompt,
+        )
+
+    def encode(self, texts: Sequence[str], *, kind: Kind) -> npt.NDArray[np.float32]:
+        """Encode in bfloat16 where the processor has it; see :class:`Teacher`."""
+        prompt = self._prompts[kind]
+        with autocast(self.device):
+            if self.device == "cuda" and _takes_tokens(self._model):
+                vectors = encode_by_length(self._model, [prompt + text for text in texts])
+            else:
+                vectors = self._model.encode(
+                    list(texts),
+                    prompt=prompt,
+                    batch_size=TEACHER_BATCH,
+                    show_progress_bar=False,
+                )
+        exact = np.asarray(vectors, dtype=np.float32)
+        norms = np.linalg.norm(exact, axis=1, keepdims=True)  # in float32: a norm taken in bfloat16 is off by 0.1%
+        self._say_norms(norms)
+        exact /= np.maximum(norms, 1e-12)
+        return exact
+
+    def _say_norms(self, norms: npt.NDArray[np.float32]) -> None:
+        """Say once that vectors have other lengths than 1: an index of them is searched by cosine, or not at all."""
+        if self._unit and len(norms) and np.abs(norms - 1).max() > NOT_UNIT:
+            self._unit = False
+            progress.say(
+                f"{self.space.teacher} gives vectors of length {norms.min():.3g} to {norms.max():.3g}; edgeleaf works "
+                "with directions: give the index's vectors unit length too, or search it by cosine"
+            )
+
+
+def encode_by_length(model: Any, texts: Sequence[str]) -> npt.NDArray[np.float32]:
+    """Encode texts of one length at a time, which pads nothing: for a GPU, and tens of thousands of texts at once.
+
+    On an H100 sentence-transformers' own ``encode`` waits for Python most of the time (docs/log.md).
+
+    Args:
+        model: a sentence-transformers model that pools over all tokens.
+        texts: prompts included.
+
+    Returns:
+        float32 [len(texts), dim], what ``model.encode(texts)`` returns but for the arithmetic's last digits.
+    """
+    import torch
+
+    features = model.preprocess(list(texts))
+    present = features["attention_mask"].bool()
+    tokens = {name: part for name, part in features.items() if getattr(part, "shape", None) == present.shape}
+    lengths = present.sum(dim=1)
+    places, found = [], []
+    with torch.inference_mode():
+        for length in lengths.unique().tolist():
+            for rows in (lengths == length).nonzero().flatten().split(max(1, TOKENS_GPU // max(1, length))):
+                of_length = present[rows]
+                batch = {
+                    name: part[rows][of_length].view(len(rows), length).to(model.device)
+                    for name, part in tokens.items()
+                }
+                places.append(rows)
+                found.append(model(batch)["sentence_embedding"].float())
+    vectors = torch.cat(found).cpu()
+    return vectors[torch.cat(places).argsort()].numpy()  # type: ignore[no-any-return]
+
+
+def _takes_tokens(model: Any) -> bool:
+    """Whether a model reads token ids and a mask, and pools a prompt's tokens with the text's."""
+    return type(model[0]).__name__ == "Transformer" and all(getattr(part, "include_prompt", True) for part in model)
+
+
+def space_of(
+    model: Any,
+    folder: Path,
+    *,
+    name: str,
+    revision: str | None = None,
+    query_prompt: str = "",
+    document_prompt: str = "",
+) -> VectorSpace:
+    """Return the vector space of a loaded sentence-transformers model that lies in ``folder``."""
+    pooling = next((str(part.pooling_mode) for part in model if type(part).__name__ == "Pooling"), "none")
+    return VectorSpace(
+        teacher=name,
+        revision=revision,
+        weights_sha256=weights_sha256(folder),
+        pooling=pooling,
+        normalized=True,
+        query_prompt=query_prompt,
+        document_prompt=document_prompt,
+        dim=int(model.get_embedding_dimension()),
+    )

@@ -1,0 +1,1 @@
+"""Texts: reading, cutting, sampling; collections and pairs."""

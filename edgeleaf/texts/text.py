@@ -1,0 +1,30 @@
+"""A text, its side of the search, and what makes two texts the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgeleaf.recipe.sources import Kind
+from edgeleaf.texts.pieces import EDGES
+
+
+@dataclass(frozen=True)
+class Text:
+    """One text and its side of the search: what a person asks, or what is found."""
+
+    text: str
+    kind: Kind
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Texts to train on and texts to check with; no text is in both, see :func:`same`."""
+
+    train: list[Text]
+    held_out: list[Text]
+
+
+def same(text: str) -> str:
+    """Return what two texts share that count as the same: case, white space and marks at the ends do not count."""
+    folded = " ".join(text.casefold().split())
+    return folded.strip(EDGES) or folded

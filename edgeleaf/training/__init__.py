@@ -1,0 +1,1 @@
+"""LEAF: a student is trained onto the vectors of its teacher."""

@@ -1,0 +1,45 @@
+"""LEAF's objective: the squared L2 distance between the student's and the teacher's unit vectors (arXiv 2509.12539).
+
+An objective is a torch module of the form that sentence-transformers' trainer calls: ``forward(features, rows)``. The
+labels are row numbers; the teacher's vectors stay memory-mapped here and never travel through the data loader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from edgeleaf.training.guards import LossWatch
+
+
+class LeafLoss(torch.nn.Module):  # type: ignore[misc]
+    """Mean over a batch of ‖student(text) - teacher(text)‖², both of unit norm; 2 - 2 cos.
+
+    Args:
+        model: the student.
+        vectors: [n, dim], the teacher's vectors of all training texts, in any float type, memory-mapped or not.
+
+    Raises:
+        TrainingError: from ``forward``, when the loss is not finite or grows and grows.
+    """
+
+    def __init__(self, model: torch.nn.Module, vectors: npt.NDArray[np.floating[Any]]) -> None:
+        super().__init__()
+        self.model = model
+        self.vectors = vectors
+        self._watch = LossWatch()
+
+    def forward(self, features: Iterable[dict[str, torch.Tensor]], labels: torch.Tensor) -> torch.Tensor:
+        """Return the loss of one batch: ``features`` of one text column, ``labels`` int64 [batch], row numbers."""
+        (text,) = features
+        student = self.model(text)["sentence_embedding"].float()
+        rows = self.vectors[labels.cpu().numpy()].astype(np.float32)
+        teacher = torch.from_numpy(rows).to(student.device)
+        squares = (student - teacher).square().sum(dim=1)
+        loss = squares.mean()
+        self._watch.see(float(loss.detach()))
+        return loss

@@ -1,0 +1,192 @@
+"""edgeleaf.graph.adopt: encoders as they come, brought into one form; the vectors stay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper
+
+from edgeleaf.errors import ExportError
+from edgeleaf.graph.adopt import POOLINGS, adopt, load_model
+from edgeleaf.graph.builder import GraphBuilder
+from edgeleaf.graph.fuse import fuse
+from tests.graph.tokenizers.pairs import TRAINING, Pair, trained
+
+WIDTH, IDS = 6, 3000
+TABLE = np.random.default_rng(0).standard_normal((IDS, WIDTH)).astype(np.float32)
+TYPES = np.random.default_rng(1).standard_normal((5, WIDTH)).astype(np.float32)
+TEXTS = [*TRAINING, "my parcel", ""]
+
+
+def make_encoder(
+    *,
+    opset: int = 17,
+    output: str = "last_hidden_state",
+    pooled: bool = False,
+    elem_type: int = TensorProto.FLOAT,
+    input_type: int = TensorProto.INT64,
+    types: bool = False,
+    contrib: bool = False,
+    extra: str | None = None,
+) -> onnx.ModelProto:
+    """Token vectors of a table, plus those of token types; ``pooled``: their mean over the mask."""
+    graph = GraphBuilder("encoder", opset=opset)
+    names = ["input_ids", "attention_mask", *(["token_type_ids"] if types else []), *([extra] if extra else [])]
+    for name in names:
+        graph.input(name, input_type, ["batch", "sequence"])
+    vectors = graph.Gather(TABLE, "input_ids", axis=0)
+    if types:
+        vectors = graph.Add(vectors, graph.Gather(TYPES, "token_type_ids", axis=0))
+    if contrib:
+        vectors = graph.node("Gelu", vectors, domain="com.microsoft")[0]
+    axes: list[str | int] = ["batch", "sequence", WIDTH]
+    if pooled:
+        mask = graph.Cast("attention_mask", to=TensorProto.FLOAT)
+        weights = graph.Reshape(mask, np.array([0, 0, 1]))  # Unsqueeze and ReduceSum change with opset 13
+        summed = graph.MatMul(graph.Transpose(weights, perm=[0, 2, 1]), vectors)  # [batch, 1, width]
+        count = graph.MatMul(graph.Transpose(weights, perm=[0, 2, 1]), weights)
+        vectors = graph.Reshape(graph.Div(summed, count), np.array([0, WIDTH]))
+        axes = ["batch", WIDTH]
+    if elem_type != TensorProto.FLOAT:
+        vectors = graph.Cast(vectors, to=elem_type)
+    graph.output(graph.Identity(vectors), output, elem_type, axes)
+    opsets = [helper.make_opsetid("", opset), *([helper.make_opsetid("com.microsoft", 1)] if contrib else [])]
+    model = helper.make_model(graph.graph(), opset_imports=opsets, ir_version=8)
+    onnx.checker.check_model(model)
+    return model
+
+
+def embed(encoder: onnx.ModelProto, tokenizer: dict[str, Any]) -> np.ndarray:
+    model = fuse(encoder, tokenizer, max_length=32, metadata={})
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    vectors: np.ndarray = session.run(["embedding"], {"text": np.array(TEXTS, dtype=object)})[0]
+    return vectors
+
+
+def expected(tokenizer: dict[str, Any], pooling: str, *, types: bool = False) -> np.ndarray:
+    rows = []
+    for encoding in Pair(tokenizer, max_length=32).reference.encode_batch(TEXTS):
+        vectors = TABLE[encoding.ids] + (TYPES[encoding.type_ids] if types else 0)
+        pooled = {"mean": vectors.mean(0), "cls": vectors[0], "last": vectors[-1], "max": vectors.max(0)}[pooling]
+        rows.append(pooled / np.linalg.norm(pooled))
+    return np.array(rows)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("opset", [11, 12, 13, 16, 17, 18, 21])
+def test_pooling(pooling: str, opset: int) -> None:
+    adopted = adopt(make_encoder(opset=opset), pooling=pooling)
+    np.testing.assert_allclose(embed(adopted, trained()), expected(trained(), pooling), atol=1e-6)
+
+
+@pytest.mark.parametrize("output", ["sentence_embedding", "pooled", "text_embeds"])
+@pytest.mark.parametrize("opset", [11, 17])
+def test_the_pooling_is_inside(output: str, opset: int) -> None:
+    adopted = adopt(make_encoder(output=output, pooled=True, opset=opset))
+    np.testing.assert_allclose(embed(adopted, trained()), expected(trained(), "mean"), atol=1e-6)
+
+
+def test_token_vectors_under_the_name_of_the_pooled_one() -> None:
+    adopted = adopt(make_encoder(output="sentence_embedding"), pooling="cls")
+    np.testing.assert_allclose(embed(adopted, trained()), expected(trained(), "cls"), atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [TensorProto.FLOAT16, TensorProto.DOUBLE])
+def test_other_precisions(kind: int) -> None:
+    adopted = adopt(make_encoder(elem_type=kind), pooling="mean")
+    np.testing.assert_allclose(embed(adopted, trained()), expected(trained(), "mean"), atol=1e-2)
+
+
+def test_narrow_ids() -> None:
+    adopted = adopt(make_encoder(input_type=TensorProto.INT32, types=True), pooling="mean")
+    np.testing.assert_allclose(embed(adopted, trained()), expected(trained(), "mean", types=True), atol=1e-6)
+
+
+def test_token_types_are_the_templates() -> None:
+    special = {"A": {"id": "A", "ids": [7], "tokens": ["A"]}}
+    pieces = [{"SpecialToken": {"id": "A", "type_id": 2}}, {"Sequence": {"id": "A", "type_id": 1}}]
+    template = {"type": "TemplateProcessing", "single": pieces, "pair": [], "special_tokens": special}
+    tokenizer = trained() | {"post_processor": template}
+    adopted = adopt(make_encoder(types=True), pooling="mean")
+    np.testing.assert_allclose(embed(adopted, tokenizer), expected(tokenizer, "mean", types=True), atol=1e-6)
+
+
+@pytest.mark.parametrize("opset", [12, 17])
+def test_contrib_operators_survive(opset: int) -> None:
+    adopted = adopt(make_encoder(contrib=True, opset=opset), pooling="mean")
+    assert "Gelu" in {node.op_type for node in adopted.graph.node}
+    assert embed(adopted, trained()).shape == (len(TEXTS), WIDTH)
+
+
+def test_the_original_is_left_alone() -> None:
+    encoder = make_encoder(opset=12)
+    before = encoder.SerializeToString()
+    adopt(encoder, pooling="mean")
+    assert encoder.SerializeToString() == before
+
+
+@pytest.mark.parametrize(
+    ("encoder", "pooling", "message"),
+    [
+        ({}, None, r"gives token vectors \(last_hidden_state \[2, 3, 6\].*--pooling mean, cls, last, max"),
+        ({}, "median", "pooling 'median' is not known; pass one of mean, cls, last, max"),
+        ({"pooled": True}, "mean", "no token vectors to pool; leave --pooling out"),
+        ({"extra": "position_ids"}, "mean", "inputs are input_ids, attention_mask, position_ids; needed: input_ids"),
+        ({"input_type": TensorProto.FLOAT}, "mean", "input input_ids is FLOAT; needed: INT64 or INT32"),
+    ],
+)
+def test_what_does_not_fit_is_refused_by_name(encoder: dict[str, Any], pooling: str | None, message: str) -> None:
+    if encoder.get("input_type") == TensorProto.FLOAT:
+        model = make_encoder()
+        for value in model.graph.input:
+            value.type.tensor_type.elem_type = TensorProto.FLOAT
+    else:
+        model = make_encoder(**encoder)
+    with pytest.raises(ExportError, match=message):
+        adopt(model, pooling=pooling)
+
+
+def test_files_that_are_none(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="no such file"):
+        load_model(tmp_path / "none.onnx")
+    (tmp_path / "text.onnx").write_text("this is no model")
+    with pytest.raises(ExportError, match="not an ONNX model"):
+        load_model(tmp_path / "text.onnx")
+    (tmp_path / "empty.onnx").write_bytes(b"")
+    with pytest.raises(ExportError, match="holds no graph"):
+        load_model(tmp_path / "empty.onnx")
+
+
+def test_an_encoder_that_does_not_run() -> None:
+    model = make_encoder()
+    model.graph.node[0].input[0] = model.graph.node[0].input[1]  # gathers from the ids instead of the table
+    with pytest.raises(ExportError, match="onnxruntime cannot run the encoder on two texts of three tokens: "):
+        adopt(model, pooling="mean")
+
+
+def test_an_encoder_that_works_with_one_text_only() -> None:
+    graph = GraphBuilder("encoder")
+    for name in ("input_ids", "attention_mask"):
+        graph.input(name, TensorProto.INT64, ["batch", "sequence"])
+    fixed = graph.Reshape(graph.Gather(TABLE, "input_ids", axis=0), np.array([1, -1, WIDTH]))
+    graph.output(fixed, "last_hidden_state", TensorProto.FLOAT, [1, "sequence", WIDTH])
+    with pytest.raises(ExportError, match=r"no token vectors to pool|outputs are last_hidden_state \[1, 6, 6\]"):
+        adopt(graph.model(), pooling="mean")
+
+
+def test_an_opset_that_cannot_be_raised() -> None:
+    model = make_encoder(opset=12)
+    model.graph.node.append(helper.make_node("NoSuchOperator", ["input_ids"], ["nothing"]))
+    with pytest.raises(ExportError, match="has opset 12, the tokenizer needs 16, and onnx cannot convert it: "):
+        adopt(model, pooling="mean")
+
+
+def test_a_graph_without_a_name_gets_one() -> None:
+    model = make_encoder()
+    model.graph.name = ""
+    assert adopt(model, pooling="mean").graph.name == "encoder"

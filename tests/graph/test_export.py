@@ -1,0 +1,139 @@
+"""The exported graph: the ladder holds, and each rung breaks with its own error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+
+from edgeleaf.errors import AxesMismatch, ExportError, NamesMismatch, ShapesMismatch, ValuesMismatch
+from edgeleaf.graph.export import export_onnx, features, validate
+from edgeleaf.graph.fuse import fuse
+from edgeleaf.graph.quantization.quantize import quantize
+from edgeleaf.models.loading import load_sentence_transformer
+from tests.conftest import make_other_model, make_tiny_model, tiny_texts
+
+TEXTS = [" ".join(tiny_texts(1, low=n, high=n, seed=n)) for n in (1, 4, 15, 40)]
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_teacher: Path) -> tuple[onnx.ModelProto, Any]:
+    return export_onnx(tiny_teacher), load_sentence_transformer(tiny_teacher)
+
+
+def changed(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy
+
+
+def test_ladder_holds(tiny: tuple[onnx.ModelProto, Any]) -> None:
+    model, torch_model = tiny
+    assert validate(model, torch_model, TEXTS) < 1e-4
+    assert [(i.name, [d.dim_param for d in i.type.tensor_type.shape.dim]) for i in model.graph.input] == [
+        ("input_ids", ["batch", "sequence"]),
+        ("attention_mask", ["batch", "sequence"]),
+    ]
+    assert [d.dim_param or d.dim_value for d in model.graph.output[0].type.tensor_type.shape.dim] == ["batch", 48]
+
+
+def test_attention_is_fused_and_leaves_the_weights_to_the_quantiser(tiny: tuple[onnx.ModelProto, Any]) -> None:
+    ops = [node.op_type for node in tiny[0].graph.node]
+    assert ops.count("MultiHeadAttention") == 2
+    assert (ops.count("MatMul"), ops.count("Gemm")) == (2 * 6, 1)
+
+
+def test_what_changes_nothing_is_taken_out(tiny: tuple[onnx.ModelProto, Any]) -> None:
+    model, _ = tiny
+    ops = [node.op_type for node in model.graph.node]
+    assert not {"Constant", "Expand"} & set(ops)  # pooling, norm and token types broadcast
+    assert all(len(node.input) > 1 for node in model.graph.node if node.op_type == "Concat")
+    tables = {tensor.name: tensor for tensor in model.graph.initializer}
+    looked_up = [
+        tables[node.input[0]] for node in model.graph.node if node.op_type == "Gather" and node.input[0] in tables
+    ]
+    assert sorted(t.dims[0] for t in looked_up) == [64, sorted(t.dims[0] for t in looked_up)[1]]  # positions, words
+
+
+def test_cls_pooling_without_dense_and_normalize(tmp_path: Path) -> None:
+    folder = make_tiny_model(tmp_path / "cls", seed=3, hidden=32, pooling="cls")
+    model = export_onnx(folder)
+    assert validate(model, load_sentence_transformer(folder), TEXTS) < 1e-4
+    assert not {"ArgMax", "GatherElements", "If"} & {node.op_type for node in model.graph.node}
+
+
+def test_last_token_pooling_is_not_taken_for_the_first(tmp_path: Path) -> None:
+    folder = make_tiny_model(tmp_path / "last", seed=3, hidden=32, pooling="lasttoken")
+    assert validate(export_onnx(folder), load_sentence_transformer(folder), TEXTS) < 1e-4
+
+
+@pytest.mark.parametrize("architecture", ["DistilBert", "MPNet"])
+def test_other_bert_like_students(architecture: str, tiny_student: Path, tmp_path: Path) -> None:
+    """Without token types, or with relative positions: text to vector, fused, as torch gives it."""
+    make_other_model(tmp_path, architecture, tiny_student)
+    torch_model = load_sentence_transformer(tmp_path / "model")
+    model = export_onnx(tmp_path / "model")
+    assert validate(model, torch_model, TEXTS) < 1e-4
+    tokenizer_json = (tmp_path / "model" / "tokenizer.json").read_text(encoding="utf-8")
+    fused = fuse(model, tokenizer_json, max_length=64, metadata={})
+    session = ort.InferenceSession(fused.SerializeToString(), providers=["CPUExecutionProvider"])
+    vectors = session.run(["embedding"], {"text": np.array(TEXTS, dtype=object)})[0]
+    np.testing.assert_allclose(vectors, torch_model.encode(TEXTS), atol=1e-4)
+
+
+def test_export_is_deterministic(tiny: tuple[onnx.ModelProto, Any], tiny_teacher: Path) -> None:
+    again = export_onnx(tiny_teacher)
+    assert again.SerializeToString(deterministic=True) == tiny[0].SerializeToString(deterministic=True)
+
+
+def test_rungs_break_with_their_own_error(tiny: tuple[onnx.ModelProto, Any]) -> None:
+    model, torch_model = tiny
+    names = changed(model)
+    names.graph.input[0].name = "ids"
+    with pytest.raises(NamesMismatch, match="'ids'"):
+        validate(names, torch_model, TEXTS)
+
+    axes = changed(model)
+    axes.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    with pytest.raises(AxesMismatch, match="input_ids has free axes"):
+        validate(axes, torch_model, TEXTS)
+
+    shapes = changed(model)
+    shapes.graph.output[0].name = "sentence_embedding"
+    final = next(node for node in shapes.graph.node if "sentence_embedding" in node.output)
+    final.output[0] = "before"
+    ends = [onnx.numpy_helper.from_array(np.array([value]), name) for name, value in (("s", 0), ("e", 8), ("a", 1))]
+    shapes.graph.initializer.extend(ends)
+    shapes.graph.node.append(onnx.helper.make_node("Slice", ["before", "s", "e", "a"], ["sentence_embedding"]))
+    with pytest.raises(ShapesMismatch, match=r"gives? \(1, 8\) in ONNX Runtime, \(1, 48\) in torch"):
+        validate(shapes, torch_model, TEXTS)
+
+    values = changed(model)
+    weight = next(t for t in values.graph.initializer if len(t.dims) == 2 and min(t.dims) > 40)
+    weight.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight) * np.float32(1.5), weight.name))
+    with pytest.raises(ValuesMismatch, match="ONNX Runtime and torch differ by"):
+        validate(values, torch_model, TEXTS)
+
+
+def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="optimum cannot export it"):
+        export_onnx(tmp_path)
+
+
+def test_minilm_int8_stays_close_and_ignores_its_neighbours(minilm: Path) -> None:
+    model, torch_model = export_onnx(minilm), load_sentence_transformer(minilm, max_length=128)
+    assert validate(model, torch_model, TEXTS) < 1e-5
+    texts = ["where is my parcel?", "capital of France", "how do I reset the password of my router", "recipe miso soup"]
+    calibration = [ids.tolist() for text in [*texts, *TEXTS] for ids in features(torch_model, [text])["input_ids"]]
+    quantized = quantize(model, calibration)
+    assert (quantized.fixed, quantized.running, quantized.tables) == (30, 6, 2)
+    assert quantized.model.ByteSize() < 23_100_000
+    session = ort.InferenceSession(quantized.model.SerializeToString(), providers=["CPUExecutionProvider"])
+    together = session.run(None, features(torch_model, texts))[0]
+    alone = np.vstack([session.run(None, features(torch_model, [text]))[0] for text in texts])
+    assert np.sum(together * torch_model.encode(texts), axis=1).min() > 0.995
+    np.testing.assert_array_equal(together, alone)

@@ -1,0 +1,149 @@
+"""edgeleaf.graph.standalone: `edgeleaf fuse` and `edgeleaf tokenize`, on tiny encoders and the tiny bundle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from edgeleaf.bundle.encoder import QueryEncoder
+from edgeleaf.errors import BundleError, ExportError, GateFailed
+from edgeleaf.graph.standalone import fuse_file, tokenize
+from tests.graph.test_adopt import IDS, TEXTS, WIDTH, expected, make_encoder
+from tests.graph.tokenizers.pairs import trained
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> tuple[Path, Path]:
+    tokenizer, encoder = tmp_path / "tokenizer.json", tmp_path / "small-encoder.onnx"
+    tokenizer.write_text(json.dumps(trained()), encoding="utf-8")
+    onnx.save(make_encoder(), str(encoder))
+    return tokenizer, encoder
+
+
+def test_a_fused_file_loads_and_encodes(parts: tuple[Path, Path], tmp_path: Path) -> None:
+    output = tmp_path / "new" / "out.onnx"
+    made = fuse_file(*parts, output, pooling="mean", max_length=32)
+    encoder = QueryEncoder.load(output)
+    np.testing.assert_allclose(encoder.encode(TEXTS), expected(trained(), "mean"), atol=1e-6)
+    assert (made.parity.mismatches, made.space.dim, encoder.space) == (0, WIDTH, made.space)
+    assert made.space.teacher == "small-encoder"
+    assert made.tokenizer_mb < made.mb
+    assert [path.name for path in output.parent.iterdir()] == ["out.onnx"]
+
+
+def test_prompt_window_and_dim(parts: tuple[Path, Path], tmp_path: Path) -> None:
+    output = tmp_path / "out.onnx"
+    fuse_file(*parts, output, pooling="mean", max_length=5, prompt="where is ", dim=3)
+    assert QueryEncoder.load(output).encode(["my parcel"]).shape == (1, 3)
+    row, long = tokenize(output, ["my", "my " * 9], tokenizer_json=parts[0])
+    assert row.tokens == ("[CLS]", "where", "is", "my", "[SEP]")
+    assert (row.equal, long.equal, len(long.input_ids)) == (True, True, 5)
+
+
+def test_the_tokenizers_own_window_counts(parts: tuple[Path, Path], tmp_path: Path) -> None:
+    tokenizer, encoder = parts
+    with pytest.raises(ExportError, match="says no length to cut texts to; say it with --max-length"):
+        fuse_file(tokenizer, encoder, tmp_path / "out.onnx", pooling="mean")
+    truncation = {"direction": "Right", "max_length": 7, "strategy": "LongestFirst", "stride": 0}
+    tokenizer.write_text(json.dumps(trained() | {"truncation": truncation}), encoding="utf-8")
+    assert fuse_file(tokenizer, encoder, tmp_path / "out.onnx", pooling="mean").max_length == 7
+
+
+def test_tokenizing_without_a_tokenizer_gives_ids(parts: tuple[Path, Path], tmp_path: Path) -> None:
+    output = tmp_path / "out.onnx"
+    fuse_file(*parts, output, pooling="mean", max_length=32)
+    (row,) = tokenize(output, ["where"])
+    assert (row.tokens, row.equal, len(row.input_ids)) == (None, None, 3)
+    assert tokenize(output, []) == []
+
+
+def test_a_file_that_does_not_say_its_window(parts: tuple[Path, Path], tmp_path: Path) -> None:
+    output = tmp_path / "out.onnx"
+    fuse_file(*parts, output, pooling="mean", max_length=32)
+    model = onnx.load(str(output))
+    del model.metadata_props[:]
+    onnx.save(model, str(output))
+    with pytest.raises(BundleError, match="its metadata does not say prompt and window"):
+        tokenize(output, ["where"], tokenizer_json=parts[0])
+
+
+def test_another_tokenizer_shows(parts: tuple[Path, Path], tmp_path: Path) -> None:
+    output, other = tmp_path / "out.onnx", tmp_path / "other.json"
+    fuse_file(*parts, output, pooling="mean", max_length=32)
+    other.write_text(json.dumps(trained(lowercase=False)), encoding="utf-8")
+    assert [row.equal for row in tokenize(output, ["where is", "WHERE"], tokenizer_json=other)] == [False, False]
+
+
+def test_a_bundle_is_tokenized_with_its_own_tokenizer(tiny_bundle: Path) -> None:
+    for path in (tiny_bundle, tiny_bundle / "query_encoder.onnx"):
+        (row,) = tokenize(path, ["parcel lost"])
+        assert row.equal
+        assert row.tokens
+        assert row.tokens[0] == "[CLS]"
+
+
+def test_a_text_with_other_ids_leaves_no_file(
+    parts: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a broken reference: what the gate sees must be the comparison."""
+    from edgeleaf.graph import parity
+
+    right = parity.reference_token_ids
+
+    def wrong(tokenizer: object, prompt: str) -> parity.TokenIds:
+        ids = right(tokenizer, prompt)
+        return lambda texts: [
+            [*row, 9] if "short" in text else row for text, row in zip(texts, ids(texts), strict=True)
+        ]
+
+    monkeypatch.setattr(parity, "reference_token_ids", wrong)
+    with pytest.raises(GateFailed, match="texts get other token ids than from tokenizers, such as 'short again'"):
+        fuse_file(*parts, tmp_path / "out.onnx", pooling="mean", max_length=32)
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def test_inputs_that_do_not_fit(parts: tuple[Path, Path], tmp_path: Path) -> None:
+    tokenizer, encoder = parts
+    output = tmp_path / "out.onnx"
+    with pytest.raises(ExportError, match=r"out: give the name of a file that ends in .onnx"):
+        fuse_file(tokenizer, encoder, tmp_path / "out")
+    with pytest.raises(ExportError, match="is the encoder itself; give another name"):
+        fuse_file(tokenizer, encoder, encoder, pooling="mean", max_length=32)
+    with pytest.raises(ExportError, match="is a folder; give its tokenizer.json"):
+        fuse_file(tmp_path, encoder, output)
+    with pytest.raises(ExportError, match="cannot be read .* a tokenizer.json is needed"):
+        fuse_file(tmp_path / "none.json", encoder, output)
+    with pytest.raises(ExportError, match=r"small-encoder.onnx: tokenizer.json is not JSON|not UTF-8"):
+        fuse_file(encoder, encoder, output)
+    large = trained()
+    large["model"]["vocab"]["beyond"] = IDS
+    tokenizer.write_text(json.dumps(large), encoding="utf-8")
+    with pytest.raises(ExportError, match=f"ids up to {IDS}, for which the encoder has no vector"):
+        fuse_file(tokenizer, encoder, output, pooling="mean", max_length=32)
+    with pytest.raises(BundleError, match="a fused query encoder is needed"):
+        tokenize(encoder, ["x"])
+    with pytest.raises(BundleError, match=r"tokenizer.json: not an ONNX model that can be read"):
+        tokenize(tokenizer, ["x"])
+    assert not output.exists()
+
+
+def test_a_window_that_is_wider_than_the_encoders(parts: tuple[Path, Path], tmp_path: Path) -> None:
+    """An encoder with 16 position embeddings."""
+    from edgeleaf.graph.builder import GraphBuilder
+
+    graph = GraphBuilder("encoder")
+    for name in ("input_ids", "attention_mask"):
+        graph.input(name, onnx.TensorProto.INT64, ["batch", "sequence"])
+    length = graph.Slice(graph.Shape("input_ids"), np.array([1]), np.array([2]))
+    places = graph.Range(np.int64(0), graph.Squeeze(length), np.int64(1))
+    tokens = graph.Gather(np.ones((IDS, WIDTH), np.float32), "input_ids", axis=0)
+    vectors = graph.Add(tokens, graph.Gather(np.ones((16, WIDTH), np.float32), places, axis=0))
+    graph.output(vectors, "last_hidden_state", onnx.TensorProto.FLOAT, ["batch", "sequence", WIDTH])
+    onnx.save(graph.model(), str(parts[1]))
+    with pytest.raises(ExportError, match="the encoder fails on 17 tokens; pass a smaller --max-length"):
+        fuse_file(*parts, tmp_path / "out.onnx", pooling="mean", max_length=17)
+    fuse_file(*parts, tmp_path / "out.onnx", pooling="mean", max_length=16)

@@ -1,0 +1,131 @@
+"""Imports run one way. A package may import what stands before it in ORDER, and itself; modules never in a circle."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ORDER = (
+    "errors version progress files vectors | bundle | recipe | models | graph | texts | teachers | training | search | "
+    "emulation | certify | latency | stages | pipeline | integrations | cli"
+)
+FLOOR = {name: floor for floor, names in enumerate(ORDER.split("|")) for name in names.split()}
+"""The lowest floor's modules may import each other, as long as there is no circle."""
+
+
+def module_name(path: Path, root: Path) -> str:
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(path: Path, modules: frozenset[str]) -> list[tuple[int, str]]:
+    """Return (line, module of edgeleaf) of every import in a file, those inside functions too."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name) for alias in node.names if alias.name in modules]
+        elif isinstance(node, ast.ImportFrom) and node.module in modules:
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                found.append((node.lineno, inner if inner in modules else node.module))
+    return found
+
+
+def violations(root: Path, package: str = "edgeleaf") -> list[str]:
+    """Return a line for every import that runs upwards, and for every circle of modules."""
+    paths = {module_name(path, root): path for path in sorted((root / package).rglob("*.py"))}
+    modules = frozenset(paths)
+    found, arrows = [], {}
+    for module, path in paths.items():
+        arrows[module] = imports_of(path, modules)
+        if module == package:  # the public names, which the command line uses
+            continue
+        own = module.split(".")[1]
+        if own not in FLOOR:
+            found.append(f"{path.relative_to(root)}: package {own} has no place in ORDER")
+            continue
+        for line, target in arrows[module]:
+            if target == package:
+                if own != "cli":
+                    found.append(f"{path.relative_to(root)}:{line}: {module} imports {package} itself")
+                continue
+            other = target.split(".")[1]
+            if (other != own and FLOOR.get(other, -1) >= FLOOR[own] > 0) or (
+                FLOOR[own] == 0 and FLOOR.get(other, -1) > 0
+            ):
+                found.append(f"{path.relative_to(root)}:{line}: {own} must not import {other} ({target})")
+    return found + circles({module: {target for _, target in found} for module, found in arrows.items()})
+
+
+def circles(arrows: dict[str, set[str]]) -> list[str]:
+    """Return a line for each circle that a walk along the imports comes upon."""
+    found, done = [], set[str]()
+
+    def walk(module: str, way: tuple[str, ...]) -> None:
+        if module in way:
+            found.append(f"circle: {' -> '.join((*way[way.index(module) :], module))}")
+            return
+        if module not in done:
+            for target in sorted(arrows.get(module, ())):
+                walk(target, (*way, module))
+            done.add(module)
+
+    for module in sorted(arrows):
+        walk(module, ())
+    return found
+
+
+def test_imports_run_one_way() -> None:
+    assert violations(ROOT) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "line", "message"),
+    [
+        ("vectors.py", "from edgeleaf.bundle.encoder import QueryEncoder", "vectors must not import bundle"),
+        ("search/index.py", "    from edgeleaf.pipeline.run import run", "search must not import pipeline"),
+        ("graph/export.py", "import edgeleaf.certify.certify", "graph must not import certify"),
+        ("graph/builder.py", "from edgeleaf.graph import fuse", "circle: edgeleaf.graph.builder"),
+    ],
+)
+def test_a_wrong_import_is_named(tmp_path: Path, place: str, line: str, message: str) -> None:
+    for path in sorted((ROOT / "edgeleaf").rglob("*.py")):
+        copy = tmp_path / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+    wrong = tmp_path / "edgeleaf" / place
+    inside = f"\ndef wrong() -> None:\n{line}\n" if line.startswith(" ") else f"\n{line}\n"
+    wrong.write_text(wrong.read_text(encoding="utf-8") + inside, encoding="utf-8")
+    assert any(message in found for found in violations(tmp_path))
+
+
+def test_the_bundle_package_imports_with_numpy_and_onnxruntime_alone() -> None:
+    """What may not be there is made impossible to import, in a process of its own."""
+    script = """
+import sys
+from importlib.abc import MetaPathFinder
+
+KNOWN = {"edgeleaf", "numpy", "onnxruntime"}
+
+class Closed(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        root = name.partition(".")[0]
+        if root not in KNOWN and root not in sys.stdlib_module_names:
+            raise ModuleNotFoundError(f"{name} is not there", name=name)
+
+import numpy, onnxruntime  # with whatever they themselves bring
+sys.meta_path.insert(0, Closed())
+import pkgutil
+from importlib import import_module
+import edgeleaf.bundle, edgeleaf.search
+for package in (edgeleaf.bundle, edgeleaf.search):
+    for part in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+        import_module(part.name)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
