@@ -16,7 +16,8 @@ def work() -> None:
             advance(1)
 
 
-def test_silent_until_shown(capsys: pytest.CaptureFixture[str]) -> None:
+def test_silent_until_shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_shown", False)  # another test may have shown it in this process
     work()
     assert capsys.readouterr() == ("", "")
 

@@ -100,7 +100,7 @@ class Emulation:
             EmulationError: an unknown processor, or one that was not prepared.
         """
         kind = _processor(processor)
-        source = str(Path(__file__).resolve().parent.parent)
+        source = str(Path(__file__).resolve().parent.parent.parent)
         if not kind.model:
             return ["env", _python_path(source, os.environ.get("PYTHONPATH")), sys.executable, *argv]
         if kind.architecture not in self.qemu or not (kind.own_python or self.guest):

@@ -108,4 +108,4 @@ def test_a_bundle_without_its_unfused_encoder(tiny_bundle: Path, tmp_path: Path)
     shutil.copytree(tiny_bundle, copy)
     (copy / "onnx/model_qint8.onnx").unlink()
     with pytest.raises(BundleError, match="model_qint8.onnx: missing"):
-        breakdown(copy)
+        breakdown.main([str(copy)])

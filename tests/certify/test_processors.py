@@ -14,12 +14,13 @@ import onnx
 import onnxruntime
 import pytest
 
-from edgeleaf import QueryEncoder, cli
+from edgeleaf import QueryEncoder
 from edgeleaf.bundle import encoder, machine
 from edgeleaf.bundle.manifest import CERTIFICATE, QUERY_ENCODER, Manifest
 from edgeleaf.certify import processors
 from edgeleaf.certify.certificate import Certificate
 from edgeleaf.certify.processors import ProcessorReport, compare, encode_alone, sample
+from edgeleaf.cli.options import processor_names
 from edgeleaf.emulation import processors as emulation
 from edgeleaf.emulation.processors import Emulation
 from edgeleaf.errors import BundleError, EmulationError, ProcessorWarning
@@ -81,9 +82,9 @@ def test_what_is_not_set_up_is_said_before_any_work(tiny_bundle: Path, monkeypat
 
 
 def test_processors_on_the_command_line() -> None:
-    assert cli._names("") == ()
-    assert cli._names("x86-64-v3, armv9,") == ("x86-64-v3", "armv9")
-    assert cli._names("all") == tuple(emulation.PROCESSORS)
+    assert processor_names("") == ()
+    assert processor_names("x86-64-v3, armv9,") == ("x86-64-v3", "armv9")
+    assert processor_names("all") == tuple(emulation.PROCESSORS)
 
 
 def test_the_sample_has_all_lengths_and_hard_texts() -> None:

@@ -58,7 +58,7 @@ def test_held_out_texts_in_training_are_found_whatever_their_case() -> None:
 
 
 def test_texts_longer_than_the_window_are_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    from edgeleaf.distillation import guards
+    from edgeleaf.training import guards
 
     class Words:
         def encode_batch(self, texts: list[str]) -> list[object]:
