@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def require_distill() -> None:
     """Raise MissingExtra where the packages that build and check bundles are not installed."""
     needed = ("torch", "sentence_transformers", "optimum", "onnx", "datasets", "accelerate", "matplotlib", "jinja2")
-    missing = [name for name in (*needed, "filelock") if importlib.util.find_spec(name) is None]
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingExtra(f"{', '.join(missing)} not installed; to build and check: pip install 'edgeleaf[distill]'")
 

@@ -6,24 +6,32 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
 from edgeleaf import progress
-from edgeleaf.errors import BundleError
 from edgeleaf.files import write_json
+from edgeleaf.stages.code import Sources
+from edgeleaf.stages.lock import LOCK as LOCK
+from edgeleaf.stages.lock import locked
 
 STAGE = "stage.json"
-LOCK = ".lock"
+VECTOR_CACHE = "vector-cache"
+"""The folder of teacher vectors, beside the stages' own."""
 
 
 class Stages:
     """The stages of one run.
 
+    A stage is done when its folder says that it was made from the same inputs by the same code: the functions that
+    make it with all of edgeleaf that they import, and the versions of the packages that these import.
+
     Args:
-        work: the folder that holds a folder a stage.
-        force: run every stage again, whatever is there.
+        work: the folder that holds a folder for each stage.
+        force: run every stage again, whatever is there. The cache of teacher vectors stays: its entries are found by
+            the vector space, the window and the text, so none can be out of date.
 
     Use it in a ``with`` statement: one run at a time works in a folder.
 
@@ -35,28 +43,19 @@ class Stages:
         self.work = work
         self._force = force
         self._digests: dict[Path, str] = {}
-        self._lock: Any = None
+        self._sources = Sources()
+        self._lock = ExitStack()
 
     def __enter__(self) -> Stages:
-        from filelock import FileLock, Timeout
-
-        self.work.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(self.work / LOCK)
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise BundleError(f"{self.work}: another run is at work there; wait for it to end") from None
+        self._lock.enter_context(locked(self.work))
         if self._force:
-            for folder in self.work.iterdir():
-                shutil.rmtree(folder, ignore_errors=True)
+            for path in self.work.iterdir():
+                if path.is_dir() and path.name != VECTOR_CACHE:
+                    shutil.rmtree(path)
         return self
 
     def __exit__(self, *_: object) -> None:
-        lock = self.work / LOCK
-        if [path.name for path in self.work.iterdir()] == [LOCK]:  # nothing came of it
-            lock.unlink(missing_ok=True)
-            self.work.rmdir()
-        self._lock.release()
+        self._lock.close()
 
     def run(self, name: str, inputs: Mapping[str, Any], make: Callable[[Path], object]) -> Path:
         """Return the folder of stage ``name``, made by ``make(folder)`` unless it is there for the same inputs.
@@ -65,9 +64,10 @@ class Stages:
             name: the stage's name, and its folder's.
             inputs: everything that changes the result: numbers, strings, dataclasses, and folders of earlier stages,
                 which stand for the inputs that made them.
-            make: fills the folder; must cope with what its own killed predecessor left in it.
+            make: fills the folder; must cope with what its own killed predecessor left in it. A lambda or an inner
+                function counts as the functions that it calls by name and the objects that it holds.
         """
-        digest = self._digest(name, inputs)
+        digest = self._digest(name, inputs, make)
         folder, partial = self.work / name, self.work / f"{name}.partial"
         self._digests[folder] = digest
         if _made_from(folder) == digest:
@@ -81,16 +81,14 @@ class Stages:
         partial.replace(folder)
         return folder
 
-    def _digest(self, name: str, inputs: Mapping[str, Any]) -> str:
+    def _digest(self, name: str, inputs: Mapping[str, Any], make: Callable[[Path], object]) -> str:
         def plain(value: Any) -> Any:
             if isinstance(value, Path):
                 return self._digests[value]
             return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
 
-        from edgeleaf.version import __version__
-
         values = {key: plain(value) for key, value in inputs.items()}
-        text = json.dumps([__version__, name, values], sort_keys=True, default=str)
+        text = json.dumps([name, values, self._sources.digest(make)], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -12,6 +12,7 @@ from edgeleaf import progress
 from edgeleaf.errors import ExportError, ModelError
 from edgeleaf.files import write_bytes
 from edgeleaf.recipe.specs import TeacherSpec
+from edgeleaf.stages.runner import VECTOR_CACHE as VECTOR_CACHE
 from edgeleaf.teachers.quantized import MODEL, token_ids, uncut_tokenizer
 from edgeleaf.teachers.sentence_transformer import SentenceTransformerTeacher
 from edgeleaf.texts.corpus import read_corpus
@@ -52,9 +53,6 @@ def write_quantized_teacher(
     except ExportError as error:
         raise ModelError(f"{spec.model} has no int8 export: {error}; leave teacher.training_vectors out") from None
     write_bytes(folder / MODEL, quantized.model.SerializeToString(deterministic=True))
-
-
-VECTOR_CACHE = "vector-cache"
 
 
 def quantize_teacher(folder: Path, texts: Path, teacher: SentenceTransformerTeacher, spec: TeacherSpec) -> None:
