@@ -27,7 +27,8 @@ import onnxruntime as ort
 from edgeleaf import progress
 from edgeleaf.emulation import processors as emulation
 from edgeleaf.files import whole_folder, write_json, write_text
-from edgeleaf.graph.export import OUTPUT, export_onnx, optimum_graph
+from edgeleaf.graph.export import export_onnx
+from edgeleaf.graph.exporters import OUTPUT, optimum_graph
 from edgeleaf.graph.quantization import rewriter as ours
 from edgeleaf.graph.quantization import rounding
 from edgeleaf.graph.quantization.half import to_half

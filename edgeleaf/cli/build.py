@@ -75,6 +75,9 @@ def export_command(
     ] = None,
     max_length: Annotated[int | None, typer.Option(help="Window in tokens. Default: the model's own.")] = None,
     texts: TextFiles = None,
+    exporter: Annotated[
+        str, typer.Option(help="What writes the graph: torch, or optimum (needs edgeleaf[optimum] and transformers 4).")
+    ] = "torch",
     preset: Annotated[str, typer.Option(help="int8, int4, fp16 or fp32: how it is made small.")] = "int8",
     processors: Processors = "",
     force: Force = False,
@@ -90,6 +93,7 @@ def export_command(
         prompt_name=prompt_name,
         max_length=max_length,
         texts=texts or (),
+        exporter=exporter,
         preset=preset,
         processors=processor_names(processors),
         force=force,

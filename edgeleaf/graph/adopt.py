@@ -15,8 +15,8 @@ from onnx import TensorProto, helper
 
 from edgeleaf.errors import ExportError
 from edgeleaf.graph.builder import OPSET, GraphBuilder
-from edgeleaf.graph.export import prune
 from edgeleaf.graph.fuse import ENCODER_OUTPUT, OLDEST_OPSET, TOKENIZER_OUTPUTS
+from edgeleaf.graph.simplify import prune
 
 POOLINGS = ("mean", "cls", "last", "max")
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)

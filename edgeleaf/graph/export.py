@@ -1,16 +1,18 @@
 """A sentence-transformers model to one ONNX graph: encoder, pooling, projection and L2 norm, optimised and validated.
 
-optimum exports, onnxruntime's transformers optimiser fuses (attention stays apart from its projections, so that the
-quantiser sees every weight), and a ladder of checks compares the result with torch: names, axes, shapes, values.
+An exporter (:mod:`edgeleaf.graph.exporters`) writes the graph, patterns of nodes are fused (attention stays apart from
+its projections, so that the quantiser sees every weight), and a ladder of checks compares the result with torch: names,
+axes, shapes, values.
 """
 
 from __future__ import annotations
 
+import io
 import logging
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -20,27 +22,32 @@ import onnx
 
 from edgeleaf.bundle.session import session
 from edgeleaf.errors import AxesMismatch, ExportError, NamesMismatch, ShapesMismatch, ValuesMismatch
-from edgeleaf.graph.builder import OPSET
-from edgeleaf.graph.simplify import simplify
+from edgeleaf.graph.exporters import EXPORTERS, INPUTS, OUTPUT
+from edgeleaf.graph.simplify import prune, simplify
 
-INPUTS = ("input_ids", "attention_mask")
-OUTPUT = "sentence_embedding"
 MAX_DIFFERENCE = 1e-4
 """Largest difference of any number of a unit vector between torch and ONNX Runtime, both float32."""
 
 
-def export_onnx(folder: Path) -> onnx.ModelProto:
+def export_onnx(folder: Path, *, exporter: str = next(iter(EXPORTERS))) -> onnx.ModelProto:
     """Export the sentence-transformers model in ``folder``.
+
+    Args:
+        folder: a local folder.
+        exporter: a name in :data:`edgeleaf.graph.exporters.EXPORTERS`.
 
     Returns:
         A model with inputs ``input_ids`` and ``attention_mask`` (int64 [batch, sequence], padded on the right) and the
         output ``sentence_embedding`` (float32 [batch, dim], unit L2 norm, if the model ends in Normalize).
 
     Raises:
-        ExportError: optimum or the optimiser cannot handle the model.
+        ExportError: no such exporter, or it or the optimiser cannot handle the model.
+        MissingExtra: the exporter is not installed.
     """
+    if exporter not in EXPORTERS:
+        raise ExportError(f"exporter is {exporter!r}; allowed: {', '.join(EXPORTERS)}")
     with tempfile.TemporaryDirectory() as scratch, _quiet():
-        raw = optimum_graph(folder, Path(scratch))
+        raw = EXPORTERS[exporter](folder, Path(scratch))
         return _tidy(_fuse_patterns(raw))
 
 
@@ -85,26 +92,6 @@ def features(torch_model: Any, texts: Sequence[str]) -> dict[str, npt.NDArray[np
 
 def _torch_vectors(torch_model: Any, texts: Sequence[str]) -> npt.NDArray[np.float32]:
     return np.asarray(torch_model.encode(list(texts), batch_size=len(texts), show_progress_bar=False), np.float32)
-
-
-def optimum_graph(folder: Path, scratch: Path) -> onnx.ModelProto:
-    """Return what optimum makes of a sentence-transformers model, as it comes; it works in ``scratch``."""
-    from optimum.exporters.onnx import main_export
-
-    try:
-        main_export(
-            str(folder),
-            output=scratch,
-            task="sentence-similarity",
-            library_name="sentence_transformers",
-            opset=OPSET,
-            do_validation=False,
-            device="cpu",
-        )
-    except (ValueError, KeyError, RuntimeError, NotImplementedError, AttributeError) as error:
-        reason = " ".join(str(error).split())
-        raise ExportError(f"{folder}: optimum cannot export it: {reason[:200]}") from None
-    return onnx.load(scratch / "model.onnx")
 
 
 def _fuse_patterns(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -153,22 +140,6 @@ def _fix_token_types(graph: onnx.GraphProto) -> None:
             graph.node.insert(0, zero)
 
 
-def prune(model: onnx.ModelProto) -> None:
-    """Remove nodes and initializers that no output needs, in place."""
-    graph = model.graph
-    needed = {output.name for output in graph.output}
-    kept = []
-    for node in reversed(graph.node):
-        if needed & set(node.output):
-            needed |= set(node.input)
-            kept.append(node)
-    del graph.node[:]
-    graph.node.extend(reversed(kept))
-    initializers = [tensor for tensor in graph.initializer if tensor.name in needed]
-    del graph.initializer[:]
-    graph.initializer.extend(initializers)
-
-
 def _width(model: onnx.ModelProto) -> int:
     """The output's width, found by running the graph once on two tokens."""
     opened = session(model.SerializeToString(), threads=0)
@@ -195,8 +166,10 @@ def _check_ends(model: onnx.ModelProto) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporters' tracing warnings off the user's terminal; errors still raise."""
+    """Keep the exporters' warnings off the user's terminal, and off standard output; errors still raise."""
     names = (
+        "torch.onnx",
+        "onnxscript",
         "optimum",
         "optimum.exporters.onnx",
         "transformers",
@@ -211,7 +184,8 @@ def _quiet() -> Iterator[None]:
         for name in names:
             logging.getLogger(name).setLevel(logging.ERROR)
         logging.getLogger().setLevel(logging.ERROR)
-        with warnings.catch_warnings():
+        # onnxruntime's optimiser prints where its shape inference gives up.
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:

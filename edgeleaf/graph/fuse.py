@@ -6,7 +6,7 @@ the two is a matter of putting the node lists one after the other; ``tap`` bring
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,8 @@ from onnx import TensorProto, helper
 
 from edgeleaf.errors import ExportError
 from edgeleaf.graph.builder import IR_VERSION, OPSET, GraphBuilder
-from edgeleaf.graph.export import prune
 from edgeleaf.graph.positions import within_window
+from edgeleaf.graph.simplify import prune
 from edgeleaf.graph.tokenizers import append_tokenizer
 
 TEXT = "text"
@@ -62,6 +62,7 @@ def fuse(
         >>> onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"text": ["where is my parcel?"]})
     """
     width, with_types = _check(encoder)
+    encoder = _out_of_the_way(encoder)
     if dim is not None and not 1 <= dim <= width:
         raise ExportError(f"dim {dim} is out of range: the encoder's embedding has {width} numbers; pass 1 to {width}")
     opsets = {"" if opset.domain == "ai.onnx" else opset.domain: opset.version for opset in encoder.opset_import}
@@ -178,10 +179,64 @@ def _check(encoder: onnx.ModelProto) -> tuple[int, bool]:
     opset = next((o.version for o in encoder.opset_import if o.domain in ("", "ai.onnx")), 0)
     if opset < OLDEST_OPSET:
         raise ExportError(f"the encoder has opset {opset}; the tokenizer needs {OLDEST_OPSET}: export it with {OPSET}")
-    taken = {TEXT, EMBEDDING} & ({name for node in graph.node for name in node.output} | weights)
-    if taken:
-        raise ExportError(f"the encoder has an inner tensor {min(taken)!r}, the fused graph's own name; rename it")
     return int(tensor.shape.dim[1].dim_value), "token_type_ids" in inputs
+
+
+def _out_of_the_way(encoder: onnx.ModelProto) -> onnx.ModelProto:
+    """Return an encoder whose inner tensors have none of the fused graph's own names; the same one where none has.
+
+    torch's exporter calls the output of an embedding table ``embedding``, as the fused file calls its own.
+    """
+    names = set(_tensor_names(encoder.graph))
+    ends = {value.name for value in (*encoder.graph.input, *encoder.graph.output)} - {TEXT, EMBEDDING}
+    ours = {name for name in names if name in (TEXT, EMBEDDING) or name.startswith((f"{_TOKENIZER}/", f"{_TAIL}/"))}
+    renamed: dict[str, str] = {}
+    for name in sorted(ours - ends):
+        new = f"encoder/{name}"
+        while new in names:
+            new = f"encoder/{new}"
+        names.add(new)
+        renamed[name] = new
+    if not renamed:
+        return encoder
+    copy = onnx.ModelProto()
+    copy.CopyFrom(encoder)
+    _rename_tensors(copy.graph, renamed)
+    return copy
+
+
+def _tensor_names(graph: onnx.GraphProto) -> Iterator[str]:
+    """Every name of a tensor in a graph and in the graphs inside its nodes."""
+    yield from (value.name for value in (*graph.input, *graph.output, *graph.initializer))
+    yield from (tensor.values.name for tensor in graph.sparse_initializer)
+    for node in graph.node:
+        yield from node.output
+        for inner in _graphs_inside(node):
+            yield from _tensor_names(inner)
+
+
+def _graphs_inside(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def _rename_tensors(graph: onnx.GraphProto, renamed: Mapping[str, str]) -> None:
+    """Rename tensors in place, wherever they are made, read or described."""
+    for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        value.name = renamed.get(value.name, value.name)
+    for tensor in graph.sparse_initializer:
+        tensor.values.name = renamed.get(tensor.values.name, tensor.values.name)
+    for annotation in graph.quantization_annotation:
+        annotation.tensor_name = renamed.get(annotation.tensor_name, annotation.tensor_name)
+        for entry in annotation.quant_parameter_tensor_names:
+            entry.value = renamed.get(entry.value, entry.value)
+    for node in graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        node.output[:] = [renamed.get(name, name) for name in node.output]
+        for inner in _graphs_inside(node):
+            _rename_tensors(inner, renamed)
 
 
 def _append_norm(graph: GraphBuilder, embedding: str, dim: int | None) -> str:

@@ -134,3 +134,19 @@ def _varying(model: onnx.ModelProto) -> set[str]:
         if node.op_type != "Shape" and not itself and varying & set(node.input):
             varying |= set(node.output)
     return varying
+
+
+def prune(model: onnx.ModelProto) -> None:
+    """Remove nodes and initializers that no output needs, in place."""
+    graph = model.graph
+    needed = {output.name for output in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if needed & set(node.output):
+            needed |= set(node.input)
+            kept.append(node)
+    del graph.node[:]
+    graph.node.extend(reversed(kept))
+    initializers = [tensor for tensor in graph.initializer if tensor.name in needed]
+    del graph.initializer[:]
+    graph.initializer.extend(initializers)

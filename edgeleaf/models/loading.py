@@ -9,12 +9,13 @@ from typing import Any
 from edgeleaf.errors import MissingExtra, ModelError
 
 
-def load_sentence_transformer(folder: Path, *, max_length: int | None = None) -> Any:
+def load_sentence_transformer(folder: Path, *, max_length: int | None = None, attention: str | None = None) -> Any:
     """Load a sentence-transformers model in float32, on a GPU where there is one.
 
     Args:
         folder: a local folder.
         max_length: the window in tokens; ``None`` keeps the model's own.
+        attention: transformers' attention implementation; ``None`` leaves the choice to it.
 
     Raises:
         MissingExtra: sentence-transformers is not installed.
@@ -22,11 +23,26 @@ def load_sentence_transformer(folder: Path, *, max_length: int | None = None) ->
     """
     sentence_transformers = require_sentence_transformers()
     try:
-        model = sentence_transformers.SentenceTransformer(str(folder), local_files_only=True)
+        model = sentence_transformers.SentenceTransformer(
+            str(folder), local_files_only=True, model_kwargs=float32_kwargs(attention)
+        )
     except (OSError, ValueError, KeyError, RuntimeError, AttributeError) as error:
         reason = " ".join(str(error).split())
         raise ModelError(f"{folder}: sentence-transformers cannot load it: {reason[:200]}") from None
     return with_window(model.eval(), max_length, folder)
+
+
+def float32_kwargs(attention: str | None = None) -> dict[str, Any]:
+    """Return transformers' arguments for weights in float32, whatever number format the checkpoint is in.
+
+    transformers 5 would take the checkpoint's own format, 4 takes float32; the argument was renamed in 4.56.
+    """
+    import torch
+    import transformers
+
+    renamed = tuple(int(part) for part in transformers.__version__.split(".")[:2]) >= (4, 56)
+    named = {"dtype" if renamed else "torch_dtype": torch.float32}
+    return named if attention is None else {**named, "attn_implementation": attention}
 
 
 def autocast(device: str) -> AbstractContextManager[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 from edgeleaf.certify.processors import check_names
 from edgeleaf.errors import InputError
@@ -11,7 +12,7 @@ from edgeleaf.pipeline.finish import Result, finish
 from edgeleaf.pipeline.places import output_folder, work_folder
 from edgeleaf.pipeline.preflight import check_tokenizer, export_spec, require_distill
 from edgeleaf.recipe.presets import PRESETS, export_gates
-from edgeleaf.recipe.specs import BenchmarkSpec, QuantizationSpec
+from edgeleaf.recipe.specs import BenchmarkSpec, ExportSpec, QuantizationSpec
 from edgeleaf.stages.graph import CALIBRATION_TEXTS
 from edgeleaf.stages.job import Job
 from edgeleaf.stages.runner import Stages
@@ -30,6 +31,7 @@ def export(
     prompt_name: str | None = None,
     max_length: int | None = None,
     texts: Sequence[str | Path] = (),
+    exporter: str = ExportSpec().exporter,
     preset: str = QuantizationSpec().preset,
     processors: Sequence[str] = (),
     force: bool = False,
@@ -46,6 +48,7 @@ def export(
         prompt_name: take the prompt of that name among the model's own; not together with ``prompt``.
         max_length: window in tokens; the model's own where it is None.
         texts: files with queries to check with, one a line; documentation found on this machine where it is empty.
+        exporter: torch or optimum, see :class:`edgeleaf.recipe.specs.ExportSpec`.
         preset: int8, int4, fp16 or fp32, see :class:`edgeleaf.recipe.specs.QuantizationSpec`.
         processors: as for :func:`run`.
         force: run every stage again.
@@ -58,7 +61,9 @@ def export(
     if preset not in PRESETS:
         raise InputError(f"preset is {preset!r}; allowed: {', '.join(PRESETS)}")
     own_queries(texts)
-    require_distill()
+    if exporter not in (known := get_args(get_type_hints(ExportSpec)["exporter"])):
+        raise InputError(f"exporter is {exporter!r}; allowed: {', '.join(known)}")
+    require_distill(exporter=exporter)
     spec = export_spec(model, max_length=max_length, query_prompt=prompt, prompt_name=prompt_name)
     check_tokenizer(spec, prompt=spec.query_prompt)
     with Stages(work_folder(target), force=force) as stages:
@@ -91,6 +96,7 @@ def export(
             origin=origin(texts),
             gates=export_gates(preset),
             benchmark=BenchmarkSpec(),
+            exporter=exporter,
             preset=preset,
             processors=processors,
             torch_student=False,

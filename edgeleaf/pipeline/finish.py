@@ -50,7 +50,11 @@ def finish(job: Job, stages: Stages, texts: Path, vectors: Path, student: Path, 
     Raises:
         GateFailed: the certificate is below a gate; nothing is put at ``output``.
     """
-    graph = stages.run("graph", {"student": student}, lambda folder: export_graph(folder, student, texts))
+    graph = stages.run(
+        "graph",
+        {"student": student, "exporter": job.exporter},
+        lambda folder: export_graph(folder, student, texts, job.exporter),
+    )
     quantized = stages.run(
         "quantized",
         {

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from edgeleaf.teachers.sentence_transformer import SentenceTransformerTeacher
 
 
-def require_distill() -> None:
+def require_distill(*, exporter: str = "torch") -> None:
     """Raise MissingExtra where the packages that build and check bundles are not installed."""
-    needed = ("torch", "sentence_transformers", "optimum", "onnx", "datasets", "accelerate", "matplotlib", "jinja2")
+    if exporter == "optimum" and importlib.util.find_spec("optimum") is None:
+        raise MissingExtra("optimum not installed; to export by it: pip install 'edgeleaf[optimum]'")
+    needed = ("torch", "sentence_transformers", "onnxscript", "onnx", "datasets", "accelerate", "matplotlib", "jinja2")
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingExtra(f"{', '.join(missing)} not installed; to build and check: pip install 'edgeleaf[distill]'")

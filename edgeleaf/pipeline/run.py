@@ -60,7 +60,7 @@ def build(
     target = output_folder(output)
     files = fingerprint(spec.texts.sources, base)
     check_names(processors)
-    require_distill()
+    require_distill(exporter=spec.export.exporter)
     check_tokenizer(spec.student, prompt=spec.teacher.query_prompt)
     with Stages(work_folder(target), force=force) as stages:
         teacher = load_teacher(spec.teacher)
@@ -85,6 +85,7 @@ def build(
             origin=f"held out by the recipe {spec.name}",
             gates=gates_for(spec.quantization.preset, spec.gates),
             benchmark=spec.benchmark,
+            exporter=spec.export.exporter,
             preset=spec.quantization.preset,
             processors=processors,
         )

@@ -74,6 +74,14 @@ class ObjectiveSpec:
 
 
 @dataclass(frozen=True)
+class ExportSpec:
+    """What writes the student's graph."""
+
+    exporter: Literal["torch", "optimum"] = "torch"
+    """torch's own exporter, or optimum (``edgeleaf[optimum]``), which needs transformers 4."""
+
+
+@dataclass(frozen=True)
 class QuantizationSpec:
     """How the graph is made small."""
 
@@ -136,6 +144,7 @@ class Recipe:
     description: str = ""
     seed: int = _between(0, 2**31 - 1, 0)
     objective: ObjectiveSpec = field(default_factory=ObjectiveSpec)
+    export: ExportSpec = field(default_factory=ExportSpec)
     quantization: QuantizationSpec = field(default_factory=QuantizationSpec)
     gates: Gates = field(default_factory=Gates)
     benchmark: BenchmarkSpec = field(default_factory=BenchmarkSpec)

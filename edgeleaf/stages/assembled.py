@@ -34,7 +34,10 @@ def assemble(folder: Path, job: Job, texts: Path, student: Path, graph: Path, qu
         teacher_max_length=job.teacher_max_length,
         student={**job.made_by, "weights_sha256": weights_sha256(folder / layout.STUDENT)},
         tokenizer=tokenizer_facts(folder, job.max_length),
-        quantization=json.loads((quantized / QUANTIZATION).read_text(encoding="utf-8")),
+        quantization={
+            **json.loads((quantized / QUANTIZATION).read_text(encoding="utf-8")),
+            "exporter": job.exporter,
+        },
         gates={},
         held_out={"origin": job.origin, "texts": len(read_corpus(folder, "held_out"))},
         dims=(job.space.dim,),

@@ -24,13 +24,13 @@ LADDER_TEXTS = 1000
 """Held-out texts whose words those are."""
 
 
-def export_graph(folder: Path, student: Path, texts: Path) -> None:
+def export_graph(folder: Path, student: Path, texts: Path, exporter: str) -> None:
     """Export the student to ``onnx/model.onnx`` and validate it against torch on real texts of several lengths."""
     from edgeleaf.graph.export import export_onnx, validate
     from edgeleaf.models.loading import load_sentence_transformer
 
-    progress.say("export: torch to ONNX")
-    model = export_onnx(student / layout.STUDENT)
+    progress.say(f"export: torch to ONNX, by {exporter}")
+    model = export_onnx(student / layout.STUDENT, exporter=exporter)
     words = " ".join(text.text for text in read_corpus(texts, "held_out")[:LADDER_TEXTS]).split()
     samples = [" ".join(words[:count]) for count in LADDER_LENGTHS]
     worst = validate(model, load_sentence_transformer(student / layout.STUDENT), samples)

@@ -23,6 +23,7 @@ class Job:
         made_by: how the student was made, for the manifest.
         origin: where the texts it is checked with come from.
         gates, benchmark: of the recipe.
+        exporter: what writes the graph, see :data:`edgeleaf.graph.exporters.EXPORTERS`.
         preset: how the graph is made small, see ``edgeleaf.recipe.specs.QuantizationSpec``.
         processors: others to compare this one with, by their names in ``edgeleaf.emulation``.
         torch_student: whether the student is timed beside its teacher; an exported model is its own teacher.
@@ -38,6 +39,7 @@ class Job:
     origin: str
     gates: Gates
     benchmark: BenchmarkSpec
+    exporter: str
     preset: str
     processors: Sequence[str] = ()
     torch_student: bool = True

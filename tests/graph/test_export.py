@@ -10,7 +10,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from edgeleaf.errors import AxesMismatch, ExportError, NamesMismatch, ShapesMismatch, ValuesMismatch
+from edgeleaf.errors import AxesMismatch, ExportError, ModelError, NamesMismatch, ShapesMismatch, ValuesMismatch
 from edgeleaf.graph.export import export_onnx, features, validate
 from edgeleaf.graph.fuse import fuse
 from edgeleaf.graph.quantization.quantize import quantize
@@ -120,8 +120,10 @@ def test_rungs_break_with_their_own_error(tiny: tuple[onnx.ModelProto, Any]) -> 
 
 
 def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="optimum cannot export it"):
+    with pytest.raises(ModelError, match="sentence-transformers cannot load it"):
         export_onnx(tmp_path)
+    with pytest.raises(ExportError, match="optimum cannot export it"):
+        export_onnx(tmp_path, exporter="optimum")
 
 
 def test_minilm_int8_stays_close_and_ignores_its_neighbours(minilm: Path) -> None:

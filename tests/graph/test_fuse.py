@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from edgeleaf.errors import ExportError, TokenizerNotSupported
@@ -179,8 +179,6 @@ def broken(change: str) -> onnx.ModelProto:
         graph.output[0].type.tensor_type.shape.dim[1].dim_param = "width"
     elif change == "type":
         graph.input[0].type.tensor_type.elem_type = TensorProto.INT32
-    elif change == "name":
-        graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.float32), "text"))
     return model
 
 
@@ -195,12 +193,25 @@ def broken(change: str) -> onnx.ModelProto:
         ("width", "with a fixed width"),
         ("type", "input input_ids is INT32; needed: INT64"),
         ("opset", "the encoder has opset 15; the tokenizer needs 16"),
-        ("name", "an inner tensor 'text'"),
     ],
 )
 def test_an_encoder_of_another_shape_is_named(tokenizer_json: str, change: str, message: str) -> None:
     with pytest.raises(ExportError, match=message):
         fuse(broken(change), tokenizer_json, max_length=16, metadata={})
+
+
+@pytest.mark.parametrize("name", ["text", "embedding", "tokenizer/Cast_1", "unit_norm/Div_4", "encoder/text"])
+def test_an_encoder_may_use_the_fused_graphs_own_names(tokenizer_json: str, name: str) -> None:
+    """torch's exporter calls the output of an embedding table ``embedding``."""
+    plain, taken = make_encoder(), make_encoder()
+    inner = taken.graph.node[0].output[0]
+    for node in taken.graph.node:
+        node.input[:] = [name if tensor == inner else tensor for tensor in node.input]
+        node.output[:] = [name if tensor == inner else tensor for tensor in node.output]
+    before = taken.SerializeToString()
+    one, other = (fuse(model, tokenizer_json, max_length=16, metadata={}) for model in (plain, taken))
+    assert taken.SerializeToString() == before
+    np.testing.assert_array_equal(embed(one, TEXTS), embed(other, TEXTS))
 
 
 def test_a_tokenizer_that_cannot_be_exact_is_refused(tokenizer_json: str) -> None:

@@ -23,11 +23,11 @@ import onnx
 from onnx import TensorProto, helper
 
 from edgeleaf.graph.builder import GraphBuilder
-from edgeleaf.graph.export import prune
 from edgeleaf.graph.quantization import exact, four_bits
 from edgeleaf.graph.quantization.calibration import Moments, outputs
 from edgeleaf.graph.quantization.layers import NORMS, LayerPlan, _Vector, attribute, opset
 from edgeleaf.graph.quantization.rounding import round_columns, smoothing
+from edgeleaf.graph.simplify import prune
 
 REFIT_RIDGE = 3000.0
 """How many texts' worth a refitted projection keeps to the one that was trained."""

@@ -1,0 +1,114 @@
+"""The exporters: a sentence-transformers model to an ONNX graph, as it comes. Another one is a function and a row here.
+
+Each takes the model's folder and a scratch folder, and returns a graph with the inputs ``input_ids`` and
+``attention_mask`` (int64 [batch, sequence]; ``token_type_ids`` where the exporter asks for it) and the output
+``sentence_embedding``. What it costs in nodes is made up for afterwards, and the ladder of
+:func:`edgeleaf.graph.export.validate` judges all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from edgeleaf.errors import ExportError, MissingExtra
+from edgeleaf.graph.builder import OPSET
+from edgeleaf.graph.patterns import fuse_attention, fuse_skip_norms
+from edgeleaf.graph.simplify import prune
+
+INPUTS = ("input_ids", "attention_mask")
+OUTPUT = "sentence_embedding"
+TORCH_OPSET = 18
+"""The oldest that torch's exporter writes without a conversion."""
+
+
+def torch_graph(folder: Path, scratch: Path) -> onnx.ModelProto:
+    """Return what ``torch.onnx.export`` makes of a model, its attentions and residual normalisations as single nodes.
+
+    Raises:
+        ExportError: torch cannot export it.
+    """
+    import torch
+
+    from edgeleaf.models.loading import load_sentence_transformer
+
+    model = load_sentence_transformer(folder, attention="eager").to("cpu").eval()
+    for part in model.modules():
+        config: Any = getattr(part, "config", None)
+        if hasattr(config, "use_cache"):
+            config.use_cache = False
+
+    class Whole(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, input_ids: Any, attention_mask: Any) -> Any:
+            return self.model({"input_ids": input_ids, "attention_mask": attention_mask})[OUTPUT]
+
+    # Three texts, one of them padded: an example of one row or of full rows would become part of the graph.
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0]])
+    ids = torch.arange(3, 15).reshape(3, 4) * mask
+    batch, sequence = torch.export.Dim("batch"), torch.export.Dim("sequence")
+    axes = {0: batch, 1: sequence}
+    try:
+        program = torch.onnx.export(
+            Whole().eval(),
+            (ids, mask),
+            dynamo=True,
+            dynamic_shapes=(axes, axes),
+            opset_version=TORCH_OPSET,
+            input_names=list(INPUTS),
+            output_names=[OUTPUT],
+            verbose=False,
+        )
+        program.save(str(scratch / "model.onnx"))
+    except Exception as error:  # torch.export, onnxscript and onnx raise kinds without a common base below Exception
+        reason = " ".join(str(error).split())
+        raise ExportError(f"{folder}: torch cannot export it: {reason[:300]}") from None
+    graph = onnx.load(scratch / "model.onnx")
+    graph.metadata_props.clear()
+    for node in graph.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    fuse_attention(graph)
+    prune(graph)
+    fuse_skip_norms(graph)
+    prune(graph)
+    return graph
+
+
+def optimum_graph(folder: Path, scratch: Path) -> onnx.ModelProto:
+    """Return what optimum makes of a model, as it comes.
+
+    Raises:
+        MissingExtra: optimum-onnx is not installed.
+        ExportError: optimum cannot export it.
+    """
+    try:
+        from optimum.exporters.onnx import main_export
+    except ImportError:
+        raise MissingExtra(
+            "the exporter optimum needs optimum-onnx; pip install 'edgeleaf[optimum]', or use the exporter torch"
+        ) from None
+    try:
+        main_export(
+            str(folder),
+            output=scratch,
+            task="sentence-similarity",
+            library_name="sentence_transformers",
+            opset=OPSET,
+            do_validation=False,
+            device="cpu",
+        )
+    except (ValueError, KeyError, RuntimeError, NotImplementedError, AttributeError) as error:
+        reason = " ".join(str(error).split())
+        raise ExportError(f"{folder}: optimum cannot export it: {reason[:300]}") from None
+    return onnx.load(scratch / "model.onnx")
+
+
+EXPORTERS: Mapping[str, Callable[[Path, Path], onnx.ModelProto]] = {"torch": torch_graph, "optimum": optimum_graph}
+"""By the name that a recipe and ``edgeleaf export --exporter`` use; the first is the default."""
