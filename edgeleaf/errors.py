@@ -52,7 +52,11 @@ class EmulationError(EdgeleafError):
     """A processor that is unknown or that this machine cannot emulate, or a set-up that failed."""
 
 
-class ProcessorWarning(UserWarning):
+class EdgeleafWarning(UserWarning):
+    """Something was cut, chosen or dropped, and the result stands."""
+
+
+class ProcessorWarning(EdgeleafWarning):
     """A bundle runs on a kind of processor that its certificate does not cover."""
 
 

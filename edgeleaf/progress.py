@@ -1,29 +1,53 @@
-"""Progress on standard error: bars on a terminal, a line now and then elsewhere, silence in a library.
+"""Progress on standard error: bars on a terminal, a line now and then elsewhere.
 
-The command line calls :func:`show` once; every stage asks for a :func:`bar` and never cares who watches.
+The command line calls :func:`show` once; every stage asks for a :func:`bar` and never cares who watches. In a
+program that uses edgeleaf as a library every line goes to the logger ``edgeleaf``, and what must not be missed is a
+warning too.
 """
 
 from __future__ import annotations
 
+import io
+import logging
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from edgeleaf.errors import EdgeleafWarning
+
+logger = logging.getLogger("edgeleaf")
+logger.addHandler(logging.NullHandler())
 _shown = False
 _live: Any = None
 LINE_EVERY_S = 15.0
 
 
 def show() -> None:
-    """Make progress visible from here on (the command line's business)."""
+    """Make progress visible from here on, and all output UTF-8 (the command line's business).
+
+    Texts come in every script, and redirected output would be in whatever code page the system has. What no encoding
+    can say, such as a file name's odd bytes, is escaped.
+    """
     global _shown
     _shown = True
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def warn(message: str) -> None:
+    """Say what a user should know: what was cut, chosen or dropped. In a library it is an EdgeleafWarning."""
+    say(message)
+    if not _shown:
+        warnings.warn(message, EdgeleafWarning, stacklevel=3)
 
 
 def say(message: str) -> None:
-    """Print one line to standard error, above the bar if there is one, when progress is shown."""
+    """Print one line to standard error, above the bar if there is one, when progress is shown; log it in any case."""
+    logger.info(message)
     if not _shown:
         return
     if _live is not None:

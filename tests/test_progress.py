@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+import warnings
 
 import pytest
 
 from edgeleaf import progress
+from edgeleaf.errors import EdgeleafWarning
 
 
 def work() -> None:
@@ -43,3 +45,22 @@ def test_a_bar_on_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: py
     assert "knit" in err
     assert "3/3" in err
     assert progress._live is None
+
+
+def test_a_library_logs_and_warns(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(progress, "_shown", False)
+    with caplog.at_level("INFO", logger="edgeleaf"):
+        progress.say("read 10 texts")
+        with pytest.warns(EdgeleafWarning, match="^5 texts are cut$"):
+            progress.warn("5 texts are cut")
+    assert [record.getMessage() for record in caplog.records] == ["read 10 texts", "5 texts are cut"]
+
+
+def test_the_command_line_prints_a_warning_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "_shown", True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        progress.warn("5 texts are cut")
+    assert capsys.readouterr() == ("", "5 texts are cut\n")

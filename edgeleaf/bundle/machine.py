@@ -37,6 +37,13 @@ def machine() -> dict[str, Any]:
     }
 
 
+def usable_cores() -> int:
+    """Return how many cores this process may use, which can be fewer than the machine has."""
+    if sys.platform != "linux":
+        return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0))
+
+
 PROCESSOR_KINDS: tuple[tuple[str, str], ...] = (
     *(("amx_int8", "x86-64-vnni"), ("avx512_vnni", "x86-64-vnni"), ("avx_vnni", "x86-64-vnni")),
     *(("avx2", "x86-64-v3"), ("sse4_2", "x86-64-v2")),

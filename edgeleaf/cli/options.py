@@ -45,14 +45,18 @@ def processor_names(processors: str) -> tuple[str, ...]:
 def given_texts(texts: list[str] | None) -> list[str]:
     """Texts of the command line, or those of standard input, one a line."""
     if texts and texts != ["-"]:
-        return texts
+        try:
+            return [os.fsencode(text).decode() for text in texts]  # bytes that the locale could not read
+        except UnicodeError:
+            raise TextsError("a text of the command line is not UTF-8; pipe it in, in UTF-8") from None
     data = b"" if sys.stdin.isatty() and not texts else sys.stdin.buffer.read()
     if not data:
         raise TextsError("no text given; name texts, or pipe them in, one a line")
     try:
-        return data.decode().removesuffix("\n").split("\n")
+        lines = data.decode("utf-8-sig").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
         raise TextsError(f"standard input is not UTF-8 at byte {error.start}") from None
+    return [line.removesuffix("\r") for line in lines]
 
 
 def print_table(renderable: Any) -> None:

@@ -12,6 +12,7 @@ from edgeleaf.pipeline.finish import Result, finish
 from edgeleaf.pipeline.places import output_folder, work_folder
 from edgeleaf.pipeline.preflight import check_tokenizer, export_spec, require_distill
 from edgeleaf.recipe.presets import PRESETS, export_gates
+from edgeleaf.recipe.sources import MachineSource
 from edgeleaf.recipe.specs import BenchmarkSpec, ExportSpec, QuantizationSpec
 from edgeleaf.stages.graph import CALIBRATION_TEXTS
 from edgeleaf.stages.job import Job
@@ -68,7 +69,7 @@ def export(
     check_tokenizer(spec, prompt=spec.query_prompt)
     with Stages(work_folder(target), force=force) as stages:
         teacher = load_teacher(spec)
-        inputs = {"files": fingerprint(query_files(texts), Path())}
+        inputs = {"files": fingerprint([*query_files(texts), MachineSource()], Path())}
         held_out = stages.run(
             "texts",
             inputs,

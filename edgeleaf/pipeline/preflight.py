@@ -68,7 +68,7 @@ def look_at_texts(texts: Path, recipe: Recipe, teacher: SentenceTransformerTeach
     from edgeleaf.training.guards import CUT_SAMPLE, check_apart, say_cut
 
     train = read_corpus(texts, "train")
-    check_apart([text.text for text in train], [text.text for text in read_corpus(texts, "held_out")])
+    check_apart((text.text for text in train), (text.text for text in read_corpus(texts, "held_out")))
     prompts = {"query": recipe.teacher.query_prompt, "document": recipe.teacher.document_prompt}
     sample = [prompts[text.kind] + text.text for text in train[:CUT_SAMPLE]]
     start = resolve(recipe.student.model, revision=recipe.student.revision)

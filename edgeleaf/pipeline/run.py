@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,11 @@ from edgeleaf.stages.texts import collect_texts
 from edgeleaf.stages.vectors import VECTOR_CACHE, quantize_teacher, write_vectors
 from edgeleaf.teachers.opening import check_space, load_teacher
 from edgeleaf.texts.corpus import read_corpus
+from edgeleaf.texts.hub import pinned
 from edgeleaf.texts.readers import fingerprint
+
+REVISIONS = "revisions.json"
+"""What the hub said last about the recipe's data sets."""
 
 
 def run(recipe: str | Path, *, output: str | Path, processors: Sequence[str] = (), force: bool = False) -> Result:
@@ -63,6 +67,7 @@ def build(
     require_distill(exporter=spec.export.exporter)
     check_tokenizer(spec.student, prompt=spec.teacher.query_prompt)
     with Stages(work_folder(target), force=force) as stages:
+        spec = _pinned(spec, stages)
         teacher = load_teacher(spec.teacher)
         if base_bundle is not None:
             check_space(teacher, base_bundle.space)
@@ -98,8 +103,15 @@ def distill(recipe: str | Path, *, output: str | Path, force: bool = False) -> P
     files = fingerprint(spec.texts.sources, base)
     require_distill()
     with Stages(work_folder(target), force=force) as stages:
+        spec = _pinned(spec, stages)
         *_, student = _distilled(spec, base, files, load_teacher(spec.teacher), stages)
     return student / layout.STUDENT
+
+
+def _pinned(spec: Recipe, stages: Stages) -> Recipe:
+    """Name the revision of every hub dataset, so that a stage knows which one it was made from."""
+    sources = pinned(spec.texts.sources, stages.work / REVISIONS)
+    return replace(spec, texts=replace(spec.texts, sources=sources))
 
 
 def _distilled(spec: Recipe, base: Path, files: list[str], teacher: Any, stages: Stages) -> tuple[Path, Path, Path]:

@@ -44,6 +44,8 @@ class DatasetSource:
         split: the split to stream.
         weight: share of the corpus beside the other sources' weights.
         pieces: as for FilesSource.
+        revision: branch, tag or commit of the dataset; by default the newest, and what that is when a run begins is
+            what the run reads.
     """
 
     dataset: str
@@ -53,6 +55,7 @@ class DatasetSource:
     split: str = "train"
     weight: float = 1.0
     pieces: Pieces = "whole"
+    revision: str | None = None
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 
@@ -13,6 +16,7 @@ from edgeleaf.errors import ModelError, TrainingError
 from edgeleaf.models.resolve import resolve
 from edgeleaf.recipe.specs import Recipe, TeacherSpec
 from edgeleaf.texts.corpus import read_corpus
+from edgeleaf.texts.text import Text
 
 START_TEXTS = 4096
 """Training texts that the projection's closed-form start is fitted on."""
@@ -29,17 +33,6 @@ def train_student(folder: Path, texts: Path, vectors: Path, recipe: Recipe, spac
     if (folder / layout.STUDENT).is_dir():
         shutil.rmtree(checkpoints, ignore_errors=True)
         return
-    prompts = {"query": space.query_prompt, "document": space.document_prompt}
-
-    def examples(name: str, kinds: tuple[str, ...], most: int | None = None) -> Examples:
-        found = [(i, text) for i, text in enumerate(read_corpus(texts, name)) if text.kind in kinds][:most]
-        matrix = np.load(vectors / f"{name}.npy", mmap_mode="r")
-        rows = [i for i, _ in found]
-        return Examples(
-            texts=[prompts[text.kind] + text.text for _, text in found],
-            vectors=matrix if len(rows) == len(matrix) else matrix[rows],
-        )
-
     spec = recipe.student
     model = build_student(
         resolve(spec.model, revision=spec.revision),
@@ -49,17 +42,44 @@ def train_student(folder: Path, texts: Path, vectors: Path, recipe: Recipe, spac
         query_prompt=space.query_prompt,
         document_prompt=space.document_prompt,
     )
-    train_set = examples("train", ("query", "document"))
+    prompts = {"query": space.query_prompt, "document": space.document_prompt}
+    train_set = Examples(Prompted(read_corpus(texts, "train"), prompts), np.load(vectors / "train.npy", mmap_mode="r"))
     if not has_checkpoint(checkpoints):
         start_projection(model, train_set.texts[:START_TEXTS], train_set.vectors[:START_TEXTS], ridge=spec.ridge)
-    held_out = examples("held_out", ("query",), EVALUATED)
+    held_out = read_corpus(texts, "held_out")
+    rows = list(islice((row for row, text in enumerate(held_out) if text.kind == "query"), EVALUATED))
+    queries = [prompts["query"] + held_out[row].text for row in rows]
+    watched = Examples(queries, np.load(vectors / "held_out.npy", mmap_mode="r")[rows])
     try:
-        curve = train(model, train_set, held_out, objective=recipe.objective, seed=recipe.seed, checkpoints=checkpoints)
+        curve = train(model, train_set, watched, objective=recipe.objective, seed=recipe.seed, checkpoints=checkpoints)
     except TrainingError:
         shutil.rmtree(checkpoints, ignore_errors=True)  # or the next run would go on from what went wrong
         raise
     write_student(model, curve, folder / layout.STUDENT)
     shutil.rmtree(checkpoints, ignore_errors=True)
+
+
+class Prompted(Sequence[str]):
+    """Texts with the prompts of their kinds before them, read when they are asked for."""
+
+    def __init__(self, texts: Sequence[Text], prompts: Mapping[str, str]) -> None:
+        self._texts, self._prompts = texts, prompts
+
+    def __len__(self) -> int:
+        return len(self._texts)
+
+    def __iter__(self) -> Iterator[str]:
+        return (self._prompts[text.kind] + text.text for text in self._texts)
+
+    @overload
+    def __getitem__(self, row: int) -> str: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[str]: ...
+    def __getitem__(self, row: int | slice) -> str | list[str]:
+        if isinstance(row, slice):
+            return [self._prompts[text.kind] + text.text for text in self._texts[row]]
+        text = self._texts[row]
+        return self._prompts[text.kind] + text.text
 
 
 def normalized_copy(folder: Path, source: Path, spec: TeacherSpec) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from edgeleaf.errors import TextsError
 from edgeleaf.recipe.sources import FilesSource, MachineSource
 from edgeleaf.recipe.specs import TextsSpec
-from edgeleaf.texts.corpus import collect, write_corpus
+from edgeleaf.texts.corpus import collect, sampled, write_corpus
 from edgeleaf.texts.text import Corpus, Text
 
 CHECK_QUERIES = 1000
@@ -22,7 +22,7 @@ def query_files(files: Sequence[str | Path]) -> list[FilesSource]:
     return [FilesSource(tuple(map(str, files)), "query")] if files else []
 
 
-def own_queries(files: Sequence[str | Path]) -> list[Text]:
+def own_queries(files: Sequence[str | Path]) -> Sequence[Text]:
     """Return distinct queries of ``files``, a sample where there are many; none where no files are given.
 
     Raises:
@@ -54,7 +54,7 @@ def check_texts(folder: Path, files: Sequence[str | Path], *, calibration: int =
         seed=0,
         base=Path(),
     )
-    write_corpus(Corpus(train=machine.train, held_out=own + machine.held_out), folder)
+    write_corpus(Corpus(train=machine.train, held_out=[*own, *machine.held_out]), folder)
 
 
 def origin(files: Sequence[str | Path]) -> str:
@@ -65,7 +65,8 @@ def origin(files: Sequence[str | Path]) -> str:
 
 def collect_texts(folder: Path, spec: TextsSpec, seed: int, base: Path) -> None:
     """Collect the texts of a recipe: ``train.jsonl`` and ``held_out.jsonl``."""
-    corpus = collect(
+    folder.mkdir(parents=True, exist_ok=True)
+    with sampled(
         spec.sources,
         limit=spec.limit,
         held_out_queries=spec.held_out_queries,
@@ -73,5 +74,6 @@ def collect_texts(folder: Path, spec: TextsSpec, seed: int, base: Path) -> None:
         max_chars=spec.max_chars,
         seed=seed,
         base=base,
-    )
-    write_corpus(corpus, folder)
+        scratch=folder,
+    ) as corpus:
+        write_corpus(corpus, folder)

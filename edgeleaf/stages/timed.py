@@ -17,7 +17,7 @@ def find_teacher(manifest: Manifest) -> Path | None:
     try:
         return resolve(manifest.space.teacher, revision=manifest.space.revision)
     except ModelError as error:
-        progress.say(f"the teacher is not measured: {error}")
+        progress.warn(f"the teacher is not measured: {error}")
         return None
 
 

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from edgeleaf import progress
 from edgeleaf.errors import ExportError, ModelError
 from edgeleaf.files import write_bytes
@@ -66,4 +64,4 @@ def write_vectors(folder: Path, texts: Path, teacher: Teacher, cache: Path, *, n
 
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
-        np.save(folder / f"{name}.npy", teacher_vectors(read_corpus(texts, name), teacher, cache))
+        teacher_vectors(read_corpus(texts, name), teacher, cache, file=folder / f"{name}.npy")

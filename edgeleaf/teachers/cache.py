@@ -1,15 +1,18 @@
 """Texts to teacher vectors. A teacher is a black box behind one protocol; its vectors are cached in shards.
 
 A cache folder belongs to one vector space and window. A shard is a pair of files, ``00012.npy`` (float16 [n, dim],
-memory-mapped) and ``00012.keys.npy`` (16 bytes a text, hash of prompt and text); the second is written last, so a
-killed run loses the shard it was in and no more.
+memory-mapped) and ``00012.keys.npy`` (16 bytes for each text, hash of prompt and text); the second comes last, so a
+killed run loses the shard it was in and no more. A number belongs to the process that makes its first file.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
+from array import array
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,44 +27,67 @@ from edgeleaf.texts.text import Text
 
 SHARD = 128
 """Texts in a shard, at least: what a killed run loses, a quarter of a minute's work on two cores."""
+KEYS_SUFFIX = ".keys.npy"
+KEY: np.dtype[np.bytes_] = np.dtype("S16")
+"""A key, compared as bytes."""
+MEND = "delete it and its neighbour of the same number, then run again; only its texts are encoded again"
+
+Keys = npt.NDArray[np.bytes_]
 
 
-def teacher_vectors(texts: Sequence[Text], teacher: Teacher, cache: Path) -> npt.NDArray[np.float16]:
+def teacher_vectors(
+    texts: Sequence[Text], teacher: Teacher, cache: Path, *, file: Path | None = None
+) -> npt.NDArray[np.float16]:
     """Return the teacher's vectors of ``texts``, from the cache where it has them.
 
     Args:
-        texts: queries and documents; each gets the prompt of its kind.
+        texts: queries and documents; each gets the prompt of its kind. They are read once, and again where they are to
+            be encoded; some 60 bytes of memory are needed for each, whatever is in them.
         teacher: the black box.
         cache: a folder that this teacher's shards live in; made when it is not there.
+        file: a .npy file to put the vectors in, which are then memory-mapped; None keeps them in memory.
 
     Returns:
         float16 [len(texts), dim], rows of unit L2 norm up to float16, in the order of ``texts``.
 
     Raises:
-        ModelError: the teacher returned a vector that is not finite, or not of the width and norm it promises.
+        ModelError: the teacher returned a vector that is not finite, or not of the width and norm it promises; or a
+            file of the cache is damaged.
     """
     parts = [teacher.space.id.replace("/", "-"), str(teacher.max_length), teacher.precision]
     folder = cache / "-".join(filter(None, parts))
     folder.mkdir(parents=True, exist_ok=True)
-    keys = [_key(text, teacher.space) for text in texts]
-    known = _known(folder)
-    distinct = dict(zip(keys, texts, strict=True)).items()
+    keys, lengths, queries = _looked_at(texts, teacher.space)
+    _, first = np.unique(keys, return_index=True)
     # Like lengths together: less padding. The order does not depend on what is known, so a resumed run's batches are
     # those that it would have had.
-    by_length = sorted(distinct, key=lambda item: (item[1].kind, -len(item[1].text)))
-    missing = [(key, text) for key, text in by_length if key not in known]
-    total = len(distinct)
-    if 0 < len(missing) < total:
-        progress.say(f"teacher vectors: resuming at {total - len(missing):,} of {total:,} texts")
+    rows = first[np.lexsort((first, -lengths[first], queries[first]))]
+    known = Shards(folder)
+    missing = rows[~known.has(keys[rows])]
+    if 0 < len(missing) < len(rows):
+        progress.say(f"teacher vectors: resuming at {len(rows) - len(missing):,} of {len(rows):,} texts")
     # The longest texts come first: counted in texts, the time left would be many times too long.
-    characters = sum(len(text.text) for _, text in missing)
-    with progress.bar("teacher vectors, characters", characters) as advance:
+    with progress.bar("teacher vectors, characters", int(lengths[missing].sum())) as advance:
         shard = max(SHARD, teacher.batch_size)
         for start in range(0, len(missing), shard):
             part = missing[start : start + shard]
-            _write_shard(folder, [key for key, _ in part], _encode(teacher, [text for _, text in part], advance))
-    known = _known(folder)
-    return _gather(folder, [known[key] for key in keys], teacher.space.dim)
+            known.write(keys[part], _encode(teacher, [texts[row] for row in part.tolist()], advance))
+    complete = Shards(folder) if len(missing) else known
+    return complete.vectors(keys, dim=teacher.space.dim, file=file)
+
+
+def _looked_at(texts: Sequence[Text], space: VectorSpace) -> tuple[Keys, npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
+    """The key of each text, its length in characters, and whether it is a query."""
+    keys, lengths, queries = bytearray(), array("i"), array("b")
+    for text in texts:
+        keys += _key(text, space)
+        lengths.append(len(text.text))
+        queries.append(text.kind == "query")
+    return (
+        np.frombuffer(bytes(keys), KEY) if keys else np.empty(0, KEY),
+        np.array(lengths, np.int32),
+        np.array(queries, bool),
+    )
 
 
 def _encode(teacher: Teacher, texts: list[Text], advance: Callable[[int], None]) -> npt.NDArray[np.float32]:
@@ -94,29 +120,97 @@ def _key(text: Text, space: VectorSpace) -> bytes:
     return hashlib.blake2b((prompt + text.text).encode(), digest_size=16).digest()
 
 
-def _write_shard(folder: Path, keys: list[bytes], vectors: npt.NDArray[np.float32]) -> None:
-    number = len(list(folder.glob("*.keys.npy")))
-    write_npy(folder / f"{number:05d}.npy", vectors.astype(np.float16))
-    write_npy(folder / f"{number:05d}.keys.npy", np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 16))
+class Shards:
+    """The shards of a folder: where each key's vector is, at 24 bytes of memory for each.
+
+    Args:
+        folder: of one vector space, window and precision.
+
+    Raises:
+        ModelError: a file that is no shard's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        names = sorted(path.name.removesuffix(KEYS_SUFFIX) for path in folder.glob(f"*{KEYS_SUFFIX}"))
+        shards = [self._keys(name) for name in names]
+        self._names = names
+        self._next = len(names)
+        lengths = [len(shard) for shard in shards]
+        keys = np.concatenate([np.empty(0, KEY), *shards])
+        order = np.argsort(keys, kind="stable")
+        self.keys: Keys = keys[order]
+        """Sorted."""
+        self._shards = np.repeat(np.arange(len(names), dtype=np.int32), lengths)[order]
+        self._rows = np.concatenate([np.empty(0, np.int32), *(np.arange(n, dtype=np.int32) for n in lengths)])[order]
+
+    def _keys(self, name: str) -> Keys:
+        path = self._folder / f"{name}{KEYS_SUFFIX}"
+        keys = _loaded(path)
+        if keys.dtype != np.uint8 or keys.ndim != 2 or keys.shape[1] != KEY.itemsize:
+            raise ModelError(f"{path}: damaged (no keys in it): {MEND}")
+        return np.ascontiguousarray(keys).view(KEY).ravel()
+
+    def has(self, keys: Keys) -> npt.NDArray[np.bool_]:
+        """Return which of the keys have a vector here."""
+        if not len(self.keys):
+            return np.zeros(len(keys), bool)
+        return np.asarray(self.keys[self._at(keys)] == keys)
+
+    def _at(self, keys: Keys) -> npt.NDArray[np.int64]:
+        return np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
+
+    def write(self, keys: Keys, vectors: npt.NDArray[np.float32]) -> None:
+        """Write another shard, under a number that no other process has; it is found when the folder is read again."""
+        while True:
+            name = f"{self._next:05d}"
+            self._next += 1
+            try:
+                with (self._folder / f"{name}.npy").open("xb"):  # the number is ours now, and empty until it is whole
+                    break
+            except FileExistsError:
+                continue
+        write_npy(self._folder / f"{name}.npy", vectors.astype(np.float16))
+        write_npy(self._folder / f"{name}{KEYS_SUFFIX}", keys.view(np.uint8).reshape(-1, KEY.itemsize))
+
+    def vectors(self, keys: Keys, *, dim: int, file: Path | None = None) -> npt.NDArray[np.float16]:
+        """Return float16 [len(keys), dim], read a shard at a time; memory-mapped where a file is given.
+
+        Raises:
+            ModelError: a shard is damaged.
+        """
+        shape = (len(keys), dim)
+        temporary = None if file is None else file.with_name(f".{file.name}.{os.getpid()}.tmp")
+        found: npt.NDArray[np.float16] = (
+            np.empty(shape, np.float16)
+            if temporary is None or not len(keys)
+            else np.lib.format.open_memmap(temporary, "w+", np.float16, shape)
+        )
+        if len(keys):
+            at = self._at(keys)
+            numbers, rows = self._shards[at], self._rows[at]
+            order = np.argsort(numbers, kind="stable")
+            for here in np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1):
+                path = self._folder / f"{self._names[numbers[here[0]]]}.npy"
+                shard = _loaded(path)
+                if shard.ndim != 2 or shard.shape[1] != dim or len(shard) <= rows[here].max():
+                    raise ModelError(f"{path}: damaged (shape {shard.shape}): {MEND}")
+                found[here] = shard[rows[here]]
+        if file is None:
+            return found
+        if temporary is None or not len(keys):
+            write_npy(file, found)
+            return found
+        found.flush()  # type: ignore[attr-defined]
+        del found
+        temporary.replace(file)
+        mapped: npt.NDArray[np.float16] = np.load(file, mmap_mode="r")
+        return mapped
 
 
-def _known(folder: Path) -> dict[bytes, tuple[int, int]]:
-    """Map a text's key to its shard and row."""
-    places = {}
-    for path in sorted(folder.glob("*.keys.npy")):
-        number = int(path.name.split(".")[0])
-        for row, key in enumerate(np.load(path)):
-            places[key.tobytes()] = (number, row)
-    return places
-
-
-def _gather(folder: Path, places: list[tuple[int, int]], dim: int) -> npt.NDArray[np.float16]:
-    """Read vectors by (shard, row), a shard at a time."""
-    vectors = np.empty((len(places), dim), dtype=np.float16)
-    numbers, rows = np.array(places, dtype=np.int64).reshape(-1, 2).T
-    order = np.argsort(numbers, kind="stable")
-    for here in np.split(order, np.flatnonzero(np.diff(numbers[order])) + 1):
-        if here.size:
-            shard = np.load(folder / f"{numbers[here[0]]:05d}.npy", mmap_mode="r")
-            vectors[here] = shard[rows[here]]
-    return vectors
+def _loaded(path: Path) -> npt.NDArray[Any]:
+    try:
+        found: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ModelError(f"{path}: damaged ({' '.join(str(error).split())[:100]}): {MEND}") from None
+    return found

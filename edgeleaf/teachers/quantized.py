@@ -7,7 +7,6 @@ collections, is always encoded by the teacher itself.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgeleaf.bundle.machine import usable_cores
 from edgeleaf.bundle.session import session
 from edgeleaf.errors import ModelError
 from edgeleaf.files import sha256
@@ -45,7 +45,6 @@ class QuantizedTeacher:
         self._prompts = {"query": spec.query_prompt, "document": spec.document_prompt}
         self._tokenizer = uncut_tokenizer(teacher)
         self._session = session(folder / MODEL, threads=1)
-        self._pool = ThreadPoolExecutor(os.cpu_count())
 
     def encode(self, texts: Sequence[str], *, kind: Kind) -> npt.NDArray[np.float32]:
         """Return float32 [len(texts), dim], unit L2 norm, the prompt of ``kind`` applied, order kept."""
@@ -62,7 +61,8 @@ class QuantizedTeacher:
                 mask[place, : len(ids[row])] = 1
             vectors[rows] = self._session.run(None, {"input_ids": padded, "attention_mask": mask})[0]
 
-        list(self._pool.map(encode_batch, range(0, len(ids), _BATCH_SIZE)))
+        with ThreadPoolExecutor(usable_cores()) as pool:  # a thread costs nothing beside a batch
+            list(pool.map(encode_batch, range(0, len(ids), _BATCH_SIZE)))
         vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return vectors
 

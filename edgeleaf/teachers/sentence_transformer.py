@@ -78,7 +78,7 @@ class SentenceTransformerTeacher:
         """Say once that vectors have other lengths than 1: an index of them is searched by cosine, or not at all."""
         if self._unit and len(norms) and np.abs(norms - 1).max() > NOT_UNIT:
             self._unit = False
-            progress.say(
+            progress.warn(
                 f"{self.space.teacher} gives vectors of length {norms.min():.3g} to {norms.max():.3g}; edgeleaf works "
                 "with directions: give the index's vectors unit length too, or search it by cosine"
             )

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import hashlib
-import heapq
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from edgeleaf import progress
 from edgeleaf.errors import TextsError
 from edgeleaf.recipe.sources import KINDS, DatasetSource, FilesSource, Kind, MachineSource, Source
+from edgeleaf.texts.hub import DATASET_ROWS_PER_TEXT, dataset_texts
 from edgeleaf.texts.pieces import pieces_of
-from edgeleaf.texts.readers import DATASET_ROWS_PER_TEXT, dataset_texts, file_texts, json_row, numbered_lines
+from edgeleaf.texts.pools import KEY_BYTES, Chosen, Pool, Spill, choose, drop_repeats
+from edgeleaf.texts.readers import file_texts
+from edgeleaf.texts.stored import TextFile
 from edgeleaf.texts.text import Corpus, Text, same
 
 
-def read_corpus(folder: Path, name: str) -> list[Text]:
-    """Return the texts ``train`` or ``held_out`` of a texts folder."""
-    return read_texts(folder / f"{name}.jsonl")
+def read_corpus(folder: Path, name: str) -> TextFile:
+    """Open the texts ``train`` or ``held_out`` of a texts folder; each is read when it is asked for.
+
+    Raises:
+        TextsError: no such file; and, when a text is asked for, as :func:`read_texts`.
+    """
+    return TextFile(folder / f"{name}.jsonl")
 
 
 def collect(
@@ -32,6 +38,7 @@ def collect(
     seed: int,
     base: Path,
     max_chars: int = 2000,
+    scratch: Path | None = None,
 ) -> Corpus:
     """Sample a corpus from the sources by their weights.
 
@@ -43,6 +50,7 @@ def collect(
         seed: another seed gives another sample.
         base: folder at which relative paths start (the recipe's).
         max_chars: longer texts are cut, at a space where there is one.
+        scratch: folder of the temporary file that texts wait in; the system's own where it is None.
 
     Returns:
         Distinct texts (see :func:`same`), trimmed, none empty, in random order; the held-out queries
@@ -58,29 +66,57 @@ def collect(
         >>> len(corpus.train), len(corpus.held_out)
         (100, 20)
     """
+    with sampled(
+        sources,
+        limit=limit,
+        held_out_queries=held_out_queries,
+        held_out_documents=held_out_documents,
+        seed=seed,
+        base=base,
+        max_chars=max_chars,
+        scratch=scratch,
+    ) as corpus:
+        return Corpus(train=list(corpus.train), held_out=list(corpus.held_out))
+
+
+@contextmanager
+def sampled(
+    sources: Sequence[Source],
+    *,
+    limit: int,
+    held_out_queries: int,
+    held_out_documents: int,
+    seed: int,
+    base: Path,
+    max_chars: int = 2000,
+    scratch: Path | None = None,
+) -> Iterator[Corpus]:
+    """Sample a corpus as :func:`collect` does, and read its texts off the disk one by one while the context is open."""
     if not sources or limit < 1 or min(held_out_queries, held_out_documents) < 0:
         raise TextsError(
             f"cannot collect {limit} texts from {len(sources)} sources with {held_out_queries} queries and "
             f"{held_out_documents} documents held out: give a source, a limit of at least 1 and no negative numbers"
         )
     held: dict[Kind, int] = {"query": held_out_queries, "document": held_out_documents}
-    pools: list[_Pool] = []
-    with progress.bar("collect texts", len(sources)) as advance:
-        for source in sorted(sources, key=lambda source: isinstance(source, MachineSource)):  # it fills what is missing
-            pools += _sample(source, pools, held, limit, seed, max_chars, base)
-            advance(1)
-    _drop_repeats(pools)
-    chosen = {kind: _take_held_out(pools, kind, held[kind]) for kind in KINDS}
-    train = _take(pools, limit, held_out=False)
-    if not train and not sum(held.values()):
-        names = [name for source in sources if isinstance(source, FilesSource) for name in source.files]
-        raise TextsError(f"no text in {', '.join(names) or 'the sources'}: add texts")
-    if not train:
-        raise TextsError(
-            f"all {sum(held.values())} distinct texts are held out and none is left to train on: "
-            "add texts, or lower held_out_queries and held_out_documents"
-        )
-    return Corpus(train=train, held_out=chosen["query"] + chosen["document"])
+    pools: list[Pool] = []
+    with closing(Spill(scratch)) as spill:
+        with progress.bar("collect texts", len(sources)) as advance:
+            # The machine's own documentation comes last: it fills what is missing.
+            for source in sorted(sources, key=lambda source: isinstance(source, MachineSource)):
+                pools += _sample(source, pools, held, limit, seed, max_chars, base, spill)
+                advance(1)
+        drop_repeats(pools)
+        chosen = {kind: _take_held_out(spill, pools, kind, held[kind]) for kind in KINDS}
+        train = _take(spill, pools, limit, held_out=False)
+        if not train and not sum(held.values()):
+            names = [name for source in sources if isinstance(source, FilesSource) for name in source.files]
+            raise TextsError(f"no text in {', '.join(names) or 'the sources'}: add texts")
+        if not train:
+            raise TextsError(
+                f"all {sum(held.values())} distinct texts are held out and none is left to train on: "
+                "add texts, or lower held_out_queries and held_out_documents"
+            )
+        yield Corpus(train=train, held_out=chosen["query"] + chosen["document"])
 
 
 def write_corpus(corpus: Corpus, folder: Path) -> None:
@@ -108,62 +144,19 @@ def read_texts(path: Path) -> list[Text]:
         >>> read_texts(Path("out/texts/held_out.jsonl"))[0].kind  # doctest: +SKIP
         'query'
     """
-    texts = []
-    for number, line in numbered_lines(path):
-        row = json_row(line, path, number)
-        if not isinstance(row.get("text"), str) or row.get("kind") not in KINDS:
-            raise TextsError(f'{path}, line {number}: expected {{"text": …, "kind": "query" or "document"}}')
-        texts.append(Text(row["text"], row["kind"]))
-    return texts
-
-
-@dataclass
-class _Pool:
-    """Texts of one source and kind: those with the smallest hashes (held-out) and the largest (training)."""
-
-    kind: Kind
-    weight: float
-    smallest: _Best
-    largest: _Best
-
-    def add(self, priority: int, text: str) -> None:
-        self.smallest.add(-priority, text)
-        self.largest.add(priority, text)
-
-    def ranked(self, held_out: bool) -> list[tuple[int, str]]:
-        """(priority, text), best first."""
-        if held_out:
-            return sorted((-priority, text) for priority, text in self.smallest.kept.items())
-        return sorted(self.largest.kept.items(), reverse=True)
-
-    def remove(self, priority: int) -> None:
-        self.smallest.kept.pop(-priority, None)
-        self.largest.kept.pop(priority, None)
-
-
-@dataclass
-class _Best:
-    """The ``size`` highest of the distinct priorities seen, with the text that came first for each."""
-
-    size: int
-    kept: dict[int, str] = field(default_factory=dict)
-    heap: list[int] = field(default_factory=list)
-
-    def add(self, priority: int, text: str) -> None:
-        if priority in self.kept or not self.size:
-            return
-        if len(self.heap) < self.size:
-            heapq.heappush(self.heap, priority)
-        elif priority > self.heap[0]:
-            del self.kept[heapq.heapreplace(self.heap, priority)]
-        else:
-            return
-        self.kept[priority] = text
+    return list(TextFile(path))
 
 
 def _sample(
-    source: Source, others: list[_Pool], held: dict[Kind, int], limit: int, seed: int, max_chars: int, base: Path
-) -> list[_Pool]:
+    source: Source,
+    others: list[Pool],
+    held: dict[Kind, int],
+    limit: int,
+    seed: int,
+    max_chars: int,
+    base: Path,
+    spill: Spill,
+) -> list[Pool]:
     """A pool for each kind the source gives."""
     wanted = limit + sum(held.values())
     texts: Iterable[Text]
@@ -172,20 +165,23 @@ def _sample(
         from edgeleaf.texts.documentation import documentation_texts
 
         weights = [*(pool.weight for pool in others), source.weight / 2, source.weight / 2]
-        share = _shares(limit, weights, [*(len(pool.largest.kept) for pool in others), limit, limit])[-2]
+        share = _shares(limit, weights, [*(len(pool.highest) for pool in others), limit, limit])[-2]
         texts = documentation_texts(queries=share + held["query"], documents=share + held["document"])
     elif isinstance(source, FilesSource):
         texts = _pieces(source, file_texts(source, base), max_chars)
     else:
         texts = _pieces(source, dataset_texts(source, DATASET_ROWS_PER_TEXT * wanted), max_chars)
     pools = {
-        kind: _Pool(kind, source.weight / len(kinds), _Best(2 * sum(held.values())), _Best(wanted)) for kind in kinds
+        kind: Pool(kind, source.weight / len(kinds), held_out=2 * sum(held.values()), train=wanted, spill=spill)
+        for kind in kinds
     }
     key = seed.to_bytes(16, "big", signed=True)
     for text in texts:
         cleaned = _cleaned(text.text, max_chars)
         if cleaned:
-            pools[text.kind].add(_priority(cleaned, key), cleaned)
+            pools[text.kind].add(_key(cleaned, key), cleaned)
+    for pool in pools.values():
+        pool.settle()
     return list(pools.values())
 
 
@@ -197,30 +193,20 @@ def _pieces(source: FilesSource | DatasetSource, texts: Iterable[str], max_chars
 
 
 def _cleaned(text: str, max_chars: int) -> str:
-    text = text.encode("utf-8", "replace").decode("utf-8").strip()  # "replace": lone surrogates out of JSON
+    text = text.strip()
     if len(text) > max_chars:
         cut = text[: max_chars + 1]
         text = (cut.rsplit(maxsplit=1)[0] if len(cut.split(maxsplit=1)) > 1 else cut)[:max_chars].strip()
-    return text
+    return text.encode("utf-8", "replace").decode("utf-8")  # "replace": lone surrogates out of JSON
 
 
-def _priority(text: str, key: bytes) -> int:
-    return int.from_bytes(hashlib.blake2b(same(text).encode(), digest_size=12, key=key).digest(), "big")
+def _key(text: str, seed: bytes) -> bytes:
+    return hashlib.blake2b(same(text).encode(), digest_size=KEY_BYTES, key=seed).digest()
 
 
-def _drop_repeats(pools: list[_Pool]) -> None:
-    """Leave each text to the first pool that has it."""
-    owned: set[int] = set()
-    for pool in pools:
-        own = set(pool.largest.kept) | {-priority for priority in pool.smallest.kept}
-        for priority in own & owned:
-            pool.remove(priority)
-        owned |= own
-
-
-def _take_held_out(pools: list[_Pool], kind: Kind, count: int) -> list[Text]:
+def _take_held_out(spill: Spill, pools: list[Pool], kind: Kind, count: int) -> Chosen:
     if not count:
-        return []
+        return choose(spill, (), (), held_out=True)
     of_kind = [pool for pool in pools if pool.kind == kind]
     name = "queries" if kind == "query" else "documents"
     if not of_kind:
@@ -228,7 +214,7 @@ def _take_held_out(pools: list[_Pool], kind: Kind, count: int) -> list[Text]:
             f"{count} {name} are to be held out, but no source is of kind {kind!r}: "
             f"add a source of kind {kind!r}, or set held_out_{name} = 0"
         )
-    taken = _take(of_kind, count, held_out=True)
+    taken = _take(spill, of_kind, count, held_out=True)
     if len(taken) < count:
         raise TextsError(
             f"found {len(taken)} distinct texts of kind {kind!r}, needed {count} to hold out and some to train on: "
@@ -237,27 +223,20 @@ def _take_held_out(pools: list[_Pool], kind: Kind, count: int) -> list[Text]:
     return taken
 
 
-def _take(pools: list[_Pool], count: int, *, held_out: bool) -> list[Text]:
+def _take(spill: Spill, pools: list[Pool], count: int, *, held_out: bool) -> Chosen:
     """Take the pools' best by weight out of them; in random order, which is that of the hashes' lower half.
 
     Not of the hashes themselves: a large pool is left with high ones only, a small one has all kinds. Of a small pool,
     known whole, a fifth is held out at most, if others can give the rest: a short log of real queries is to be learnt.
     """
-    ranked = [pool.ranked(held_out) for pool in pools]
-    available = [len(texts) for texts in ranked]
+    available = [len(pool.best(held_out=held_out)) for pool in pools]
     fifths = [
-        most if len(pool.largest.kept) == pool.largest.size else min(most, len(pool.largest.kept) // 5)
+        most if len(pool.highest) == pool.highest.size else min(most, len(pool.highest) // 5)
         for most, pool in zip(available, pools, strict=True)
     ]
     if held_out and sum(fifths) >= count:
         available = fifths
-    shares = _shares(count, [pool.weight for pool in pools], available)
-    taken = []
-    for pool, texts, share in zip(pools, ranked, shares, strict=True):
-        for priority, text in texts[:share]:
-            pool.remove(priority)
-            taken.append((priority, Text(text, pool.kind)))
-    return [text for _, text in sorted(taken, key=lambda pair: pair[0] % 2**48)]
+    return choose(spill, pools, _shares(count, [pool.weight for pool in pools], available), held_out=held_out)
 
 
 def _shares(count: int, weights: list[float], available: list[int]) -> list[int]:

@@ -1,22 +1,35 @@
-"""Readers of text files and hub datasets."""
+"""Readers of text files."""
 
 from __future__ import annotations
 
+import codecs
+import glob
 import gzip
 import json
 import os
 import re
+import stat
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgeleaf.errors import MissingExtra, TextsError
+from edgeleaf.errors import TextsError
 from edgeleaf.files import sha256
-from edgeleaf.recipe.sources import DatasetSource, FilesSource, Source
+from edgeleaf.recipe.sources import FilesSource, MachineSource, Source
+from edgeleaf.texts.hub import DATASET_ROWS_PER_TEXT as DATASET_ROWS_PER_TEXT
+from edgeleaf.texts.hub import dataset_texts as dataset_texts
 
-DATASET_ROWS_PER_TEXT = 10
 SUFFIXES = (".txt", ".tsv", ".jsonl")
+VARIABLE = re.compile(r"\$\{(\w+)\}")
+LINE_BYTES = 64 << 20
+"""A longer line is no text, and would cost too much memory."""
+MARKS = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
 
 
 def file_texts(source: FilesSource, base: Path) -> Iterator[str]:
@@ -37,7 +50,10 @@ def file_texts(source: FilesSource, base: Path) -> Iterator[str]:
 
 
 def matching_files(patterns: tuple[str, ...], base: Path) -> list[Path]:
-    """Existing files in the order of the patterns, each once."""
+    """Existing files in the order of the patterns, each once.
+
+    What stands for a folder (``base``, ``~``, ``${VARIABLE}``) is taken as it is, whatever signs its name has.
+    """
     found: dict[Path, None] = {}
     for pattern in patterns:
 
@@ -51,13 +67,21 @@ def matching_files(patterns: tuple[str, ...], base: Path) -> list[Path]:
                 )
             return value
 
-        full = base / Path(re.sub(r"\$\{(\w+)\}", variable, pattern)).expanduser()
-        whole = full.absolute()
+        # The same with every sign of a folder's own name escaped, where a pattern is looked for.
+        plain = VARIABLE.sub(variable, pattern)
+        escaped = VARIABLE.sub(lambda match: glob.escape(variable(match)), pattern)
+        if plain.startswith("~"):
+            home = Path(plain.partition("/")[0]).expanduser().as_posix()
+            plain, escaped = (f"{start}/{plain.partition('/')[2]}" for start in (home, glob.escape(home)))
+        full, whole = base / plain, Path(glob.escape(str(base.absolute()))) / escaped
         root = Path(whole.anchor)
-        matches = [full] if full.is_file() else sorted(root.glob(str(whole.relative_to(root))))
-        files = [path for path in matches if path.is_file()]
+        try:
+            matches = [full] if full.is_file() else sorted(root.glob(str(whole.relative_to(root))))
+            files = [path for path in matches if path.is_file()]
+        except (OSError, ValueError, NotImplementedError, RuntimeError) as error:
+            raise TextsError(f"{pattern!r} cannot be looked for: {error}") from None
         if not files:
-            raise TextsError(f"no file matches {pattern!r} (looked for {whole}): check the path")
+            raise TextsError(f"no file matches {pattern!r} (looked for {full.absolute()}): check the path")
         found |= dict.fromkeys(files)
     return list(found)
 
@@ -98,7 +122,7 @@ def _jsonl_texts(path: Path, column: str | int | None, *, apart: bool) -> Iterat
 def json_row(line: str, path: Path, number: int) -> dict[str, Any]:
     """Return one line of a .jsonl file as a dict, or raise TextsError naming file and line."""
     try:
-        row = json.loads(line)
+        row = json.loads(line, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise TextsError(f"{path}, line {number}: not JSON ({error})") from error
     if not isinstance(row, dict):
@@ -106,15 +130,31 @@ def json_row(line: str, path: Path, number: int) -> dict[str, Any]:
     return row
 
 
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no value of JSON")
+
+
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(number from 1, line without its end) of a UTF-8 file, gzipped or not."""
+    """(number from 1, line without its end) of a UTF-8 file, gzipped or not.
+
+    A line ends at a line feed, one carriage return before it included, and nowhere else; a byte order mark at the
+    file's start is left out.
+
+    Raises:
+        TextsError: no such file; one that cannot be read, is not UTF-8 or is damaged, with the line; a line longer than
+            :data:`LINE_BYTES`; or a file that was written to meanwhile.
+    """
     number = 0
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise TextsError(f"{path}, line {number}: not UTF-8 ({error.reason}): convert the file to UTF-8") from error
+        with path.open("rb") as raw:
+            before = os.fstat(raw.fileno())
+            with gzip.GzipFile(fileobj=raw) if path.suffix == ".gz" else raw as file:
+                while line := file.readline(LINE_BYTES + 1):
+                    number += 1
+                    yield number, _decoded(line, path, number)
+                after = os.fstat(raw.fileno())
+        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns) and stat.S_ISREG(after.st_mode):
+            raise TextsError(f"{path}: was changed while it was read: run again when it is whole")
     except FileNotFoundError:
         raise TextsError(f"{path}: no such file") from None
     except (OSError, EOFError, zlib.error) as error:
@@ -123,48 +163,48 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
         raise TextsError(f"{place}: cannot read it: {reason}") from error
 
 
-def dataset_texts(source: DatasetSource, rows: int) -> Iterator[str]:
+def _decoded(line: bytes, path: Path, number: int) -> str:
+    place = f"{path}, line {number}"
+    if len(line) > LINE_BYTES:
+        raise TextsError(f"{place}: longer than {LINE_BYTES >> 20} MiB: write a text a line")
+    if number == 1 and (encoding := _other_encoding(line)):
+        raise TextsError(f"{place}: not UTF-8 (it looks like {encoding}): convert the file to UTF-8")
     try:
-        from datasets import load_dataset
-        from huggingface_hub import HfApi
-        from huggingface_hub.errors import RepositoryNotFoundError
-    except ModuleNotFoundError as error:
-        raise MissingExtra("hub datasets need the datasets package: pip install 'edgeleaf[distill]'") from error
-    name = f"dataset {source.dataset!r}"
-    try:
-        HfApi().dataset_info(source.dataset, timeout=10)  # fails at once, where load_dataset tries for half a minute
-        stream = load_dataset(source.dataset, source.config, split=source.split, streaming=True)
-        for row in stream.take(rows):
-            text = row.get(source.column)
-            if not isinstance(text, str):
-                columns = ", ".join(row)
-                raise TextsError(f"{name}: needed strings in column {source.column!r}, its columns are {columns}")
-            yield text
-    except RepositoryNotFoundError as error:
-        raise TextsError(f"the hub has no {name}, or it is private or gated: check the name or set HF_TOKEN") from error
-    except TextsError:
-        raise
-    except ValueError as error:  # unknown configuration or split
-        raise TextsError(f"{name}: {str(error).splitlines()[0]}") from error
-    except Exception as error:  # requests, httpx, aiohttp, fsspec, pyarrow: each its own family
-        raise TextsError(
-            f"{name} cannot be streamed from the hub ({type(error).__name__}): check the network, set HF_ENDPOINT, "
-            "or use files instead"
-        ) from error
+        return line.removesuffix(b"\n").removesuffix(b"\r").decode("utf-8-sig" if number == 1 else "utf-8")
+    except UnicodeDecodeError as error:
+        raise TextsError(f"{place}: not UTF-8 ({error.reason}): convert the file to UTF-8") from error
+
+
+def _other_encoding(line: bytes) -> str:
+    """Name the encoding that a file's first line shows, by its mark or by a zero in every second byte; or nothing."""
+    for mark, name in MARKS.items():
+        if line.startswith(mark):
+            return name
+    start = line[:64]
+    for zeros, others in ((start[1::2], start[::2]), (start[::2], start[1::2])):
+        if len(start) >= 8 and others.count(0) == 0 and zeros.count(0) >= len(zeros) - 1:
+            return "UTF-16"
+    return ""
 
 
 def fingerprint(sources: Sequence[Source], base: Path) -> list[str]:
-    """Return what tells whether sources changed: the sha256 of every file they read; nothing for the other kinds.
+    """Return what tells whether texts changed: the sha256 of every file that sources read, and of documentation.
+
+    A hub dataset is known by its revision, see :func:`pinned`.
 
     Raises:
         TextsError: no file matches a pattern, or one cannot be read.
     """
-    patterns = [source.files for source in sources if isinstance(source, FilesSource)]
-    files = [path for names in patterns for path in matching_files(names, base)]
     hashes = []
-    for path in files:
-        try:
-            hashes.append(sha256(path))
-        except OSError as error:
-            raise TextsError(f"{path}: cannot read it: {error.strerror or error}") from error
+    for source in sources:
+        if isinstance(source, FilesSource):
+            for path in matching_files(source.files, base):
+                try:
+                    hashes.append(sha256(path))
+                except OSError as error:
+                    raise TextsError(f"{path}: cannot read it: {error.strerror or error}") from error
+        elif isinstance(source, MachineSource):
+            from edgeleaf.texts.documentation import documentation_sha256
+
+            hashes.append(documentation_sha256())
     return hashes

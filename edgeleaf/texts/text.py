@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgeleaf.recipe.sources import Kind
 from edgeleaf.texts.pieces import EDGES
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Text:
     """One text and its side of the search: what a person asks, or what is found."""
 
@@ -20,8 +21,8 @@ class Text:
 class Corpus:
     """Texts to train on and texts to check with; no text is in both, see :func:`same`."""
 
-    train: list[Text]
-    held_out: list[Text]
+    train: Sequence[Text]
+    held_out: Sequence[Text]
 
 
 def same(text: str) -> str:

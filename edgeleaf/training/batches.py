@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from sentence_transformers.base.sampler import DefaultBatchSampler
 
 POOL = 50
@@ -21,7 +22,9 @@ class LengthBatchSampler(DefaultBatchSampler):  # type: ignore[misc]
         batch_size, drop_last, seed: as sentence-transformers passes them.
     """
 
-    def __init__(self, dataset: Any, lengths: Sequence[int], *, batch_size: int, drop_last: bool, seed: int) -> None:
+    def __init__(
+        self, dataset: Any, lengths: Sequence[int] | npt.NDArray[Any], *, batch_size: int, drop_last: bool, seed: int
+    ) -> None:
         super().__init__(dataset, batch_size=batch_size, drop_last=drop_last, seed=seed)
         self._lengths = np.asarray(lengths)
 
@@ -34,12 +37,12 @@ class LengthBatchSampler(DefaultBatchSampler):  # type: ignore[misc]
         random = np.random.default_rng((self.seed, self.epoch))
         order = random.permutation(len(self._lengths))
         pool = POOL * self.batch_size
-        batches: list[list[int]] = []
+        batches: list[npt.NDArray[np.int64]] = []
         for start in range(0, len(order), pool):
             rows = order[start : start + pool]
             rows = rows[np.argsort(self._lengths[rows], kind="stable")]
-            batches += [rows[i : i + self.batch_size].tolist() for i in range(0, len(rows), self.batch_size)]
+            batches += [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
         if self.drop_last:
             batches = [batch for batch in batches if len(batch) == self.batch_size]
         for i in random.permutation(len(batches)):
-            yield batches[i]
+            yield batches[i].tolist()

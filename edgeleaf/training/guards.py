@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -76,7 +76,7 @@ def check_alive(student: npt.NDArray[np.floating[Any]], teacher: npt.NDArray[np.
         )
 
 
-def check_apart(train: Sequence[str], held_out: Sequence[str]) -> None:
+def check_apart(train: Iterable[str], held_out: Iterable[str]) -> None:
     """Find out whether a text that the student is judged by is among those that it learns from.
 
     Case, white space and marks at the ends do not count.
@@ -105,7 +105,7 @@ def say_cut(texts: Sequence[str], tokenizer: Any, window: int, *, who: str) -> f
     lengths = [len(encoding.ids) for encoding in tokenizer.encode_batch(list(texts))]
     share = float(np.mean([length > window for length in lengths])) if lengths else 0.0
     if share > CUT_SHARE:
-        progress.say(
+        progress.warn(
             f"{share:.0%} of the texts are longer than the {who}'s window of {window} tokens and are cut: "
             "lower texts.max_chars, or raise max_length"
         )

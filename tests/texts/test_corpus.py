@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import itertools
 import json
+import pickle
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +16,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeleaf.errors import MissingExtra, TextsError
-from edgeleaf.recipe.sources import DatasetSource, FilesSource, MachineSource, Pieces, Source
+from edgeleaf.recipe.sources import KINDS, DatasetSource, FilesSource, Kind, MachineSource, Pieces, Source
 from edgeleaf.texts import documentation as machine
+from edgeleaf.texts import pools, readers
 from edgeleaf.texts.corpus import collect, read_texts, write_corpus
 from edgeleaf.texts.documentation import documentation_texts
-from edgeleaf.texts.text import Corpus, Text
+from edgeleaf.texts.hub import pinned
+from edgeleaf.texts.readers import fingerprint, numbered_lines
+from edgeleaf.texts.stored import TextFile
+from edgeleaf.texts.text import Corpus, Text, same
 
 
 def all_texts(folder: Path, *files: str, column: str | int | None = None, pieces: Pieces = "whole") -> set[str]:
@@ -162,6 +168,93 @@ def test_globs_variables_and_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         all_texts(tmp_path, "a.txt", column="text")
 
 
+def test_folders_names_are_no_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recipe's folder, a variable's value and the home folder are names, whatever signs are in them."""
+    base = tmp_path / "réçipe [1] a*b?"
+    (base / "sub").mkdir(parents=True)
+    (base / "sub" / "a.txt").write_text("text a")
+    (tmp_path / "réçipe 1 aXbY").mkdir()  # what the name would match
+    monkeypatch.setenv("MY_TEXTS", str(base))
+    monkeypatch.setenv("HOME", str(base))
+    assert all_texts(base, "**/*.txt") == all_texts(base, "sub/a.txt") == {"text a"}
+    assert all_texts(tmp_path, "${MY_TEXTS}/sub/?.txt") == all_texts(tmp_path, "~/*/[a-b].txt") == {"text a"}
+    with pytest.raises(TextsError, match=r"'nul\\x00l\*' cannot be looked for|no file matches") as caught:
+        all_texts(base, "nul\0l*")
+    assert "\n" not in str(caught.value)
+
+
+def lines_of(path: Path) -> list[str]:
+    return [line for _, line in numbered_lines(path)]
+
+
+def test_a_line_ends_at_a_line_feed_with_one_carriage_return_and_nowhere_else(tmp_path: Path) -> None:
+    odd = ["a\u2028b", "c\x85d", "e\x0bf\x0cg\x1ch", "i\rj", "k\r", "", " l "]
+    (tmp_path / "a.txt").write_bytes("".join(line + "\r\n" for line in odd).encode())
+    assert lines_of(tmp_path / "a.txt") == odd
+    (tmp_path / "b.txt").write_bytes("\ufeffa\n\ufeffb".encode())  # a mark is one at the start only
+    assert lines_of(tmp_path / "b.txt") == ["a", "\ufeffb"]
+    (tmp_path / "empty.txt").write_bytes(b"")
+    assert lines_of(tmp_path / "empty.txt") == []
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_another_encoding_is_named(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("several words\nin two lines\n".encode(encoding))
+    name = encoding.upper()[:6]
+    with pytest.raises(TextsError, match=rf"a\.txt, line 1: not UTF-8 \(it looks like {name}\): convert the file"):
+        lines_of(tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ('{"text": "a", "n": NaN}', "line 1: not JSON (NaN is no value of JSON)"),
+        ('{"text": -Infinity}', "line 1: not JSON (-Infinity is no value of JSON)"),
+        ("[" * 100_000, "line 1: not JSON ("),
+        ('{"text": ' + "9" * 5000 + "}", "line 1: not JSON ("),
+        ('{"text": ["a"]}', "line 1: needed a string under 'text', found keys: text"),
+        ('{"text": {"a": 1}}', "line 1: needed a string under 'text', found keys: text"),
+        ('"text"', "line 1: needed a JSON object, found str"),
+    ],
+)
+def test_odd_json_is_one_line(row: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(row)
+    with pytest.raises(TextsError) as caught:
+        all_texts(tmp_path, "a.jsonl")
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_half_a_surrogate_pair_becomes_a_question_mark(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "a\\ud83d b"}\n{"text": "\\ud83d\\ude00"}\n')
+    assert all_texts(tmp_path, "a.jsonl") == {"a? b", "😀"}
+
+
+def test_a_line_without_end_is_refused_before_it_fills_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(readers, "LINE_BYTES", 1 << 20)
+    (tmp_path / "a.txt").write_bytes(b"short\n" + b"x" * (1 << 20) + b"\n")
+    with pytest.raises(TextsError, match=r"a\.txt, line 2: longer than 1 MiB: write a text a line"):
+        all_texts(tmp_path, "a.txt")
+    with gzip.open(tmp_path / "bomb.txt.gz", "wb") as file:
+        for _ in range(50):
+            file.write(bytes(b"x" * (1 << 20)))
+    with pytest.raises(TextsError, match=r"bomb\.txt\.gz, line 1: longer than 1 MiB"):
+        all_texts(tmp_path, "bomb.txt.gz")
+    (tmp_path / "b.txt").write_bytes(b"y" * ((1 << 20) - 1) + b"\n")
+    assert [len(text) for text in all_texts(tmp_path, "b.txt")] == [2000]
+
+
+def test_a_file_that_changes_while_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("one\ntwo\n" * 50_000)
+    with pytest.raises(TextsError, match=r"a\.txt: was changed while it was read: run again"):
+        for number, _ in numbered_lines(path):
+            if number == 10:
+                with path.open("a") as file:
+                    file.write("three\n")
+
+
 # Datasets
 
 
@@ -177,6 +270,62 @@ def test_a_dataset_out_of_reach_is_one_line(tmp_path: Path, monkeypatch: pytest.
     ) as caught:
         sample([DatasetSource("some/where", "query", "text")], tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ConnectionError("x"), "cannot be streamed from the hub (ConnectionError): check the network"),
+        (TimeoutError("x"), "cannot be streamed from the hub (TimeoutError): check the network"),
+        (OSError(28, "No space left on device"), "cannot be read (OSError: [Errno 28] No space left on device): check"),
+    ],
+)
+def test_the_network_is_blamed_for_its_own_faults_only(
+    error: Exception, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", fail)
+    with pytest.raises(TextsError) as caught:
+        sample([DatasetSource("some/where", "query", "text")], tmp_path)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [TypeError("ours"), AttributeError("ours"), KeyError("ours"), ZeroDivisionError()])
+def test_faults_of_the_program_come_through(error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", lambda *_, **__: None)
+    monkeypatch.setattr("datasets.load_dataset", fail)
+    with pytest.raises(type(error)):
+        sample([DatasetSource("some/where", "query", "text")], tmp_path)
+
+
+def test_a_data_sets_revision_is_what_the_hub_says_or_said_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub.hf_api import DatasetInfo
+
+    asked: list[object] = []
+
+    def info(_: object, name: str, *, timeout: float, revision: str | None = None) -> DatasetInfo:
+        asked.append(revision)
+        return DatasetInfo(id=name, sha="abc" if revision is None else "def", private=False)
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise ConnectionError
+
+    sources = [DatasetSource("a/b", "query", "q"), DatasetSource("a/b", "query", "q", revision="v2"), MachineSource()]
+    remembered = tmp_path / "revisions.json"
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", unreachable)
+    assert pinned(sources, remembered) == tuple(sources) and not remembered.exists()
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", info)
+    found = pinned(sources, remembered)
+    assert [getattr(source, "revision", "") for source in found] == ["abc", "def", ""] and asked == [None, "v2"]
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", unreachable)
+    assert pinned(sources, remembered) == found
 
 
 def endless_questions() -> Iterator[dict[str, object]]:
@@ -351,6 +500,82 @@ def test_machine_texts_look_like_searches_and_passages(found: list[Text]) -> Non
     assert all(count > len(queries) / 50 for count in starts) and sum(starts) < len(queries) / 2
     for sign in (">>>", ":class:", "``", "http:", "Parameters", "Copyright", "deprecated"):
         assert not [text for text in queries + passages if sign in text]
+
+
+def by_definition(files: dict[str, Kind], base: Path, *, limit: int, held: int, seed: int) -> list[list[Text]]:
+    """What :func:`collect` promises, done the plain way: sets in memory, sources of one weight."""
+    key = seed.to_bytes(16, "big", signed=True)
+    pools, seen = [], set()
+    for name, kind in files.items():
+        found: dict[int, Text] = {}
+        for line in (base / name).read_text(encoding="utf-8").split("\n"):
+            if line.strip():
+                digest = hashlib.blake2b(same(line.strip()).encode(), digest_size=12, key=key).digest()
+                found.setdefault(int.from_bytes(digest, "big"), Text(line.strip(), kind))
+        pools.append({number: text for number, text in found.items() if number not in seen})
+        seen |= set(found)
+    held_out = []
+    for kind in KINDS:
+        of_kind = [pool for pool in pools if next(iter(pool.values())).kind == kind]
+        taken = []
+        for pool in of_kind:
+            for number in sorted(pool)[: held // len(of_kind)]:
+                taken.append((number % 2**48, pool.pop(number)))
+        held_out += [text for _, text in sorted(taken, key=lambda pair: pair[0])]
+    train = []
+    for pool in pools:
+        train += [(number % 2**48, pool[number]) for number in sorted(pool, reverse=True)[: limit // len(pools)]]
+    return [[text for _, text in sorted(train, key=lambda pair: pair[0])], held_out]
+
+
+@pytest.mark.parametrize("pending", [7, 100, 65_536])
+def test_texts_that_wait_on_disk_are_the_same_as_in_memory(
+    pending: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pools, "PENDING", pending)
+    for name, first in (("q.txt", 0), ("p.txt", 900), ("d.txt", 1500)):  # the second repeats some of the first
+        lines = [f"Ein  Text {n % 1100 + first}: ä{chr(0x1F600 + n % 50)}" for n in range(3000)]
+        (tmp_path / name).write_text("\n".join(lines), encoding="utf-8")
+    files: dict[str, Kind] = {"q.txt": "query", "p.txt": "query", "d.txt": "document"}
+    sources = [FilesSource((name,), kind) for name, kind in files.items()]
+    found = collect(
+        sources, limit=300, held_out_queries=40, held_out_documents=40, seed=3, base=tmp_path, scratch=tmp_path
+    )
+    assert [found.train, found.held_out] == by_definition(files, tmp_path, limit=300, held=40, seed=3)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["d.txt", "p.txt", "q.txt"]
+
+
+def test_a_corpus_on_disk_is_read_when_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [Text(f"text {n} ä\u2028\n", KINDS[n % 2]) for n in range(1000)]
+    write_corpus(Corpus(train=texts, held_out=[]), tmp_path)
+    monkeypatch.setattr("edgeleaf.texts.stored._READ", 7)
+    monkeypatch.setattr("edgeleaf.texts.stored._SCANNED", 100)
+    stored = TextFile(tmp_path / "train.jsonl")
+    assert list(stored) == texts and len(stored) == 1000 and stored == texts and stored != texts[1:]
+    assert stored[3] == texts[3] and stored[-1] == texts[-1]
+    assert stored[5:9] == texts[5:9] and stored[::-300] == texts[::-300] and stored[2000:] == stored[9:5] == []
+    assert pickle.loads(pickle.dumps(stored)) == stored
+    with pytest.raises(IndexError):
+        stored[1000]
+    assert list(TextFile(tmp_path / "held_out.jsonl")) == []
+    with (tmp_path / "train.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"text": "\\ud800", "kind": "query"}\n{"text": "x", "kind": "other"}')
+    damaged = TextFile(tmp_path / "train.jsonl")
+    assert damaged[:1000] == texts and len(damaged) == 1002
+    with pytest.raises(TextsError, match=r"train\.jsonl, line 1001: half of a surrogate pair is no text"):
+        damaged[1000]
+    with pytest.raises(TextsError, match=r'train\.jsonl, line 1002: expected \{"text": …, "kind"'):
+        list(damaged[1001:])
+
+
+def test_documentation_is_known_by_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "package.py"
+    path.write_text('"""Doc."""')
+    monkeypatch.setattr(machine, "_files", lambda: iter([("package", path)]))
+    before = fingerprint([MachineSource()], tmp_path)
+    assert fingerprint([MachineSource()], tmp_path) == before
+    path.write_text('"""Dog."""')
+    assert fingerprint([MachineSource()], tmp_path) != before
 
 
 def test_machine_texts_of_a_docstring() -> None:
