@@ -24,10 +24,12 @@ from edgeleaf.errors import (
     ModelError,
     ProcessorWarning,
     RecipeError,
+    TelemetryWarning,
     TextsError,
     TokenizerNotSupported,
     TrainingError,
 )
+from edgeleaf.quiet import silence
 from edgeleaf.version import __version__
 
 if TYPE_CHECKING:
@@ -50,6 +52,7 @@ __all__ = [
     "ProcessorWarning",
     "QueryEncoder",
     "RecipeError",
+    "TelemetryWarning",
     "TextsError",
     "TokenizerNotSupported",
     "TrainingError",
@@ -64,6 +67,8 @@ __all__ = [
     "run",
     "ship",
 ]
+
+silence()  # before onnxruntime or another part that reports is first imported
 
 _PIPELINE = {
     "adapt": "adapt",

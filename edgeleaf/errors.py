@@ -60,6 +60,10 @@ class ProcessorWarning(EdgeleafWarning):
     """A bundle runs on a kind of processor that its certificate does not cover."""
 
 
+class TelemetryWarning(UserWarning):
+    """A part that reports to its maker was loaded before edgeleaf could keep it silent."""
+
+
 class GateFailed(EdgeleafError):
     """A certificate below one of its gates."""
 
@@ -80,3 +84,15 @@ class ShapesMismatch(ExportError):
 
 class ValuesMismatch(ExportError):
     """Validation ladder, last rung: outputs have other values than torch's."""
+
+
+def reason_of(error: object, *, limit: int = 240) -> str:
+    """Return an error's text as one line of at most ``limit`` characters; a long one loses its middle.
+
+    Libraries put where it happened first and the cause last.
+    """
+    text = " ".join(str(error).split())
+    if len(text) <= limit:
+        return text
+    kept = limit - 3
+    return f"{text[: kept // 3]} … {text[len(text) - (kept - kept // 3) :]}"

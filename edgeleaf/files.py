@@ -89,3 +89,9 @@ def link_tree(source: Path, target: Path, *, leave: Sequence[str] = ()) -> None:
                 os.link(path, link)
             except OSError:
                 shutil.copyfile(path, link)
+
+
+def cache_root() -> Path:
+    """Edgeleaf's own cache: ``$EDGELEAF_CACHE``, by default ``~/.cache/edgeleaf``."""
+    root = os.environ.get("EDGELEAF_CACHE")
+    return (Path(root).expanduser() if root else Path.home() / ".cache" / "edgeleaf").absolute()

@@ -1,0 +1,3 @@
+"""Tests mirror edgeleaf's modules. Importing edgeleaf first keeps onnxruntime silent."""
+
+import edgeleaf  # noqa: F401

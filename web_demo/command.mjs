@@ -1,4 +1,6 @@
 // What the commands here have in common: their arguments, their one-line errors, and finding Chromium.
+import "./quiet.mjs";
+
 import { accessSync, constants, existsSync as exists, readdirSync, statSync } from "node:fs";
 import { delimiter, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";

@@ -25,7 +25,7 @@ SOURCES = ("edgeleaf", "pyproject.toml", "README.md", "LICENSE")
 """What edgeleaf's own package is built of."""
 PEERS_GPU = Path(__file__).parent / "peers-gpu.toml"
 ADAPTERS = Path(__file__).parent / "adapters"
-WORKER = ROOT / "edgeleaf" / "latency_worker.py"
+WORKER = ROOT / "edgeleaf" / "latency" / "worker.py"
 NODE_WORKER = Path(__file__).parent / "worker.mjs"
 NOT_THE_PEERS = ("pip", "pip-*", "setuptools", "setuptools-*", "_distutils_hack", "__pycache__", "*.pth")
 """What every virtual environment holds."""

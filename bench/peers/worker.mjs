@@ -1,5 +1,7 @@
-// Times one system in this Node process; the same requests and replies as edgeleaf/latency_worker.py.
+// Times one system in this Node process; the same requests and replies as edgeleaf/latency/worker.py.
 // node worker.mjs ADAPTER; BENCH_MODULES is the folder whose node_modules holds the packages.
+import "../../web_demo/quiet.mjs";
+
 import { readFileSync, writeSync } from "node:fs";
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";

@@ -1,5 +1,7 @@
 // The two models that `python -m bench.studies.byte_input --save FOLDER` wrote, timed in onnxruntime-node and in the wasm build.
 //   cd web_demo && node ../bench/studies/byte_input.mjs FOLDER
+import "../../web_demo/quiet.mjs";
+
 import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { join } from "node:path";

@@ -15,7 +15,7 @@ import numpy as np
 
 from edgeleaf.bundle.manifest import GOLDEN, QUERY_ENCODER
 from edgeleaf.bundle.session import session
-from edgeleaf.errors import BundleError, EdgeleafError
+from edgeleaf.errors import BundleError, EdgeleafError, reason_of
 
 COSINE_MIN = 0.9999
 COSINE_MEAN_MIN = 0.99999
@@ -188,7 +188,7 @@ def _run(model: Any, texts: list[str], outputs: list[str]) -> list[Any]:
         results: list[Any] = model.run(outputs, {"text": np.array(texts, dtype=object)})
     except Exception as error:  # onnxruntime raises many kinds without a common base below Exception
         reason = " ".join(str(error).split())
-        raise BundleError(f"onnxruntime cannot take {', '.join(outputs)} from a text: {reason[:200]}") from None
+        raise BundleError(f"onnxruntime cannot take {', '.join(outputs)} from a text: {reason_of(reason)}") from None
     return results
 
 

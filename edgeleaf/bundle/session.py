@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgeleaf.errors import BundleError
+from edgeleaf import quiet
+from edgeleaf.errors import BundleError, reason_of
 
 METADATA_SPACE = "edgeleaf.space"
 METADATA_SCHEMA = "edgeleaf.schema_version"
@@ -24,8 +25,7 @@ def session(model: Path | bytes, *, threads: int, providers: Sequence[str] | Non
     Raises:
         BundleError: onnxruntime cannot open it, or has no such provider.
     """
-    import onnxruntime as ort
-
+    ort = quiet.onnxruntime()
     available = ort.get_available_providers()
     if providers is None:
         providers = ["CPUExecutionProvider"]
@@ -45,8 +45,7 @@ def session(model: Path | bytes, *, threads: int, providers: Sequence[str] | Non
         )
     except Exception as error:  # onnxruntime raises many kinds without a common base below Exception
         name = str(model) if isinstance(model, Path) else "the graph"
-        reason = " ".join(str(error).split())
         raise BundleError(
             f"{name}: onnxruntime {ort.__version__} cannot open it; the file is damaged or the onnxruntime too old "
-            f"(1.20 or newer is needed): {reason[:200]}"
+            f"(1.20 or newer is needed): {reason_of(error)}"
         ) from None

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeleaf import quiet
 from edgeleaf.certify.alignment import DIGITS
 from edgeleaf.certify.certificate import Certificate
 from edgeleaf.certify.shortened import Shortened
@@ -182,6 +183,7 @@ def _cosine_by_length(axes: Any, tokens: Sequence[int], cosines: Sequence[float]
 def _draw(name: str, plot: Callable[[Any], None]) -> str:
     """Return a plot as an SVG element, the same bytes for the same data."""
     try:
+        quiet.matplotlib_files()
         from matplotlib import rc_context
         from matplotlib.figure import Figure
     except ImportError:

@@ -69,7 +69,7 @@ def compare(file: Path, queries: Sequence[str], names: Sequence[str]) -> tuple[P
     """
     from edgeleaf import progress
     from edgeleaf.emulation.processors import prepare
-    from edgeleaf.errors import EmulationError
+    from edgeleaf.errors import EmulationError, reason_of
     from edgeleaf.vectors import cosine_rows
 
     check_names(names)
@@ -91,7 +91,7 @@ def compare(file: Path, queries: Sequence[str], names: Sequence[str]) -> tuple[P
             result = emulation.run(name, arguments, timeout_s=limit_s)
             if result.returncode or not got.is_file():
                 reason = (result.stderr.strip() or f"exit status {result.returncode}").splitlines()[-1]
-                raise EmulationError(f"{name}: {file} does not run there: {reason[:300]}")
+                raise EmulationError(f"{name}: {file} does not run there: {reason_of(reason)}")
             there = np.load(got)
             cosines = cosine_rows(there, here)
             worst = int(cosines.argmin())

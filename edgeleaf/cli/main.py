@@ -1,13 +1,19 @@
 """The command line. Standard output is the result, standard error the progress.
 
-Exit codes: 0 done, 1 a gate failed, 2 bad input.
+Exit codes: 0 done, 1 a gate failed, 2 bad input or any other failure, 130 stopped by Ctrl-C. A failure is one line.
 """
 
 from __future__ import annotations
 
 import signal
 import sys
-from typing import Annotated
+import traceback
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -16,15 +22,20 @@ from edgeleaf.cli.build import adapt_command, distill_command, export_command, f
 from edgeleaf.cli.measure import bench_command, check_command
 from edgeleaf.cli.options import echo
 from edgeleaf.cli.use import encode_command, index_command, info_command, search_command, tokenize_command
-from edgeleaf.errors import EdgeleafError
+from edgeleaf.errors import EdgeleafError, reason_of
+from edgeleaf.extras import missing_line
 from edgeleaf.version import __version__
+
+TRACEBACK = "EDGELEAF_TRACEBACK"
 
 app = typer.Typer(
     name="edgeleaf",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # as markup of rich, [n, dim] in a help text would be a colour
     help="Text in, teacher-space vector out, in one certified ONNX file.",
+    epilog="Exit codes: 0 done, 1 a gate failed, 2 anything else that went wrong, in one line on standard error.",
 )
 COMMANDS = (
     run_command,
@@ -41,32 +52,123 @@ COMMANDS = (
     ship_command,
     info_command,
 )
+
+
+class _Carried(Exception):
+    """An error that click would take for its own: of an end of file, of a pipe."""
+
+
+def _carried(command: Callable[..., None]) -> Callable[..., None]:
+    @wraps(command)
+    def carried(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except (EOFError, OSError) as error:
+            raise _Carried from error
+
+    return carried
+
+
 for command in COMMANDS:
-    app.command(command.__name__.removesuffix("_command"))(command)
+    app.command(command.__name__.removesuffix("_command"))(_carried(command))
+
+
+_traceback = False
 
 
 @app.callback(invoke_without_command=True)
-def _options(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def _options(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    traceback: Annotated[
+        bool,
+        typer.Option(
+            "--traceback", envvar=TRACEBACK, help="Show where in the code an error arose, before its one line."
+        ),
+    ] = False,
+) -> None:
+    global _traceback
+    _traceback = traceback
     if version:
         echo(f"edgeleaf {__version__}")
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        sys.stderr.write(context.get_help() + "\n")
+        raise typer.Exit(2)
 
 
 def main() -> None:
-    """Run the command line; every error a user can cause is one line on standard error."""
+    """Run the command line; every failure is one line on standard error.
+
+    Raises:
+        SystemExit: with the exit code, unless that is 0.
+    """
+    global _traceback
+    _traceback = False
     progress.show()
     signal.signal(signal.SIGINT, _stop)
     try:
-        app()
-    except EdgeleafError as error:
-        sys.stderr.write(f"edgeleaf: {error}\n")
-        sys.exit(error.exit_code)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            status = app(prog_name="edgeleaf", standalone_mode=False)
     except _Stopped:
         sys.stderr.write("edgeleaf: stopped; run, adapt, distill and export go on from here when given again\n")
         sys.exit(130)
-    except OSError as error:
-        sys.stderr.write(f"edgeleaf: {error}\n")
-        sys.exit(2)
+    except Exception as error:
+        cause = error.__cause__ if isinstance(error, _Carried) and error.__cause__ else error
+        with suppress(BrokenPipeError):  # nobody reads standard error any more
+            if _traceback:
+                traceback.print_exception(cause)
+            sys.stderr.write(f"{_line(cause)}\n")
+            sys.stderr.flush()
+        sys.exit(cause.exit_code if isinstance(cause, EdgeleafError) else 2)
+    if status:
+        sys.exit(status)
+
+
+def _line(error: BaseException) -> str:
+    """Return what the user is told of an error: one line, the command's help for a command without arguments."""
+    if isinstance(error, EdgeleafError):
+        return f"edgeleaf: {error}"
+    if hasattr(error, "format_message"):  # of click, which some releases of typer carry inside
+        return _usage(error)
+    if isinstance(error, OSError):
+        return f"edgeleaf: {reason_of(error)}"
+    if isinstance(error, MemoryError):
+        return f"edgeleaf: out of memory: {reason_of(error)}".removesuffix(": ")
+    if isinstance(error, ImportError) and (missing := missing_line(error)):
+        return f"edgeleaf: {missing}"
+    what = f"{type(error).__name__}: {reason_of(error)}".removesuffix(": ")
+    return (
+        f"edgeleaf: this is a fault in edgeleaf, not in your input: {what} ({_place(error)}); "
+        f"please report it with the traceback, which {TRACEBACK}=1 shows"
+    )
+
+
+def _usage(error: Any) -> str:
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return str(error.format_message())
+    command = error.ctx.command_path if getattr(error, "ctx", None) else "edgeleaf"
+    return f"edgeleaf: {reason_of(error.format_message(), limit=400).rstrip('.')}; see: {command} --help"
+
+
+def _place(error: BaseException) -> str:
+    """Where in edgeleaf an error arose: the last of its own lines that were being run."""
+    root = Path(__file__).resolve().parents[1]
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if Path(frame.filename).resolve().is_relative_to(root)]
+    return f"{Path(own[-1].filename).resolve().relative_to(root.parent)}:{own[-1].lineno}" if own else "command line"
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    progress.say(f"edgeleaf: warning: {' '.join(str(message).split())}")
 
 
 class _Stopped(BaseException):

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from edgeleaf import progress
 from edgeleaf.errors import EmulationError
+from edgeleaf.files import cache_root
 
 ONNXRUNTIME = "1.32.0"
 NUMPY = "2.4.6"
@@ -57,9 +58,7 @@ def guest_python(root: Path) -> Path:
 
 def cache() -> Path:
     """The folder of everything that is fetched."""
-    root = os.environ.get("EDGELEAF_CACHE")
-    base = Path(root).expanduser() if root else Path.home() / ".cache" / "edgeleaf"
-    return base.absolute() / "emulation"
+    return cache_root() / "emulation"
 
 
 def guest_folder() -> Path:

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from edgeleaf.errors import ExportError
+from edgeleaf.errors import ExportError, reason_of
 from edgeleaf.graph.builder import OPSET, GraphBuilder
 from edgeleaf.graph.fuse import ENCODER_OUTPUT, OLDEST_OPSET, TOKENIZER_OUTPUTS
 from edgeleaf.graph.simplify import prune
@@ -37,7 +37,7 @@ def load_model(path: Path) -> onnx.ModelProto:
         size = model.ByteSize()
     except Exception as error:  # protobuf, onnx and the file system all raise their own
         reason = " ".join(str(error).split())
-        raise ExportError(f"{path}: not an ONNX model that can be read ({reason[:160]})") from None
+        raise ExportError(f"{path}: not an ONNX model that can be read ({reason_of(reason)})") from None
     if not model.graph.node:
         raise ExportError(f"{path}: not an ONNX model; it holds no graph")
     if size >= 1 << 31:
@@ -73,7 +73,7 @@ def adopt(model: onnx.ModelProto, *, pooling: str | None = None) -> onnx.ModelPr
         onnx.checker.check_model(adopted)
     except onnx.checker.ValidationError as error:
         reason = " ".join(str(error).split())
-        raise ExportError(f"the encoder is no valid ONNX model: {reason[:200]}") from None
+        raise ExportError(f"the encoder is no valid ONNX model: {reason_of(reason)}") from None
     return adopted
 
 
@@ -91,7 +91,7 @@ def _raise_opset(model: onnx.ModelProto) -> onnx.ModelProto:
         reason = " ".join(str(error).split())
         raise ExportError(
             f"the encoder has opset {version}, the tokenizer needs {OLDEST_OPSET}, and onnx cannot convert it: "
-            f"{reason[:160]}; export it again with opset {OPSET}"
+            f"{reason_of(reason)}; export it again with opset {OPSET}"
         ) from None
     known = {opset.domain for opset in converted.opset_import}
     converted.opset_import.extend(opset for opset in contrib if opset.domain not in known)
@@ -136,7 +136,9 @@ def _run_once(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
         values = opened.run(names, {entry.name: three for entry in opened.get_inputs()})
     except Exception as error:  # onnxruntime raises many kinds without a common base below Exception
         reason = " ".join(str(error).split())
-        raise ExportError(f"onnxruntime cannot run the encoder on two texts of three tokens: {reason[:200]}") from None
+        raise ExportError(
+            f"onnxruntime cannot run the encoder on two texts of three tokens: {reason_of(reason)}"
+        ) from None
     return {name: value.shape for name, value in zip(names, values, strict=True)}
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import onnx
 
-from edgeleaf.errors import ExportError, MissingExtra
+from edgeleaf.errors import ExportError, MissingExtra, reason_of
 from edgeleaf.graph.builder import OPSET
 from edgeleaf.graph.patterns import fuse_attention, fuse_skip_norms
 from edgeleaf.graph.simplify import prune
@@ -68,7 +68,7 @@ def torch_graph(folder: Path, scratch: Path) -> onnx.ModelProto:
         program.save(str(scratch / "model.onnx"))
     except Exception as error:  # torch.export, onnxscript and onnx raise kinds without a common base below Exception
         reason = " ".join(str(error).split())
-        raise ExportError(f"{folder}: torch cannot export it: {reason[:300]}") from None
+        raise ExportError(f"{folder}: torch cannot export it: {reason_of(reason)}") from None
     graph = onnx.load(scratch / "model.onnx")
     graph.metadata_props.clear()
     for node in graph.graph.node:
@@ -106,7 +106,7 @@ def optimum_graph(folder: Path, scratch: Path) -> onnx.ModelProto:
         )
     except (ValueError, KeyError, RuntimeError, NotImplementedError, AttributeError) as error:
         reason = " ".join(str(error).split())
-        raise ExportError(f"{folder}: optimum cannot export it: {reason[:300]}") from None
+        raise ExportError(f"{folder}: optimum cannot export it: {reason_of(reason)}") from None
     return onnx.load(scratch / "model.onnx")
 
 

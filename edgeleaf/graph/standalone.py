@@ -14,7 +14,8 @@ import numpy as np
 from edgeleaf import progress
 from edgeleaf.bundle import manifest as layout
 from edgeleaf.bundle.manifest import VectorSpace
-from edgeleaf.errors import BundleError, ExportError, GateFailed
+from edgeleaf.errors import BundleError, ExportError, GateFailed, reason_of
+from edgeleaf.extras import require
 from edgeleaf.files import write_bytes
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ def fuse_file(
         TokenizerNotSupported: the tokenizer cannot be reproduced exactly.
         GateFailed: a text got other token ids than from ``tokenizers``; nothing is written.
     """
+    require("fuse")
     from edgeleaf.bundle.session import METADATA_SCHEMA, METADATA_SPACE, METADATA_WINDOW
     from edgeleaf.graph.adopt import adopt, load_model
     from edgeleaf.graph.builder import serialize
@@ -148,16 +150,18 @@ def tokenize(path: Path, texts: Sequence[str], *, tokenizer_json: Path | None = 
         BundleError: not a fused file.
         ExportError: the tokenizer.json cannot be read.
     """
-    from edgeleaf.graph.parity import fused_token_ids
-    from edgeleaf.graph.tokenizers.spec import reference_tokenizer
-
     file = path / layout.QUERY_ENCODER if path.is_dir() else path
     if tokenizer_json is None:
         beside = file.parent / layout.STUDENT / "tokenizer.json"
         tokenizer_json = beside if beside.is_file() else None
+    require("tokenize", *(["tokenize --tokenizer"] if tokenizer_json else []))
+    from edgeleaf.graph.parity import fused_token_ids
+
     rows = fused_token_ids(file)(texts) if texts else []
     if tokenizer_json is None:
         return [TokenizedText(text, tuple(ids), None, None) for text, ids in zip(texts, rows, strict=True)]
+    from edgeleaf.graph.tokenizers.spec import reference_tokenizer
+
     settings = _read_tokenizer(tokenizer_json)[1]
     prompt, window = _prompt_and_window(file)
     reference = reference_tokenizer(settings, window)
@@ -219,7 +223,7 @@ def _try_window(model: onnx.ModelProto, encoder: onnx.ModelProto, tokenizer_json
     except Exception as error:
         reason = " ".join(str(error).split())
         raise ExportError(
-            f"the encoder fails on {window} tokens; pass a smaller --max-length ({reason[:120]})"
+            f"the encoder fails on {window} tokens; pass a smaller --max-length ({reason_of(reason)})"
         ) from None
 
 

@@ -109,9 +109,10 @@ def _module(path: str) -> Any:
 
 
 def _fused() -> Load:
-    import onnxruntime  # noqa: F401  # its import is not the encoder's load
-
+    from edgeleaf import quiet
     from edgeleaf.bundle.encoder import QueryEncoder
+
+    quiet.onnxruntime()  # its import is not the encoder's load
 
     def load(path: str, *, threads: int, prompt: str) -> _Encode:
         # The prompt is inside the file.

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from edgeleaf.errors import MissingExtra, ModelError
+from edgeleaf.errors import MissingExtra, ModelError, reason_of
 
 
 def load_sentence_transformer(folder: Path, *, max_length: int | None = None, attention: str | None = None) -> Any:
@@ -28,7 +28,7 @@ def load_sentence_transformer(folder: Path, *, max_length: int | None = None, at
         )
     except (OSError, ValueError, KeyError, RuntimeError, AttributeError) as error:
         reason = " ".join(str(error).split())
-        raise ModelError(f"{folder}: sentence-transformers cannot load it: {reason[:200]}") from None
+        raise ModelError(f"{folder}: sentence-transformers cannot load it: {reason_of(reason)}") from None
     return with_window(model.eval(), max_length, folder)
 
 

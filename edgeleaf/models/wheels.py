@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import stat
 import subprocess
@@ -17,7 +16,7 @@ from typing import IO
 
 from edgeleaf import progress
 from edgeleaf.errors import ModelError
-from edgeleaf.files import sha256
+from edgeleaf.files import cache_root, sha256
 
 CHUNK_BYTES = 1 << 20
 _ABANDONED_AFTER_S = 6 * 3600
@@ -72,9 +71,7 @@ CARRIED: dict[str, Carried] = {
 
 
 def cache_folder(model: str) -> Path:
-    root = os.environ.get("EDGELEAF_CACHE")
-    base = Path(root).expanduser() if root else Path.home() / ".cache" / "edgeleaf"
-    return base.absolute() / "models" / model.replace("/", "--")
+    return cache_root() / "models" / model.replace("/", "--")
 
 
 # Pip packages

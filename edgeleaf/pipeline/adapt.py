@@ -10,7 +10,7 @@ from pathlib import Path
 from edgeleaf.bundle import manifest as layout
 from edgeleaf.bundle.manifest import Manifest
 from edgeleaf.errors import TextsError
-from edgeleaf.graph.tokenizers.spec import reference_tokenizer
+from edgeleaf.extras import require
 from edgeleaf.pipeline.finish import Result
 from edgeleaf.pipeline.places import check_apart_from
 from edgeleaf.pipeline.run import build
@@ -61,6 +61,8 @@ def adaptation(manifest: Manifest, bundle: Path, documents: Path, queries: Path 
     Raises:
         TextsError: a file cannot be read, or there is too little text.
     """
+    from edgeleaf.graph.tokenizers.spec import reference_tokenizer
+
     corpus = (str(documents),)
     sources = [
         FilesSource(corpus, "query", pieces="windows", weight=3.0),
@@ -128,6 +130,7 @@ def adapt(
     manifest = Manifest.read(folder)
     manifest.verify(folder)
     check_apart_from(folder, output)
+    require("adapt")
     asked = None if queries is None else Path(queries).resolve()
     spec = adaptation(manifest, folder.resolve(), Path(documents).resolve(), asked)
     return build(spec, Path(), output, force=force, base_bundle=manifest)

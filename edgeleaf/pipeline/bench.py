@@ -8,6 +8,7 @@ from typing import Any
 
 from edgeleaf.bundle import manifest as layout
 from edgeleaf.bundle.manifest import Manifest
+from edgeleaf.extras import require
 from edgeleaf.files import whole_folder
 from edgeleaf.latency.report import write_latency
 from edgeleaf.pipeline.places import report_folder
@@ -29,6 +30,8 @@ def bench(
     folder, report = Path(bundle), report_folder(output)
     manifest = Manifest.read(folder)
     manifest.verify(folder, layout.QUERY_ENCODER, layout.GOLDEN)
+    if not alone:
+        require("bench", instead="edgeleaf bench --alone for the fused file by itself")
     spec = BenchmarkSpec()
     measured = benchmark(
         folder,

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from edgeleaf.bundle.manifest import Manifest
 from edgeleaf.certify.processors import check_names
+from edgeleaf.extras import require
 from edgeleaf.files import whole_folder
 from edgeleaf.pipeline.places import report_folder, work_folder
-from edgeleaf.pipeline.preflight import require_distill
 from edgeleaf.stages import texts as checks
 from edgeleaf.stages.checked import certify_bundle, collections_of, gates_of, pairs_of, write_certificate
 from edgeleaf.stages.runner import Stages
@@ -54,7 +54,8 @@ def check(
     manifest.verify(folder)
     gates = gates_of(manifest)
     check_names(processors)
-    require_distill()
+    extra = [("check -o", report), ("check --collection", collections), ("check --sts", pairs)]
+    require("check", *(what for what, asked in extra if asked))
     read, scored = collections_of(collections), pairs_of(pairs)
     with Stages(work_folder(folder)) as stages:
         held_out, origin = folder, str(manifest.held_out.get("origin"))

@@ -8,9 +8,10 @@ from typing import get_args, get_type_hints
 
 from edgeleaf.certify.processors import check_names
 from edgeleaf.errors import InputError
+from edgeleaf.extras import by_exporter, require
 from edgeleaf.pipeline.finish import Result, finish
 from edgeleaf.pipeline.places import output_folder, work_folder
-from edgeleaf.pipeline.preflight import check_tokenizer, export_spec, require_distill
+from edgeleaf.pipeline.preflight import check_tokenizer, export_spec
 from edgeleaf.recipe.presets import PRESETS, export_gates
 from edgeleaf.recipe.sources import MachineSource
 from edgeleaf.recipe.specs import BenchmarkSpec, ExportSpec, QuantizationSpec
@@ -64,7 +65,7 @@ def export(
     own_queries(texts)
     if exporter not in (known := get_args(get_type_hints(ExportSpec)["exporter"])):
         raise InputError(f"exporter is {exporter!r}; allowed: {', '.join(known)}")
-    require_distill(exporter=exporter)
+    require("export", *by_exporter(exporter))
     spec = export_spec(model, max_length=max_length, query_prompt=prompt, prompt_name=prompt_name)
     check_tokenizer(spec, prompt=spec.query_prompt)
     with Stages(work_folder(target), force=force) as stages:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from edgeleaf.bundle.encoder import QueryEncoder
 from edgeleaf.bundle.manifest import Manifest
+from edgeleaf.extras import require
 from edgeleaf.pipeline.places import work_folder
-from edgeleaf.pipeline.preflight import require_distill
 from edgeleaf.stages.vectors import VECTOR_CACHE
 from edgeleaf.teachers.opening import teacher_of
 from edgeleaf.texts.text import Text
@@ -45,7 +45,7 @@ def index(
     if pca_dims is not None:
         check_dims(pca_dims, manifest.space.dim)
     pairs = read_documents(Path(documents))
-    require_distill()
+    require("index")
     texts = [Text(text, "document") for _, text in pairs]
     cache = work_folder(target) / VECTOR_CACHE
     made = Index(space=manifest.space, documents=pairs, vectors=teacher_vectors(texts, teacher_of(manifest), cache))

@@ -1,29 +1,18 @@
-"""What can be found out before the long work: missing packages, a tokenizer that cannot be fused, cut texts."""
+"""What can be found out before the long work: a tokenizer that cannot be fused, cut texts."""
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeleaf import progress
-from edgeleaf.errors import InputError, MissingExtra, ModelError, TokenizerNotSupported
+from edgeleaf.errors import InputError, ModelError, TokenizerNotSupported, reason_of
 from edgeleaf.models.resolve import resolve
 from edgeleaf.recipe.specs import Recipe, StudentSpec, TeacherSpec
 from edgeleaf.texts.corpus import read_corpus
 
 if TYPE_CHECKING:
     from edgeleaf.teachers.sentence_transformer import SentenceTransformerTeacher
-
-
-def require_distill(*, exporter: str = "torch") -> None:
-    """Raise MissingExtra where the packages that build and check bundles are not installed."""
-    if exporter == "optimum" and importlib.util.find_spec("optimum") is None:
-        raise MissingExtra("optimum not installed; to export by it: pip install 'edgeleaf[optimum]'")
-    needed = ("torch", "sentence_transformers", "onnxscript", "onnx", "datasets", "accelerate", "matplotlib", "jinja2")
-    missing = [name for name in needed if importlib.util.find_spec(name) is None]
-    if missing:
-        raise MissingExtra(f"{', '.join(missing)} not installed; to build and check: pip install 'edgeleaf[distill]'")
 
 
 def check_tokenizer(spec: StudentSpec | TeacherSpec, *, prompt: str) -> None:
@@ -45,7 +34,7 @@ def check_tokenizer(spec: StudentSpec | TeacherSpec, *, prompt: str) -> None:
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{model}: its tokenizer cannot be loaded: {' '.join(str(error).split())[:200]}") from None
+        raise ModelError(f"{model}: its tokenizer cannot be loaded: {reason_of(error)}") from None
     if not tokenizer.is_fast:
         raise TokenizerNotSupported(f"{model} has no tokenizer.json; give a model with a fast tokenizer")
     settings = shipped_tokenizer(tokenizer, max_length).to_str()

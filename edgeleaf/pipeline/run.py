@@ -10,11 +10,12 @@ from typing import Any
 from edgeleaf.bundle import manifest as layout
 from edgeleaf.bundle.manifest import Manifest
 from edgeleaf.certify.processors import check_names
+from edgeleaf.extras import by_exporter, require
 from edgeleaf.models.resolve import resolve
 from edgeleaf.models.weights import weights_sha256
 from edgeleaf.pipeline.finish import Result, finish
 from edgeleaf.pipeline.places import output_folder, work_folder
-from edgeleaf.pipeline.preflight import check_tokenizer, look_at_texts, require_distill
+from edgeleaf.pipeline.preflight import check_tokenizer, look_at_texts
 from edgeleaf.recipe.presets import gates_for
 from edgeleaf.recipe.reading import read_recipe
 from edgeleaf.recipe.specs import Recipe, TeacherSpec
@@ -64,7 +65,7 @@ def build(
     target = output_folder(output)
     files = fingerprint(spec.texts.sources, base)
     check_names(processors)
-    require_distill(exporter=spec.export.exporter)
+    require("run" if base_bundle is None else "adapt", *by_exporter(spec.export.exporter))
     check_tokenizer(spec.student, prompt=spec.teacher.query_prompt)
     with Stages(work_folder(target), force=force) as stages:
         spec = _pinned(spec, stages)
@@ -101,7 +102,7 @@ def distill(recipe: str | Path, *, output: str | Path, force: bool = False) -> P
     """Run a recipe as far as the student, and return its folder in ``OUTPUT.work``: a sentence-transformers model."""
     spec, target, base = read_recipe(recipe), output_folder(output), Path(recipe).resolve().parent
     files = fingerprint(spec.texts.sources, base)
-    require_distill()
+    require("distill")
     with Stages(work_folder(target), force=force) as stages:
         spec = _pinned(spec, stages)
         *_, student = _distilled(spec, base, files, load_teacher(spec.teacher), stages)

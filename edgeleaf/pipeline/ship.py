@@ -17,10 +17,10 @@ from edgeleaf.bundle.manifest import Manifest
 from edgeleaf.certify.ladder import student_vectors
 from edgeleaf.certify.processors import check_names
 from edgeleaf.errors import BundleError, GateFailed, InputError
+from edgeleaf.extras import require
 from edgeleaf.files import whole_folder, write_text
 from edgeleaf.models.weights import weights_sha256
 from edgeleaf.pipeline.places import check_apart_from, output_folder
-from edgeleaf.pipeline.preflight import require_distill
 from edgeleaf.recipe.presets import TEXTS_DECIDE
 from edgeleaf.stages import texts as checks
 from edgeleaf.stages.card import model_card
@@ -146,5 +146,5 @@ def ship(
     check_names(processors)
     check_apart_from(Path(bundle), output)
     checks.own_queries(texts)
-    require_distill()
+    require("ship")
     return lighten(Path(bundle), output_folder(output), texts=texts, processors=processors, keep_texts=keep_texts)

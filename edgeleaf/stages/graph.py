@@ -11,7 +11,6 @@ from edgeleaf import progress
 from edgeleaf.bundle import manifest as layout
 from edgeleaf.bundle.manifest import VectorSpace
 from edgeleaf.files import write_bytes, write_json
-from edgeleaf.graph.builder import serialize
 from edgeleaf.recipe.presets import PRESETS, quantized_onnx
 from edgeleaf.texts.corpus import read_corpus
 
@@ -26,6 +25,7 @@ LADDER_TEXTS = 1000
 
 def export_graph(folder: Path, student: Path, texts: Path, exporter: str) -> None:
     """Export the student to ``onnx/model.onnx`` and validate it against torch on real texts of several lengths."""
+    from edgeleaf.graph.builder import serialize
     from edgeleaf.graph.export import export_onnx, validate
     from edgeleaf.models.loading import load_sentence_transformer
 
@@ -44,6 +44,7 @@ def quantize_graph(
     """Quantise ``onnx/model.onnx`` by a preset, and say what was done in ``quantization.json``."""
     import onnx
 
+    from edgeleaf.graph.builder import serialize
     from edgeleaf.graph.quantization.half import to_half
     from edgeleaf.graph.quantization.quantize import quantize
     from edgeleaf.graph.tokenizers.spec import reference_tokenizer
@@ -83,6 +84,7 @@ def fuse_graph(folder: Path, graph: Path, quantized: Path, student: Path, space:
     import onnx
 
     from edgeleaf.bundle.session import METADATA_SCHEMA, METADATA_SPACE, METADATA_WINDOW
+    from edgeleaf.graph.builder import serialize
     from edgeleaf.graph.fuse import fuse
 
     progress.say("fuse: tokenizer into the graph")

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeleaf import progress
-from edgeleaf.errors import ModelError
+from edgeleaf.errors import ModelError, reason_of
 from edgeleaf.models.loading import autocast, load_sentence_transformer, require_sentence_transformers, with_window
 
 STUDENT_BATCH = 32
@@ -57,7 +57,7 @@ def build_student(
         encoder = Transformer(str(start), max_seq_length=max_length, config_kwargs=no_dropout, model_kwargs=attention)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        raise ModelError(f"{start}: transformers cannot load it as a student: {reason[:200]}") from None
+        raise ModelError(f"{start}: transformers cannot load it as a student: {reason_of(reason)}") from None
     before = load_sentence_transformer(start) if has_projection(start, dim) else None
     pooled = Pooling(encoder.get_embedding_dimension(), tuple(pooling or ("mean",))) if before is None else before[1]
     modes = (pooled.pooling_mode,) if isinstance(pooled.pooling_mode, str) else tuple(pooled.pooling_mode)

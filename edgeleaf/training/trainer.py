@@ -21,7 +21,7 @@ from sentence_transformers.evaluation import SentenceEvaluator
 from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from edgeleaf import progress
+from edgeleaf import progress, quiet
 from edgeleaf.files import write_json
 from edgeleaf.models.loading import autocast, has_bfloat16
 from edgeleaf.recipe.specs import ObjectiveSpec
@@ -274,6 +274,7 @@ def _curve(history: list[dict[str, float]]) -> list[dict[str, float]]:
 
 
 def _plot(curve: list[dict[str, float]], path: Path) -> None:
+    quiet.matplotlib_files()
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
