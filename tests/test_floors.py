@@ -66,12 +66,13 @@ def test_encode_search_and_info_work(oldest: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert len(json.loads(done.stdout)["embedding"]) == 768
     script = f"""
+from pathlib import Path
 from edgeleaf import QueryEncoder
 from edgeleaf.search import Index
 encoder = QueryEncoder.load({str(BUNDLE)!r})
 texts = ["a parcel that did not arrive", "cards and vouchers"]
 Index(space=encoder.space, documents=[("d0", texts[0]), ("d1", texts[1])], vectors=encoder.encode(texts)).save(
-    {str(tmp_path / "index")!r}
+    Path({str(tmp_path / "index")!r})
 )
 """
     subprocess.run([str(oldest / "python"), "-c", script], check=True, cwd=oldest)
