@@ -3,33 +3,33 @@
 A folder with ``index.json`` (schema version, vector space, count, width), ``vectors.npy`` (float16 [n, dims], unit L2
 norm), ``documents.jsonl`` (``{"id", "text"}`` a line) and, if its vectors are shorter than the space's, ``pca.npy``
 (float32 [dim, dims]): a query's vector times this matrix, brought to unit norm again, is what they are compared with.
-Needs numpy only. Good for thousands to a few million documents; beyond that, load ``vectors.npy`` into the approximate
-index of your choice.
+Needs numpy only. Vectors and texts stay on disk until they are needed, so a few million documents are no matter of
+memory; beyond that, load ``vectors.npy`` into the approximate index of your choice.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 
 from edgeleaf.bundle.manifest import VectorSpace
-from edgeleaf.errors import BundleError
-from edgeleaf.files import whole_folder, write_json, write_npy, write_text
+from edgeleaf.errors import BundleError, InputError
+from edgeleaf.files import whole_folder, write_json, write_npy
+from edgeleaf.search import stored
+from edgeleaf.search.exact import top_k
 from edgeleaf.search.pca import apply_pca, fit_pca
-from edgeleaf.vectors import truncate
+from edgeleaf.search.stored import DOCUMENTS, HEADER, PCA_FILE, VECTORS, StoredDocuments, damaged
+from edgeleaf.vectors import is_whole
 
 INDEX_SCHEMA = 2
 READABLE = (1, 2)
 """Version 1 had neither ``dims`` nor ``pca.npy``, and is otherwise the same."""
-HEADER, VECTORS, DOCUMENTS, PCA_FILE = "index.json", "vectors.npy", "documents.jsonl", "pca.npy"
-_CHUNK = 65_536
+_CHUNK = 16_384
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Index:
 
     Args:
         space: the vector space.
-        documents: (id, text) pairs.
+        documents: (id, text) pairs; a list, or what reads them when they are asked for.
         vectors: [len(documents), dims], unit L2 norm, any float type, memory-mapped or not.
         pca: float32 [space.dim, dims], what the vectors were shortened with (:func:`edgeleaf.search.fit_pca`); None
             where they have the space's width.
@@ -86,87 +86,131 @@ class Index:
                 f"an index of {self.vectors.shape[1]} numbers cannot be shortened again; start from the whole one"
             )
         pca = fit_pca(self.vectors, dims=dims)
-        return Index(space=self.space, documents=self.documents, vectors=apply_pca(self.vectors, pca), pca=pca)
+        short = np.empty((len(self.documents), dims), dtype=np.float16)
+        for start in range(0, len(short), _CHUNK):
+            short[start : start + _CHUNK] = apply_pca(self.vectors[start : start + _CHUNK], pca)
+        return Index(space=self.space, documents=self.documents, vectors=short, pca=pca)
 
     def save(self, folder: Path, *, force: bool = False) -> None:
         """Write the index, whole or not at all; ``force`` replaces an index that is there.
 
         Raises:
-            BundleError: ``folder`` is there, and neither empty nor an index to be replaced.
+            BundleError: ``folder`` is there, and neither empty nor an index to be replaced; it cannot be written; a
+                vector holds numbers that are not finite; a document is no pair of strings.
         """
         self.check_target(folder, force=force)
-        with whole_folder(folder) as new:
-            write_npy(new / VECTORS, np.asarray(self.vectors, dtype=np.float16))
-            if self.pca is not None:
-                write_npy(new / PCA_FILE, self.pca)
-            lines = (json.dumps({"id": key, "text": text}, ensure_ascii=False) + "\n" for key, text in self.documents)
-            write_text(new / DOCUMENTS, "".join(lines))
-            header = {"schema_version": INDEX_SCHEMA, "space": asdict(self.space), "documents": len(self.documents)}
-            write_json(new / HEADER, header | {"dims": self.vectors.shape[1]})
+        try:
+            with whole_folder(folder) as new:
+                stored.write_matrix(new / VECTORS, self.vectors)
+                if self.pca is not None:
+                    write_npy(new / PCA_FILE, self.pca)
+                stored.write_documents(new / DOCUMENTS, self.documents)
+                header = {"schema_version": INDEX_SCHEMA, "space": asdict(self.space), "documents": len(self.documents)}
+                write_json(new / HEADER, header | {"dims": self.vectors.shape[1]})
+        except OSError as error:
+            raise BundleError(f"{folder}: the index cannot be written there: {error.strerror or error}") from None
 
     @staticmethod
     def check_target(folder: Path, *, force: bool = False) -> None:
         """Raise BundleError where :meth:`save` would."""
-        if (folder / HEADER).is_file():
-            if not force:
-                raise BundleError(f"{folder} is an index already; give a new folder, or --force to replace it")
-        elif folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-            raise BundleError(f"{folder} is there and is no index; give a new folder, or one that edgeleaf wrote")
+        try:
+            if (folder / HEADER).is_file():
+                if not force:
+                    raise BundleError(f"{folder} is an index already; give a new folder, or --force to replace it")
+            elif folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+                raise BundleError(f"{folder} is there and is no index; give a new folder, or one that edgeleaf wrote")
+        except OSError as error:
+            raise BundleError(f"{folder}: cannot be looked at: {error.strerror or error}") from None
 
     @staticmethod
     def load(folder: str | Path) -> Index:
-        """Open an index; its vectors stay on disk, memory-mapped.
+        """Open an index; vectors and texts stay on disk, memory-mapped.
 
         Raises:
-            BundleError: no such index, damaged, or of another schema version.
+            BundleError: no such index, damaged (the message names the file), or of another schema version.
         """
         folder = Path(folder)
-        if not (folder / HEADER).is_file():
-            raise BundleError(f"{folder} is no index: it has no {HEADER}; make one with: edgeleaf index")
         try:
-            header = json.loads((folder / HEADER).read_text(encoding="utf-8"))
-            if header["schema_version"] not in READABLE:
-                raise BundleError(
-                    f"{folder}: index of schema version {header['schema_version']}, this edgeleaf reads "
-                    f"{INDEX_SCHEMA} and older; make it again"
-                )
-            lines = (folder / DOCUMENTS).read_text(encoding="utf-8").split("\n")
-            documents = [(str(row["id"]), str(row["text"])) for row in map(json.loads, filter(None, lines))]
-            vectors = np.load(folder / VECTORS, mmap_mode="r")
-            short = header.get("dims", header["space"]["dim"]) != header["space"]["dim"]
-            pca = np.load(folder / PCA_FILE) if short else None
-            return Index(space=VectorSpace(**header["space"]), documents=documents, vectors=vectors, pca=pca)
-        except (OSError, EOFError, BadZipFile, ValueError, KeyError, TypeError) as error:
-            raise BundleError(f"{folder}: damaged index ({error}); make it again") from None
+            if not folder.is_dir():
+                kind = "is a file, not the folder of an index" if folder.exists() else "no such index folder"
+                raise BundleError(f"{folder}: {kind}; make one with: edgeleaf index")
+            if not (folder / HEADER).exists() and not (folder / HEADER).is_symlink():
+                raise BundleError(f"{folder} is no index: it has no {HEADER}; make one with: edgeleaf index")
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise BundleError(f"{folder}: the index cannot be opened: {reason}") from None
+        header = stored.read_header(folder)
+        version = header.get("schema_version")
+        if not is_whole(version):
+            raise damaged(folder, HEADER, "schema_version is no whole number")
+        if version not in READABLE:
+            raise BundleError(
+                f"{folder}: index of schema version {str(version)[:20]}, this edgeleaf reads {INDEX_SCHEMA} and older; "
+                "make it again"
+            )
+        space = stored.space_of_header(header, folder)
+        count = stored.whole_number(header, "documents", folder)
+        dims = space.dim if version == 1 else stored.whole_number(header, "dims", folder)
+        if not 1 <= dims <= space.dim:
+            raise damaged(folder, HEADER, f"dims is not within 1 to {space.dim}")
+        documents = StoredDocuments(folder)
+        if len(documents) != count:
+            raise damaged(folder, DOCUMENTS, f"{len(documents)} documents; {HEADER} says {str(count)[:20]}")
+        vectors = stored.read_matrix(folder, VECTORS, rows=count, width=dims)
+        pca = None
+        if dims != space.dim:
+            pca = np.array(stored.read_matrix(folder, PCA_FILE, rows=space.dim, width=dims), dtype=np.float32)
+        return Index(space=space, documents=documents, vectors=vectors, pca=pca)
 
     def search(self, queries: npt.NDArray[np.float32], *, space: VectorSpace, k: int = 10) -> list[list[Hit]]:
-        """Find the ``k`` documents nearest to each query, nearest first.
+        """Find the ``k`` documents nearest to each query, nearest first; of equals the one that was indexed first.
+
+        Exact. Memory does not grow with queries times documents, only with what is found.
 
         Args:
             queries: float32 [n, space.dim], unit L2 norm; an index with ``pca`` shortens them itself. Without it they
                 may have fewer numbers (Matryoshka), and the documents are cut alike.
             space: the space that the queries were encoded in, ``QueryEncoder.space``.
-            k: how many.
+            k: how many, from 1; all documents where the index has fewer.
 
         Raises:
-            BundleError: the queries are of another space; the message names both.
-            InputError: cut queries for an index that shortens them itself.
+            BundleError: the queries are of another space, the message names both; or the index is damaged.
+            InputError: queries that are no matrix of finite float numbers of this width; ``k`` that is no whole number
+                from 1; cut queries for an index that shortens them itself.
         """
+        if not isinstance(space, VectorSpace):
+            raise InputError(f"space is {type(space).__name__}; a vector space is needed: QueryEncoder.space")
+        if not is_whole(k) or k < 1:
+            raise InputError(f"k is {k!r}; a whole number from 1 is needed")
+        asked = _checked_queries(queries)
         if space.identity() != self.space.identity():
             raise BundleError(
                 f"queries of the space {space.id} cannot search an index of the space {self.space.id}; "
                 "encode them with a bundle of that space, or index the documents again"
             )
+        width = self.vectors.shape[1]
         if self.pca is not None:
-            queries = apply_pca(queries, self.pca)
-        scores = np.empty((len(queries), len(self.documents)), dtype=np.float32)
-        for start in range(0, len(self.documents), _CHUNK):
-            chunk = np.asarray(self.vectors[start : start + _CHUNK], dtype=np.float32)
-            scores[:, start : start + _CHUNK] = queries @ truncate(chunk, queries.shape[1]).T
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+            asked = apply_pca(asked, self.pca)
+        elif not 1 <= asked.shape[1] <= width:
+            raise InputError(f"queries of shape {asked.shape}; [n, {width}] is needed, or fewer numbers (Matryoshka)")
+        return [
+            [Hit(*self.documents[int(row)], float(score)) for row, score in zip(rows, scores, strict=True)]
+            for rows, scores in top_k(asked, self.vectors, int(k))
+        ]
 
-        def hit(i: int, row: int) -> Hit:
-            key, text = self.documents[row]
-            return Hit(key, text, float(scores[i, row]))
 
-        return [[hit(i, row) for row in rows] for i, rows in enumerate(best)]
+def _checked_queries(queries: object) -> npt.NDArray[np.float32]:
+    """Return queries as float32 [n, dims], or raise InputError."""
+    if not isinstance(queries, np.ndarray):
+        raise InputError(
+            f"queries are {type(queries).__name__}; a numpy array [n, dim] is needed, as encode() returns it"
+        )
+    if queries.ndim != 2:
+        raise InputError(f"queries of shape {queries.shape}; a matrix [n, dim] is needed: encode([text])")
+    if queries.dtype.kind != "f":
+        raise InputError(f"queries of type {queries.dtype}; float32 is needed, as encode() returns it")
+    with np.errstate(over="ignore"):
+        asked = np.asarray(queries, dtype=np.float32)
+    if (row := stored.unusable_row(asked)) is not None:
+        raise InputError(f"query {row} (from 0) holds numbers that are not finite; encode it again")
+    return asked
