@@ -64,6 +64,10 @@ class TelemetryWarning(UserWarning):
     """A part that reports to its maker was loaded before edgeleaf could keep it silent."""
 
 
+class SpaceWarning(EdgeleafWarning):
+    """Two vector spaces agree in all that both records say, and one of the two does not say all."""
+
+
 class GateFailed(EdgeleafError):
     """A certificate below one of its gates."""
 

@@ -5,7 +5,6 @@ Needs numpy and onnxruntime, nothing else.
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from collections.abc import Sequence
@@ -19,9 +18,12 @@ from edgeleaf.bundle.machine import processor_kind
 from edgeleaf.bundle.manifest import MANIFEST, QUERY_ENCODER, SCHEMA_VERSION, Manifest, VectorSpace
 from edgeleaf.bundle.session import METADATA_SCHEMA, METADATA_SPACE, session
 from edgeleaf.errors import BundleError, InputError, ProcessorWarning
+from edgeleaf.records import RecordError, shown
 from edgeleaf.vectors import is_whole, truncate
 
 ENCODE_BATCH = 32
+LEAST_MODEL_BYTES = 4096
+"""Fewer bytes are no fused file; they may be a path that was encoded."""
 
 
 class QueryEncoder:
@@ -42,7 +44,7 @@ class QueryEncoder:
 
     @staticmethod
     def load(
-        path: str | Path,
+        path: str | Path | bytes,
         *,
         threads: int = 1,
         providers: Sequence[str] | None = None,
@@ -51,7 +53,8 @@ class QueryEncoder:
         """Load a bundle folder or a fused .onnx file.
 
         Args:
-            path: a bundle folder, or a ``query_encoder.onnx``; its hash is checked where a manifest lies beside it.
+            path: a bundle folder, or a ``query_encoder.onnx``; its hash is checked where a manifest lies beside it. Or
+                such a file's bytes, whose hash is for the caller to check.
             threads: processor threads that one call may use.
             providers: ONNX Runtime execution providers, first choice first; ``None`` is the processor.
             dims: cut vectors to their first ``dims`` numbers and normalise again (Matryoshka); ``None`` keeps all.
@@ -60,11 +63,16 @@ class QueryEncoder:
             BundleError: no such path, not a bundle, a damaged file, another schema version, a file that is not a fused
                 encoder, or ``dims``, ``threads`` or ``providers`` that it cannot give.
         """
-        if not isinstance(path, (str, os.PathLike)):
-            raise BundleError(f"path is {path!r}; a bundle folder or a fused .onnx file is needed")
-        path = Path(path)
+        is_model = isinstance(path, (bytes, bytearray, memoryview)) and len(path) >= LEAST_MODEL_BYTES
+        if not is_model and not isinstance(path, (str, os.PathLike)):
+            raise BundleError(f"path is {shown(path)}; a bundle folder or a fused .onnx file is needed")
         if not is_whole(threads) or threads < 1:
-            raise BundleError(f"threads is {threads!r}; a whole number from 1 is needed")
+            raise BundleError(f"threads is {shown(threads)}; a whole number from 1 is needed")
+        if isinstance(path, (bytes, bytearray, memoryview)):  # is_model, or it was refused above
+            return QueryEncoder._of(bytes(path), threads=threads, providers=providers, dims=dims)
+        path = Path(path)
+        if "\0" in str(path):
+            raise BundleError(f"path is {shown(str(path))}; a path has no null character")
         if path.is_dir():
             manifest = Manifest.read(path)
             manifest.verify(path, QUERY_ENCODER)
@@ -79,10 +87,15 @@ class QueryEncoder:
             if path.name in manifest.files:
                 manifest.verify(path.parent, path.name)
                 _warn_once(path.parent, manifest)
-        opened = session(path, threads=int(threads), providers=providers)
-        space = _space(opened, path)
+        return QueryEncoder._of(path, threads=threads, providers=providers, dims=dims)
+
+    @staticmethod
+    def _of(model: Path | bytes, *, threads: int, providers: Sequence[str] | None, dims: int | None) -> QueryEncoder:
+        opened = session(model, threads=int(threads), providers=providers)
+        name = model if isinstance(model, Path) else "the model"
+        space = _space(opened, name)
         if dims is not None and (not is_whole(dims) or not 1 <= dims <= space.dim):
-            raise BundleError(f"dims is {dims!r}; {path} gives 1 to {space.dim}, a whole number")
+            raise BundleError(f"dims is {shown(dims)}; {name} gives 1 to {space.dim}, a whole number")
         return QueryEncoder(opened, space=space, dims=None if dims is None else int(dims))
 
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
@@ -146,7 +159,7 @@ def _check_texts(texts: Sequence[str]) -> list[str]:
     return checked
 
 
-def _space(opened: Any, path: Path) -> VectorSpace:
+def _space(opened: Any, path: Path | str) -> VectorSpace:
     ends = [[(end.name, end.type) for end in side] for side in (opened.get_inputs(), opened.get_outputs())]
     metadata = opened.get_modelmeta().custom_metadata_map
     if ends != [[("text", "tensor(string)")], [("embedding", "tensor(float)")]] or METADATA_SPACE not in metadata:
@@ -161,6 +174,6 @@ def _space(opened: Any, path: Path) -> VectorSpace:
             "install the edgeleaf that wrote it or build it again"
         )
     try:
-        return VectorSpace(**json.loads(metadata[METADATA_SPACE]))
-    except (ValueError, TypeError) as error:
+        return VectorSpace.read(metadata[METADATA_SPACE])
+    except RecordError as error:
         raise BundleError(f"{path}: its vector space cannot be read ({error}); build or copy it again") from None

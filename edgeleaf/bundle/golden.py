@@ -5,20 +5,23 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
 from edgeleaf.bundle.manifest import GOLDEN, QUERY_ENCODER
 from edgeleaf.bundle.session import session
 from edgeleaf.errors import BundleError, EdgeleafError, reason_of
+from edgeleaf.records import RecordError, inside, parse_json, read_bytes, record
 
 COSINE_MIN = 0.9999
 COSINE_MEAN_MIN = 0.99999
+MOST_PACK_BYTES = 256 << 20
 _BATCH_SIZE = 64
 THINNEST_BATCH = 8
 TOKENIZER = "tokenizer.onnx"
@@ -45,6 +48,22 @@ GOLDEN_HARD_TEXTS = (
     "\x00null\ufffdreplacement\x07bell",
 )
 """Texts of every golden pack, besides real queries and texts of known lengths."""
+
+
+class _Header(TypedDict):
+    """The first line of a pack."""
+
+    schema_version: int
+    cosine_min: NotRequired[float]
+    cosine_mean_min: NotRequired[float]
+
+
+class _Entry(TypedDict):
+    """One text, and what it must give."""
+
+    text: str
+    input_ids: list[int]
+    embedding: NotRequired[list[float]]
 
 
 def read_golden(bundle: Path) -> list[dict[str, Any]]:
@@ -118,23 +137,20 @@ def verify(pack: Path, *, every: int = 1) -> dict[str, Any]:
 def _entries(file: Path) -> Iterator[dict[str, Any]]:
     """Yield a file's header, if it has one, and its entries, which hold text and input_ids at least."""
     try:
-        with file.open(encoding="utf-8", newline="\n") as lines:
-            for line in lines:
-                if line == "\n":
-                    continue
-                entry = json.loads(line)
-                if "schema_version" not in entry and not (
-                    isinstance(entry["text"], str) and isinstance(entry["input_ids"], list)
-                ):
-                    raise TypeError("a line without text or input_ids")
-                yield entry
+        if file.is_symlink():
+            inside(file.parent, file.name)
+        for line in read_bytes(file, most_bytes=MOST_PACK_BYTES).split(b"\n"):
+            if not line:
+                continue
+            entry = parse_json(line)
+            if not isinstance(entry, dict):
+                raise RecordError("a line that is no table")
+            yield dict(record(_Header if "schema_version" in entry else _Entry, entry))
         return
     except OSError as error:
         raise BundleError(f"{file}: {_reason(error)}; build or copy the bundle again") from None
-    except KeyError as error:
-        reason = f"a line without {error.args[0]}"
-    except (ValueError, TypeError) as error:
-        reason = str(error)
+    except RecordError as error:
+        reason = re.sub(r"^(\w+) is missing$", r"a line without \1", str(error))
     raise BundleError(f"{file}: damaged ({reason}); build or copy the bundle again")
 
 

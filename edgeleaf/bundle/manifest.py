@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgeleaf.bundle.space import VectorSpace
 from edgeleaf.errors import BundleError
 from edgeleaf.files import sha256, write_json
+from edgeleaf.records import RecordError, checked, inside, number, read_json, record, shown
 
 SCHEMA_VERSION = 1
 
@@ -25,42 +26,24 @@ LATENCY = "latency.json"
 MODEL_CARD = "README.md"
 HELD_OUT = "held_out.jsonl"
 
+MOST_MANIFEST_BYTES = 4 << 20
+MOST_CERTIFICATE_BYTES = 256 << 20
+MOST_WINDOW = 1 << 20
+_PROBLEMS = 8
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_FACTS: tuple[tuple[str, str, Any], ...] = (
+    ("student", "weights_sha256", str),
+    ("student", "start", str),
+    ("student", "start_revision", str | None),
+    ("tokenizer", "max_length", int),
+    ("tokenizer", "sha256", str),
+    ("quantization", "preset", str),
+    ("held_out", "origin", str),
+    ("held_out", "texts", int),
+)
+"""What other parts of edgeleaf read of a manifest's tables, where it is there."""
 _UNHASHED = frozenset({MANIFEST, LATENCY, MODEL_CARD})
 """The manifest cannot hold its own hash; timings differ from run to run; a model card is there to be added to."""
-
-
-@dataclass(frozen=True)
-class VectorSpace:
-    """The space that a vector lives in. Vectors of two spaces must never be compared.
-
-    Args:
-        teacher: the name it was loaded by, such as ``sentence-transformers/all-mpnet-base-v2``.
-        revision: the hub revision, where one was pinned.
-        weights_sha256: hash of the teacher's weights.
-        pooling: ``mean``, ``cls``, ``lasttoken``, ...
-        normalized: whether vectors have unit L2 norm.
-        query_prompt, document_prompt: what is put before a text.
-        dim: the width of a vector.
-    """
-
-    teacher: str
-    revision: str | None
-    weights_sha256: str
-    pooling: str
-    normalized: bool
-    query_prompt: str
-    document_prompt: str
-    dim: int
-
-    @property
-    def id(self) -> str:
-        """A short name that two equal spaces share: ``all-mpnet-base-v2/768/5f0c2a9b41d7``."""
-        digest = hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()
-        return f"{self.teacher.rsplit('/', 1)[-1]}/{self.dim}/{digest[:12]}"
-
-    def identity(self) -> dict[str, Any]:
-        """What makes the space: everything but the name under which the teacher happened to be found."""
-        return {key: value for key, value in asdict(self).items() if key not in {"teacher", "revision"}}
 
 
 @dataclass(frozen=True)
@@ -91,12 +74,12 @@ class Manifest:
     student: Mapping[str, Any]
     tokenizer: Mapping[str, Any]
     quantization: Mapping[str, Any]
-    gates: Mapping[str, Any]
+    gates: Mapping[str, float | bool | None]
     held_out: Mapping[str, Any]
     dims: tuple[int, ...]
     files: Mapping[str, str]
     edgeleaf_version: str
-    processors: Mapping[str, Any] = field(default_factory=dict)
+    processors: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     def write(self, folder: Path) -> None:
@@ -105,10 +88,11 @@ class Manifest:
 
     @staticmethod
     def read(folder: Path) -> Manifest:
-        """Read ``edgeleaf.json`` of a bundle.
+        """Read ``edgeleaf.json`` of a bundle; every value has the type that it should have.
 
         Raises:
-            BundleError: no such folder, not a bundle, not readable, or another schema version.
+            BundleError: no such folder, not a bundle, not readable, a value of the wrong kind, a path that leads out of
+                the folder, or another schema version.
         """
         path = folder / MANIFEST
         if folder.is_file():
@@ -120,51 +104,84 @@ class Manifest:
                 f"{folder} is not a bundle: it has no {MANIFEST}; give the folder that edgeleaf run wrote"
             )
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
+            data = read_json(inside(folder, MANIFEST), most_bytes=MOST_MANIFEST_BYTES)
+            if not isinstance(data, dict) or "schema_version" not in data:
+                raise RecordError("it names no schema_version")
+            version = data["schema_version"]
+            if version != SCHEMA_VERSION or isinstance(version, bool):
+                raise BundleError(
+                    f"{path}: schema version {shown(version)}, this edgeleaf reads {SCHEMA_VERSION}; install the "
+                    f"edgeleaf that wrote it ({shown(data.get('edgeleaf_version', 'unknown'))}) or build it again"
+                )
+            manifest = record(Manifest, data)
+            _check_values(manifest, folder)
+            return manifest
+        except OSError as error:
+            raise BundleError(f"{path}: cannot be read: {error.strerror or error}") from None
+        except RecordError as error:
             raise BundleError(f"{path}: damaged manifest ({error}); build or copy the bundle again") from None
-        if not isinstance(data, dict) or "schema_version" not in data:
-            raise BundleError(f"{path}: damaged manifest (it names no schema_version); build or copy the bundle again")
-        version = data["schema_version"]
-        if version != SCHEMA_VERSION:
-            raise BundleError(
-                f"{path}: schema version {version}, this edgeleaf reads {SCHEMA_VERSION}; "
-                f"install the edgeleaf that wrote it ({data.get('edgeleaf_version', 'unknown')}) or build it again"
-            )
+
+    def fact(self, table: str, key: str) -> Any:
+        """Return what a table of the manifest says, such as ``fact("tokenizer", "max_length")``.
+
+        Raises:
+            BundleError: it does not say.
+        """
         try:
-            space = VectorSpace(**data.pop("space"))
-            manifest = Manifest(space=space, dims=tuple(data.pop("dims")), **data)
-        except (KeyError, TypeError) as error:
-            raise BundleError(f"{path}: damaged manifest ({error}); build or copy the bundle again") from None
-        for name in ("student", "tokenizer", "quantization", "gates", "held_out", "processors", "files"):
-            if not isinstance(getattr(manifest, name), dict):
-                raise BundleError(f"{path}: damaged manifest ({name} is no table); build or copy the bundle again")
-        return manifest
+            return getattr(self, table)[key]
+        except KeyError:
+            raise BundleError(f"{MANIFEST}: {table}.{key} is missing; build or copy the bundle again") from None
 
     def verify(self, folder: Path, *names: str) -> None:
         """Check that ``names`` (all files when none is given) have the hashes of the manifest.
 
         Raises:
-            BundleError: files that are missing, or whose hashes differ; the message names each.
+            BundleError: files that are missing, links, or whose hashes differ; the message names each.
         """
         problems = []
         for name in names or sorted(self.files.keys() - _UNHASHED):
-            path = folder / name
-            if name not in self.files:
-                problems.append(f"{folder / MANIFEST}: lists no {name}")
-            elif not path.is_file():
-                problems.append(f"{path}: missing, though {MANIFEST} lists it")
-            elif (found := sha256(path)) != self.files[name]:
-                problems.append(f"{path}: damaged: sha256 {found[:12]}…, {MANIFEST} says {self.files[name][:12]}…")
+            try:
+                path = inside(folder, name)
+                if name not in self.files:
+                    problems.append(f"{folder / MANIFEST}: lists no {name}")
+                elif not path.is_file():
+                    problems.append(f"{path}: missing, though {MANIFEST} lists it")
+                elif (found := sha256(path)) != self.files[name]:
+                    problems.append(f"{path}: damaged: sha256 {found[:12]}…, {MANIFEST} says {self.files[name][:12]}…")
+            except (RecordError, OSError) as error:
+                problems.append(f"{folder}: {error}")
         if problems:
-            raise BundleError(f"{'; '.join(problems)}; build or copy the bundle again")
+            told = "; ".join(problems[:_PROBLEMS])
+            more = f"; and {len(problems) - _PROBLEMS} more" if len(problems) > _PROBLEMS else ""
+            raise BundleError(f"{told}{more}; build or copy the bundle again")
+
+
+def _check_values(manifest: Manifest, folder: Path) -> None:
+    """Raise RecordError where a value has the right type and makes no sense."""
+    manifest.space.check(where="space")
+    width = manifest.space.dim
+    if not manifest.dims:
+        raise RecordError("dims is a list of nothing; the file's width is needed")
+    for i, dims in enumerate(manifest.dims):
+        number(dims, f"dims[{i}]", low=1, high=width)
+    number(manifest.teacher_max_length, "teacher_max_length", low=1, high=MOST_WINDOW)
+    for table, key, kind in _FACTS:
+        if key in getattr(manifest, table):
+            checked(kind, getattr(manifest, table)[key], f"{table}.{key}")
+    if "max_length" in manifest.tokenizer:
+        number(manifest.tokenizer["max_length"], "tokenizer.max_length", low=1, high=MOST_WINDOW)
+    for name, digest in manifest.files.items():
+        inside(folder, name)
+        if not _SHA256.fullmatch(digest):
+            raise RecordError(f"files.{shown(name)} is {shown(digest)}; a sha256 of 64 hexadecimal digits is needed")
 
 
 def says_failed(bundle: Path) -> bool:
     """Whether a bundle's certificate says FAILED; not where it has none, or one that cannot be read."""
     try:
-        return bool(json.loads((bundle / CERTIFICATE).read_text(encoding="utf-8"))["passed"] is False)
-    except (OSError, ValueError, KeyError, TypeError):
+        certificate = read_json(bundle / CERTIFICATE, most_bytes=MOST_CERTIFICATE_BYTES)
+        return isinstance(certificate, dict) and certificate.get("passed") is False
+    except (OSError, ValueError):
         return False
 
 
@@ -173,3 +190,22 @@ def hash_files(folder: Path) -> dict[str, str]:
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     names = {path.relative_to(folder).as_posix(): path for path in paths}
     return {name: sha256(path) for name, path in names.items() if name not in _UNHASHED}
+
+
+__all__ = [
+    "CERTIFICATE",
+    "CERTIFICATE_PAGE",
+    "GOLDEN",
+    "HELD_OUT",
+    "LATENCY",
+    "MANIFEST",
+    "MODEL_CARD",
+    "ONNX_FP32",
+    "QUERY_ENCODER",
+    "SCHEMA_VERSION",
+    "STUDENT",
+    "Manifest",
+    "VectorSpace",
+    "hash_files",
+    "says_failed",
+]

@@ -5,15 +5,11 @@ A plain record that goes to JSON and back. No timestamps, timings or paths: the 
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import types
-import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
+from edgeleaf.bundle.manifest import MOST_CERTIFICATE_BYTES
 from edgeleaf.certify.alignment import DIGITS, Summary
 from edgeleaf.certify.invariance import Invariance
 from edgeleaf.certify.processors import ProcessorReport
@@ -24,6 +20,7 @@ from edgeleaf.certify.verdicts import GATES, Verdict, gates_verdicts
 from edgeleaf.errors import BundleError
 from edgeleaf.files import json_text
 from edgeleaf.graph.parity import Parity
+from edgeleaf.records import RecordError, parse_json, read_bytes, record, shown
 
 CERTIFICATE_SCHEMA = 3
 
@@ -189,26 +186,30 @@ class Certificate:
         return json_text({"schema_version": self.schema_version, "passed": self.passed, **asdict(self)})
 
     @staticmethod
-    def from_json(text: str) -> Certificate:
+    def from_json(text: str | bytes) -> Certificate:
         """Read a certificate.
 
         Raises:
             BundleError: not a certificate, or one of another schema version.
         """
         try:
-            record: dict[str, Any] = json.loads(text)
-            version = record["schema_version"]
-            record.pop("passed")
-        except (ValueError, KeyError, TypeError) as error:
-            raise BundleError(f"not a certificate ({error}); write one with: edgeleaf check BUNDLE -o DIR") from None
-        if version != CERTIFICATE_SCHEMA:
+            data = parse_json(text)
+            version = data["schema_version"]
+            data.pop("passed")
+        except (RecordError, KeyError, TypeError, AttributeError) as error:
+            reason = f"it says no {error}" if isinstance(error, KeyError) else error
+            raise BundleError(f"not a certificate ({reason}); write one with: edgeleaf check BUNDLE -o DIR") from None
+        if version != CERTIFICATE_SCHEMA or isinstance(version, bool):
             raise BundleError(
-                f"certificate of schema version {version}, this edgeleaf reads {CERTIFICATE_SCHEMA}; "
+                f"certificate of schema version {shown(version)}, this edgeleaf reads {CERTIFICATE_SCHEMA}; "
                 "check the bundle again"
             )
         try:
-            return typing.cast(Certificate, _read(Certificate, record))
-        except (KeyError, TypeError) as error:
+            certificate = record(Certificate, data)
+            if "fused" not in {rung.name for rung in certificate.rungs}:
+                raise RecordError("rungs names no fused file")
+            return certificate
+        except RecordError as error:
             raise BundleError(f"damaged certificate ({error}); write one with: edgeleaf check BUNDLE -o DIR") from None
 
     @staticmethod
@@ -219,8 +220,10 @@ class Certificate:
             BundleError: no such file, not a certificate, or one of another schema version.
         """
         try:
-            return Certificate.from_json(file.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, BundleError) as error:
+            return Certificate.from_json(read_bytes(file, most_bytes=MOST_CERTIFICATE_BYTES))
+        except OSError as error:
+            raise BundleError(f"{file}: cannot be read: {error.strerror or error}") from None
+        except (RecordError, BundleError) as error:
             raise BundleError(f"{file}: {error}") from None
 
 
@@ -232,21 +235,6 @@ def rounded_summary(cosines: Summary) -> Summary:
 def rounded(values: Sequence[float]) -> tuple[float, ...]:
     """Round numbers to the digits of a certificate."""
     return tuple(round(float(value), DIGITS) for value in values)
-
-
-def _read(hint: Any, value: Any) -> Any:
-    """Make what a field's type hint says of plain JSON: dataclasses, tuples, numbers, texts."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is types.UnionType:
-        return None if value is None else _read(arguments[0], value)
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, dict):
-            raise TypeError(f"{value!r} is no table")
-        hints = typing.get_type_hints(hint)
-        return hint(**{key: _read(hints[key], part) for key, part in value.items()})  # type: ignore[operator]
-    if origin is tuple:
-        return tuple(_read(arguments[0], part) for part in value)
-    return value
 
 
 __all__ = [

@@ -78,6 +78,10 @@ def export_command(
     exporter: Annotated[
         str, typer.Option(help="What writes the graph: torch, or optimum (needs edgeleaf[optimum] and transformers 4).")
     ] = "torch",
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option("--trust-remote-code", help="Run code that comes with the model, to load it. Never a default."),
+    ] = False,
     preset: Annotated[str, typer.Option(help="int8, int4, fp16 or fp32: how it is made small.")] = "int8",
     processors: Processors = "",
     force: Force = False,
@@ -96,6 +100,7 @@ def export_command(
         exporter=exporter,
         preset=preset,
         processors=processor_names(processors),
+        trust_remote_code=trust_remote_code,
         force=force,
     )
     print_json(tables.result_summary(result)) if as_json else print_table(tables.result_table(result))

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from edgeleaf.bundle import manifest as layout
 from edgeleaf.errors import InputError
 from edgeleaf.files import write_json
 from edgeleaf.latency.runner import Plan
 from edgeleaf.latency.worker import FUSED
+from edgeleaf.records import RecordError, number, read_json, record, shown
 
 LATENCY_SCHEMA = 2
 
@@ -145,15 +145,85 @@ def read_latency(path: Path) -> dict[str, Any]:
     """
     path = path / layout.LATENCY if path.is_dir() else path
     try:
-        report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        report = read_json(path)
+        if not isinstance(report, dict) or "schema_version" not in report:
+            raise RecordError("it names no schema_version")
         version = report["schema_version"]
+        if version != LATENCY_SCHEMA or isinstance(version, bool):
+            raise InputError(
+                f"{path}: schema version {shown(version)}, this edgeleaf reads {LATENCY_SCHEMA}; measure again"
+            )
+        record(_Report, report)
+        if not any(entry["system"] == FUSED for entry in report["systems"]):
+            raise RecordError(f"systems names no {FUSED}")
+        _check_measured(report)
+        return report
     except OSError:
         raise InputError(f"{path}: no such file; give a latency.json, as edgeleaf bench -o writes it") from None
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{path} is no latency.json; give one that edgeleaf bench -o has written") from None
-    if version != LATENCY_SCHEMA:
-        raise InputError(f"{path}: schema version {version}, this edgeleaf reads {LATENCY_SCHEMA}; measure again")
-    return report
+    except RecordError as error:
+        raise InputError(f"{path} is no latency.json ({error}); give one that edgeleaf bench -o has written") from None
+
+
+def _check_measured(report: Mapping[str, Any]) -> None:
+    """Raise RecordError for lists of nothing, and for times and counts that are not above 0."""
+    for i, entry in enumerate(report["systems"]):
+        where = f"systems[{i}]"
+        for key in ("cold_ms", "load_ms", "lengths"):
+            if not entry[key]:
+                raise RecordError(f"{where}.{key} is a list of nothing")
+        for place, length in enumerate(entry["lengths"]):
+            number(length["p50_ms"], f"{where}.lengths[{place}].p50_ms", low=1e-9, whole=False)
+        for place, batch in enumerate(entry["batches"]):
+            if not batch["queries_per_s"]:
+                raise RecordError(f"{where}.batches[{place}].queries_per_s is a list of nothing")
+
+
+class _Length(TypedDict):
+    tokens: int
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    cpu_ms: float
+
+
+class _Batch(TypedDict):
+    size: int
+    queries_per_s: list[float]
+
+
+class _System(TypedDict):
+    system: str
+    threads: int
+    cold_ms: list[float]
+    load_ms: list[float]
+    peak_rss_mb: list[float | None]
+    lengths: list[_Length]
+    batches: list[_Batch]
+
+
+class _Machine(TypedDict):
+    processor: str
+
+
+class _Settings(TypedDict):
+    threads: list[int]
+    lengths: list[int]
+
+
+class _Alignment(TypedDict):
+    cosine: float
+    overlap_at_10: float
+
+
+class _Report(TypedDict):
+    """What is read of a report, to compare it with another."""
+
+    machine: _Machine
+    settings: _Settings
+    systems: list[_System]
+    notes: list[str]
+    file_mb: float
+    alignment: NotRequired[_Alignment | None]
 
 
 def _by_key(report: Mapping[str, Any]) -> dict[tuple[str, int, int], Mapping[str, Any]]:

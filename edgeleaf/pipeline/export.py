@@ -36,6 +36,7 @@ def export(
     exporter: str = ExportSpec().exporter,
     preset: str = QuantizationSpec().preset,
     processors: Sequence[str] = (),
+    trust_remote_code: bool = False,
     force: bool = False,
 ) -> Result:
     """Make the fused, quantised, checked bundle of an existing sentence-transformers model, without distilling.
@@ -53,6 +54,8 @@ def export(
         exporter: torch or optimum, see :class:`edgeleaf.recipe.specs.ExportSpec`.
         preset: int8, int4, fp16 or fp32, see :class:`edgeleaf.recipe.specs.QuantizationSpec`.
         processors: as for :func:`run`.
+        trust_remote_code: run code that comes with the model while it is loaded; the manifest records it. A model that
+            is made of such code is refused all the same: a bundle is data. Distil it (:func:`run`).
         force: run every stage again.
 
     Raises:
@@ -66,7 +69,9 @@ def export(
     if exporter not in (known := get_args(get_type_hints(ExportSpec)["exporter"])):
         raise InputError(f"exporter is {exporter!r}; allowed: {', '.join(known)}")
     require("export", *by_exporter(exporter))
-    spec = export_spec(model, max_length=max_length, query_prompt=prompt, prompt_name=prompt_name)
+    spec = export_spec(
+        model, max_length=max_length, query_prompt=prompt, prompt_name=prompt_name, trust_remote_code=trust_remote_code
+    )
     check_tokenizer(spec, prompt=spec.query_prompt)
     with Stages(work_folder(target), force=force) as stages:
         teacher = load_teacher(spec)
@@ -94,7 +99,7 @@ def export(
             teacher=teacher.folder,
             teacher_max_length=spec.max_length,
             max_length=spec.max_length,
-            made_by={"start": model},
+            made_by={"start": model, **({"teacher_trust_remote_code": True} if trust_remote_code else {})},
             origin=origin(texts),
             gates=export_gates(preset),
             benchmark=BenchmarkSpec(),

@@ -5,7 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeleaf.bundle import manifest as layout
+from edgeleaf.bundle.manifest import Manifest
 from edgeleaf.errors import BundleError, InputError
+from edgeleaf.models.safety import check_data_only
+
+
+def open_bundle(folder: Path) -> Manifest:
+    """Read a bundle whose student is to be loaded: every hash is checked, and that the student is data.
+
+    Raises:
+        BundleError: damaged, or a file lies in the student that the manifest does not list.
+        ModelError: the student holds something that is not data, see ``edgeleaf.models.safety.check_data_only``.
+    """
+    manifest = Manifest.read(folder)
+    student = folder / layout.STUDENT
+    if student.is_symlink() or not student.is_dir():
+        raise BundleError(f"{student}: no folder of a student; build or copy the bundle again")
+    check_data_only(student)
+    manifest.verify(folder)
+    for path in sorted(student.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name not in manifest.files:
+            raise BundleError(f"{path}: {layout.MANIFEST} lists no such file; build or copy the bundle again")
+    return manifest
 
 
 def report_folder(output: str | Path | None) -> Path | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from edgeleaf import progress
 from edgeleaf.errors import InputError, ModelError, TokenizerNotSupported, reason_of
 from edgeleaf.models.resolve import resolve
+from edgeleaf.models.safety import check_model
 from edgeleaf.recipe.specs import Recipe, StudentSpec, TeacherSpec
 from edgeleaf.texts.corpus import read_corpus
 
@@ -31,8 +32,11 @@ def check_tokenizer(spec: StudentSpec | TeacherSpec, *, prompt: str) -> None:
 
     model, max_length = spec.model, spec.max_length
     folder = resolve(model, revision=spec.revision)
+    trusted = isinstance(spec, TeacherSpec) and spec.trust_remote_code
+    if not trusted:
+        check_model(folder)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=trusted)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{model}: its tokenizer cannot be loaded: {reason_of(error)}") from None
     if not tokenizer.is_fast:
@@ -65,26 +69,39 @@ def look_at_texts(texts: Path, recipe: Recipe, teacher: SentenceTransformerTeach
         ("teacher", teacher.folder, recipe.teacher.max_length),
         ("student", start, recipe.student.max_length),
     ):
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True).backend_tokenizer
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        ).backend_tokenizer
         tokenizer.no_truncation()
         tokenizer.no_padding()
         say_cut(sample, tokenizer, window, who=who)
 
 
 def export_spec(
-    name: str, *, max_length: int | None, query_prompt: str | None, prompt_name: str | None = None
+    name: str,
+    *,
+    max_length: int | None,
+    query_prompt: str | None,
+    prompt_name: str | None = None,
+    trust_remote_code: bool = False,
 ) -> TeacherSpec:
     """Describe a model that is exported as it is: its window and prompts, where none are given.
 
     Raises:
-        ModelError: the model cannot be had, or has no prompt of that name.
+        ModelError: the model cannot be had, has no prompt of that name, or is made of code of its own, which a bundle
+            does not carry.
         InputError: a prompt and a prompt's name are both given.
     """
-    from edgeleaf.models.loading import load_sentence_transformer
+    from edgeleaf.models.loading import has_own_code, load_sentence_transformer
 
     if query_prompt is not None and prompt_name is not None:
         raise InputError("a prompt and the name of a prompt are both given; give one of --prompt and --prompt-name")
-    model = load_sentence_transformer(resolve(name), max_length=max_length)
+    model = load_sentence_transformer(resolve(name), max_length=max_length, trust_remote_code=trust_remote_code)
+    if has_own_code(model):
+        raise ModelError(
+            f"{name} is made of code of its own, and a bundle is data: its student cannot be that; distil the model "
+            "with edgeleaf run, teacher.trust_remote_code = true in the recipe"
+        )
     if prompt_name is not None:
         named = {key: prompt for key, prompt in model.prompts.items() if prompt}
         if prompt_name not in named:
@@ -97,4 +114,5 @@ def export_spec(
         max_length=int(model.max_seq_length),
         query_prompt=query_prompt if query_prompt is not None else model.prompts.get("query") or "",
         document_prompt=next((prompt for prompt in document_prompts if prompt), ""),
+        trust_remote_code=trust_remote_code,
     )

@@ -24,7 +24,7 @@ from edgeleaf.stages.runner import Stages
 from edgeleaf.stages.student import train_student
 from edgeleaf.stages.texts import collect_texts
 from edgeleaf.stages.vectors import VECTOR_CACHE, quantize_teacher, write_vectors
-from edgeleaf.teachers.opening import check_space, load_teacher
+from edgeleaf.teachers.opening import load_teacher, open_teacher
 from edgeleaf.texts.corpus import read_corpus
 from edgeleaf.texts.hub import pinned
 from edgeleaf.texts.readers import fingerprint
@@ -69,9 +69,7 @@ def build(
     check_tokenizer(spec.student, prompt=spec.teacher.query_prompt)
     with Stages(work_folder(target), force=force) as stages:
         spec = _pinned(spec, stages)
-        teacher = load_teacher(spec.teacher)
-        if base_bundle is not None:
-            check_space(teacher, base_bundle.space)
+        teacher = load_teacher(spec.teacher) if base_bundle is None else open_teacher(spec.teacher, base_bundle.space)
         texts, vectors, student = _distilled(spec, base, files, teacher, stages)
         job = Job(
             name=spec.name,
@@ -87,6 +85,7 @@ def build(
                 "texts": len(read_corpus(texts, "train")),
                 "seed": spec.seed,
                 **_descent(base_bundle),
+                **({"teacher_trust_remote_code": True} if spec.teacher.trust_remote_code else {}),
             },
             origin=f"held out by the recipe {spec.name}",
             gates=gates_for(spec.quantization.preset, spec.gates),
@@ -167,4 +166,4 @@ def _descent(base: Manifest | None) -> dict[str, Any]:
         return {}
     before = base.student
     start = {key: before[key] for key in ("start", "start_revision") if key in before}
-    return {**start, "adapted_from": f"{base.recipe}, weights {before['weights_sha256']}"}
+    return {**start, "adapted_from": f"{base.recipe}, weights {base.fact('student', 'weights_sha256')}"}

@@ -20,7 +20,7 @@ from edgeleaf.errors import BundleError, GateFailed, InputError
 from edgeleaf.extras import require
 from edgeleaf.files import whole_folder, write_text
 from edgeleaf.models.weights import weights_sha256
-from edgeleaf.pipeline.places import check_apart_from, output_folder
+from edgeleaf.pipeline.places import check_apart_from, open_bundle, output_folder
 from edgeleaf.recipe.presets import TEXTS_DECIDE
 from edgeleaf.stages import texts as checks
 from edgeleaf.stages.card import model_card
@@ -61,11 +61,10 @@ def lighten(
     """
     from safetensors.numpy import load_file, save_file
 
-    manifest = Manifest.read(bundle)
-    manifest.verify(bundle)
+    manifest = open_bundle(bundle)
     queries = [text.text for text in read_corpus(bundle, "held_out")][:LEFT_TEXTS]
     with whole_folder(output) as new:
-        shutil.copytree(bundle, new, dirs_exist_ok=True, ignore=shutil.ignore_patterns(LEFT_OUT))
+        shutil.copytree(bundle, new, dirs_exist_ok=True, symlinks=True, ignore=shutil.ignore_patterns(LEFT_OUT))
         for path in sorted((new / layout.STUDENT).rglob("*.safetensors")):
             save_file({name: _half(tensor) for name, tensor in load_file(path).items()}, path, {"format": "pt"})
             path.chmod(0o644)
@@ -95,7 +94,7 @@ def _certify_anew(bundle: Path, manifest: Manifest, files: Sequence[str | Path],
         shutil.copyfile(texts / layout.HELD_OUT, bundle / layout.HELD_OUT)
         held_out = read_corpus(bundle, "held_out")
         queries = [text.text for text in held_out if text.kind == "query"]
-        window, prompt = int(manifest.tokenizer["max_length"]), manifest.space.query_prompt
+        window, prompt = int(manifest.fact("tokenizer", "max_length")), manifest.space.query_prompt
         write_golden(bundle, queries, max_length=window, prompt=prompt)
         origin = checks.origin(files)
         gates = replace(gates_of(manifest), **dict.fromkeys(TEXTS_DECIDE, None))

@@ -6,12 +6,16 @@ import dataclasses
 import tomllib
 import types
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from edgeleaf.errors import RecipeError
 from edgeleaf.recipe.sources import DatasetSource, FilesSource, MachineSource
-from edgeleaf.recipe.specs import Recipe, shown
+from edgeleaf.recipe.specs import Gates, Recipe, shown
+from edgeleaf.records import RecordError, read_bytes
+
+MOST_RECIPE_BYTES = 4 << 20
 
 
 def read_recipe(path: Path | str) -> Recipe:
@@ -23,13 +27,17 @@ def read_recipe(path: Path | str) -> Recipe:
     """
     path = Path(path)
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(read_bytes(path, most_bytes=MOST_RECIPE_BYTES).decode("utf-8"))
     except FileNotFoundError:
         raise RecipeError(f"{path}: no such recipe; the ones that come with edgeleaf are in export/recipes/") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read as a recipe: {error.strerror or error}") from None
+    except (UnicodeDecodeError, RecordError) as error:
         raise RecipeError(f"{path}: cannot be read as a recipe: {error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{path}: not valid TOML: {error}") from None
+    except RecursionError:
+        raise RecipeError(f"{path}: not valid TOML: brackets in brackets, too many") from None
+    except ValueError as error:  # TOMLDecodeError, and int's own for thousands of digits
+        raise RecipeError(f"{path}: not valid TOML: {' '.join(str(error).split())[:200]}") from None
     try:
         recipe = typing.cast(Recipe, _table(Recipe, table, ""))
         if min(recipe.benchmark.lengths) > recipe.student.max_length:
@@ -40,6 +48,17 @@ def read_recipe(path: Path | str) -> Recipe:
         return recipe
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from None
+
+
+def read_gates(table: Mapping[str, Any]) -> Gates:
+    """Make gates of a plain table, as a manifest holds them; None leaves a gate to the preset.
+
+    Raises:
+        RecipeError: an unknown gate, or a value of the wrong kind or out of range.
+    """
+    return typing.cast(
+        Gates, _table(Gates, {name: value for name, value in table.items() if value is not None}, "gates")
+    )
 
 
 def _table(cls: type, table: Any, key: str) -> Any:
@@ -71,7 +90,7 @@ def _value(hint: Any, value: Any, key: str, limits: Any) -> Any:
     if dataclasses.is_dataclass(hint):
         return _table(typing.cast(type, hint), value, key)
     if origin is Literal:
-        if value not in arguments:
+        if not any(type(value) is type(known) and value == known for known in arguments):
             raise RecipeError(f"{key} is {shown(value)}; allowed: {', '.join(map(shown, arguments))}")
         return value
     if origin is types.UnionType:
@@ -93,6 +112,8 @@ def _value(hint: Any, value: Any, key: str, limits: Any) -> Any:
         low, high = limits.get("low", 0), limits.get("high", 2**31)
         if not low <= value <= high:
             raise RecipeError(f"{key} is {value}; allowed: {low} to {high}")
+    if hint is str and "\0" in value:
+        raise RecipeError(f"{key} is {shown(value)}; no text here holds a null character")
     if hint is str and not value and key.endswith(("name", "model")):
         raise RecipeError(f"{key} is empty")
     return value

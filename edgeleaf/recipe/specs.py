@@ -30,6 +30,8 @@ class TeacherSpec:
     training_vectors: Literal["exact", "int8"] = "exact"
     """What encodes the training texts: the teacher itself, or on processors its int8 export, about twice as fast at
     cosine 0.998. Held-out texts are always the teacher's own."""
+    trust_remote_code: bool = False
+    """Run code that comes with the model; the manifest records it. A bundle's teacher is never loaded so afterwards."""
 
 
 @dataclass(frozen=True)
@@ -151,4 +153,8 @@ class Recipe:
 
 
 def shown(value: Any) -> str:
-    return json.dumps(value, default=str, ensure_ascii=False)
+    try:
+        text = json.dumps(value, default=str, ensure_ascii=False)
+    except (RecursionError, ValueError):
+        text = "something too deep or too large to show"
+    return text if len(text) <= 200 else f"{text[:199]}…"

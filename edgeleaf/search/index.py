@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from edgeleaf.bundle.manifest import VectorSpace
+from edgeleaf.bundle.space import VectorSpace, same_space
 from edgeleaf.errors import BundleError, InputError
 from edgeleaf.files import whole_folder, write_json, write_npy
 from edgeleaf.search import stored
@@ -183,7 +183,7 @@ class Index:
         if not is_whole(k) or k < 1:
             raise InputError(f"k is {k!r}; a whole number from 1 is needed")
         asked = _checked_queries(queries)
-        if space.identity() != self.space.identity():
+        if not same_space(space, self.space):
             raise BundleError(
                 f"queries of the space {space.id} cannot search an index of the space {self.space.id}; "
                 "encode them with a bundle of that space, or index the documents again"

@@ -9,13 +9,18 @@ from edgeleaf import progress
 from edgeleaf.bundle.manifest import Manifest
 from edgeleaf.errors import ModelError
 from edgeleaf.models.resolve import resolve
+from edgeleaf.models.safety import check_model
 from edgeleaf.recipe.specs import BenchmarkSpec
+from edgeleaf.teachers.opening import check_files
 
 
 def find_teacher(manifest: Manifest) -> Path | None:
-    """Return the folder of a bundle's teacher, or None (and say so) where it is out of reach."""
+    """Return the folder of a bundle's teacher, or None (and say so) where it is out of reach or another."""
     try:
-        return resolve(manifest.space.teacher, revision=manifest.space.revision)
+        folder = resolve(manifest.space.teacher, revision=manifest.space.revision)
+        check_files(folder, manifest.space)
+        check_model(folder)
+        return folder
     except ModelError as error:
         progress.warn(f"the teacher is not measured: {error}")
         return None

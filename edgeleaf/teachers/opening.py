@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from edgeleaf import progress
 from edgeleaf.bundle.manifest import Manifest, VectorSpace
 from edgeleaf.errors import ModelError
+from edgeleaf.models.resolve import resolve
+from edgeleaf.models.weights import tokenizer_sha256, weights_sha256
 from edgeleaf.recipe.specs import TeacherSpec
+from edgeleaf.records import shown
 
 if TYPE_CHECKING:
     from edgeleaf.teachers.base import Teacher
@@ -36,20 +41,50 @@ def teacher_spec(manifest: Manifest, *, training_vectors: Literal["exact", "int8
 
 
 def teacher_of(manifest: Manifest) -> SentenceTransformerTeacher:
-    """Load the teacher that a bundle's vector space names.
+    """Load the teacher that a bundle's vector space names, once its files have the hashes that the space says.
 
     Raises:
-        ModelError: it cannot be found, or what is found under its name has other weights.
+        ModelError: it cannot be found, or what is found under its name has other weights, another tokenizer, or code of
+            its own, which is never run for a bundle.
     """
-    teacher = load_teacher(teacher_spec(manifest))
-    check_space(teacher, manifest.space)
+    return open_teacher(teacher_spec(manifest), manifest.space)
+
+
+def open_teacher(spec: TeacherSpec, space: VectorSpace) -> SentenceTransformerTeacher:
+    """Load a teacher that must be that of a space; see :func:`teacher_of`."""
+    check_files(resolve(spec.model, revision=spec.revision), space)
+    teacher = load_teacher(replace(spec, trust_remote_code=False))
+    check_space(teacher, space)
     return teacher
 
 
+def check_files(folder: Path, space: VectorSpace) -> None:
+    """Compare a teacher's files with a space, before anything of them is loaded.
+
+    Raises:
+        ModelError: other weights, or another tokenizer where the space knows its own.
+    """
+    found = {"weights": (weights_sha256(folder), space.weights_sha256)}
+    if space.tokenizer_sha256 is not None:
+        found["tokenizer"] = (tokenizer_sha256(folder) or "none", space.tokenizer_sha256)
+    for what, (came, needed) in found.items():
+        if came != needed:
+            raise ModelError(
+                f"{space.teacher}: {what} {came[:12]}…, the bundle's space has {needed[:12]}…; "
+                "put that teacher's folder in its place"
+            )
+
+
 def check_space(teacher: Teacher, space: VectorSpace) -> None:
-    """Raise ModelError where a teacher has other weights than the one that a bundle's space is named after."""
+    """Raise ModelError where a teacher has another space than the one that a bundle's space is named after."""
     if teacher.space.weights_sha256 != space.weights_sha256:
         raise ModelError(
             f"{space.teacher}: weights {teacher.space.weights_sha256[:12]}…, the bundle's space has "
             f"{space.weights_sha256[:12]}…; put that teacher's folder in its place"
+        )
+    own, said = teacher.space.identity(), space.identity()
+    if different := [key for key in own.keys() & said.keys() if own[key] != said[key]]:
+        raise ModelError(
+            f"{space.teacher}: {different[0]} is {shown(own[different[0]])}, the bundle's space has "
+            f"{shown(said[different[0]])}; put that teacher's folder in its place"
         )

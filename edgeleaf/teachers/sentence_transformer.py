@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from edgeleaf import progress
 from edgeleaf.bundle.manifest import VectorSpace
 from edgeleaf.models.loading import autocast, load_sentence_transformer
 from edgeleaf.models.resolve import resolve
-from edgeleaf.models.weights import weights_sha256
+from edgeleaf.models.weights import tokenizer_sha256, weights_sha256
 from edgeleaf.recipe.sources import Kind
 from edgeleaf.recipe.specs import TeacherSpec
 
@@ -21,6 +21,8 @@ TEACHER_BATCH, TEACHER_BATCH_GPU = 32, 65536
 """Texts that a teacher is given at a time; on a GPU that is a shard too."""
 TOKENS_GPU = 65536
 """Tokens that a GPU encodes at a time."""
+SEES_LATER = 1e-5
+"""A first token's vector that differs by more depends on the last token."""
 NOT_UNIT = 0.02
 """Lengths of vectors so far from 1 are not rounding: bfloat16 is off by 0.001."""
 
@@ -40,7 +42,9 @@ class SentenceTransformerTeacher:
 
     def __init__(self, spec: TeacherSpec) -> None:
         self.folder = resolve(spec.model, revision=spec.revision)
-        self._model = load_sentence_transformer(self.folder, max_length=spec.max_length)
+        self._model = load_sentence_transformer(
+            self.folder, max_length=spec.max_length, trust_remote_code=spec.trust_remote_code
+        )
         self.max_length = spec.max_length
         self.device: str = self._model.device.type
         self.batch_size = TEACHER_BATCH_GPU if self.device == "cuda" else TEACHER_BATCH
@@ -142,4 +146,29 @@ def space_of(
         query_prompt=query_prompt,
         document_prompt=document_prompt,
         dim=int(model.get_embedding_dimension()),
+        tokenizer_sha256=tokenizer_sha256(folder),
+        attention=attention_direction(model),
     )
+
+
+def attention_direction(model: Any) -> Literal["bidirectional", "causal"] | None:
+    """Find out whether a token's vector depends on the tokens after it; None for a model without token vectors."""
+    import torch
+
+    if type(model[0]).__name__ != "Transformer":
+        return None
+    try:
+        encoded = model.preprocess(["one two three"])
+        ids = encoded["input_ids"][:1].to(model.device)
+        other = ids.clone()
+        other[0, -1] = ids[0, 0] if ids[0, -1] != ids[0, 0] else ids[0, 1]
+        with torch.inference_mode():
+            first = [
+                model[0]({"input_ids": row, "attention_mask": torch.ones_like(row)})["token_embeddings"][0, 0]
+                for row in (ids, other)
+            ]
+    except (KeyError, IndexError, TypeError, ValueError, RuntimeError, AttributeError):
+        return None
+    if ids.shape[1] < 2:
+        return None
+    return "bidirectional" if float((first[0] - first[1]).abs().max()) > SEES_LATER else "causal"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,10 @@ import numpy.typing as npt
 
 from edgeleaf import progress
 from edgeleaf.errors import ModelError, reason_of
+from edgeleaf.files import write_json
 from edgeleaf.models.loading import autocast, load_sentence_transformer, require_sentence_transformers, with_window
+from edgeleaf.models.safety import check_data_only, check_model
+from edgeleaf.records import read_json
 
 STUDENT_BATCH = 32
 
@@ -53,9 +55,17 @@ def build_student(
     no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     # On a processor, torch's fused attention takes eight times as long backwards in bfloat16 as plain products do.
     attention = {} if torch.cuda.is_available() else {"attn_implementation": "eager"}
+    check_model(start)
+    no_code = {"trust_remote_code": False}
     try:
-        encoder = Transformer(str(start), max_seq_length=max_length, config_kwargs=no_dropout, model_kwargs=attention)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        encoder = Transformer(
+            str(start),
+            max_seq_length=max_length,
+            config_kwargs=no_dropout | no_code,
+            model_kwargs=attention | no_code,
+            processor_kwargs=no_code,
+        )
+    except Exception as error:  # the libraries below raise many kinds, and safetensors one of its own
         reason = " ".join(str(error).split())
         raise ModelError(f"{start}: transformers cannot load it as a student: {reason_of(reason)}") from None
     before = load_sentence_transformer(start) if has_projection(start, dim) else None
@@ -79,9 +89,9 @@ def build_student(
 def has_projection(start: Path, dim: int) -> bool:
     """Whether a folder holds a student that :func:`build_student` made and training can go on from."""
     try:
-        modules = json.loads((start / "modules.json").read_text(encoding="utf-8"))
+        modules = read_json(start / "modules.json")
         kinds = [module["type"].rsplit(".", 1)[-1] for module in modules]
-        dense = json.loads((start / modules[2]["path"] / "config.json").read_text(encoding="utf-8"))
+        dense = read_json(start / modules[2]["path"] / "config.json")
         linear = (
             not dense["bias"] and dense["activation_function"].endswith("Identity") and dense["out_features"] == dim
         )
@@ -153,7 +163,15 @@ def start_projection(model: Any, texts: Sequence[str], target: npt.NDArray[np.fl
 def save_student(model: Any, folder: Path) -> None:
     """Write the student as sentence-transformers reads it, with the tokenizer of :func:`shipped_tokenizer`."""
     shipped_tokenizer(model.tokenizer, model.max_seq_length)
-    model.save(str(folder), create_model_card=False)
+    try:
+        model.save(str(folder), create_model_card=False)
+    except Exception as error:  # safetensors has a kind of its own for a full disk
+        raise ModelError(f"{folder}: the student cannot be written: {' '.join(str(error).split())[:200]}") from None
+    for path in folder.rglob("*config*.json"):  # code that transformers has itself, and so left out
+        settings = read_json(path)
+        if isinstance(settings, dict) and settings.pop("auto_map", None) is not None:
+            write_json(path, settings)
+    check_data_only(folder)
 
 
 def shipped_tokenizer(tokenizer: Any, max_length: int) -> Any:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgeleaf.errors import ExportError, TokenizerNotSupported
+from edgeleaf.records import RecordError, parse_json, shown
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -88,11 +89,9 @@ def parse(tokenizer_json: str | Json) -> Json:
     """
     if isinstance(tokenizer_json, str):
         try:
-            tokenizer_json = json.loads(tokenizer_json)
-        except json.JSONDecodeError as error:
-            raise ExportError(
-                f"tokenizer.json is not JSON ({error}); pass the file's text, or the parsed dict"
-            ) from None
+            tokenizer_json = parse_json(tokenizer_json)
+        except RecordError as error:
+            raise ExportError(f"tokenizer.json cannot be read ({error}); pass the file's text") from None
     if not isinstance(tokenizer_json, dict) or not isinstance(tokenizer_json.get("model"), dict):
         raise ExportError('tokenizer.json has no "model"; pass the text of a file that `tokenizers` saved')
     return dict(tokenizer_json)
@@ -104,15 +103,10 @@ def reference_tokenizer(tokenizer_json: str | dict[str, Any], max_length: int) -
     Raises:
         ExportError: not a tokenizer.json, or ``tokenizers`` cannot load it.
     """
-    from tokenizers import Tokenizer
-
     settings = parse(tokenizer_json)
     side = _direction(settings, "truncation").lower()
     settings |= {"padding": None, "truncation": None}
-    try:
-        tokenizer = Tokenizer.from_str(json.dumps(settings))
-    except Exception as error:  # tokenizers raises plain Exception
-        raise ExportError(f"tokenizers cannot load this tokenizer.json: {error}") from None
+    tokenizer = _loaded(settings)
     tokenizer.enable_truncation(max_length, direction=side)
     return tokenizer
 
@@ -123,16 +117,28 @@ def check_loads(settings: Json) -> None:
     Raises:
         ExportError: ``tokenizers`` cannot load it.
     """
+    _loaded(settings)
+
+
+def _loaded(settings: Json) -> Tokenizer:
     from tokenizers import Tokenizer
 
     try:
-        Tokenizer.from_str(json.dumps(settings))
-    except Exception as error:  # tokenizers raises plain Exception
-        raise ExportError(f"tokenizers cannot load this tokenizer.json: {error}") from None
+        return Tokenizer.from_str(json.dumps(settings))
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:  # tokenizers raises plain Exception, and a panic of Rust's as a BaseException
+        reason = " ".join(str(error).split())
+        raise ExportError(f"tokenizers cannot load this tokenizer.json: {reason[:200]}") from None
 
 
 def _direction(settings: Json, section: str) -> str:
-    return str((settings.get(section) or {}).get("direction", "Right"))
+    """Where a tokenizer pads or truncates: Left or Right."""
+    table = settings.get(section) or {}
+    side = table.get("direction", "Right") if isinstance(table, dict) else table
+    if side not in ("Left", "Right"):
+        raise ExportError(f"tokenizer.json: {section}.direction is {shown(side)}; Left or Right is needed")
+    return str(side)
 
 
 def read_spec(settings: Json) -> TokenizerSpec:

@@ -1,0 +1,101 @@
+"""The identity of a vector space, and whether two spaces are one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from edgeleaf.errors import SpaceWarning
+from edgeleaf.records import RecordError, number, parse_json, record, shown
+
+MOST_DIM = 65_536
+_NAMES = frozenset({"teacher", "revision"})
+_LATER: dict[str, str] = {"tokenizer_sha256": "tokenizer", "attention": "attention direction"}
+"""Fields that records of edgeleaf 0.1 do not have, and what people call them."""
+
+
+@dataclass(frozen=True)
+class VectorSpace:
+    """The space that a vector lives in. Vectors of two spaces must never be compared, see :func:`same_space`.
+
+    Args:
+        teacher: the name it was loaded by, such as ``sentence-transformers/all-mpnet-base-v2``.
+        revision: the hub revision, where one was pinned.
+        weights_sha256: hash of the teacher's weights.
+        pooling: ``mean``, ``cls``, ``lasttoken``, ...
+        normalized: whether vectors have unit L2 norm.
+        query_prompt, document_prompt: what is put before a text.
+        dim: the width of a vector.
+        tokenizer_sha256: hash of the teacher's tokenizer, see ``edgeleaf.models.weights.tokenizer_sha256``; None where
+            it is not known, as in what edgeleaf 0.1 wrote.
+        attention: whether a token sees those after it (``bidirectional``) or not (``causal``); None as above.
+    """
+
+    teacher: str
+    revision: str | None
+    weights_sha256: str
+    pooling: str
+    normalized: bool
+    query_prompt: str
+    document_prompt: str
+    dim: int
+    tokenizer_sha256: str | None = None
+    attention: Literal["bidirectional", "causal"] | None = None
+
+    @property
+    def id(self) -> str:
+        """A short name that two equal spaces share: ``all-mpnet-base-v2/768/5f0c2a9b41d7``."""
+        digest = hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()
+        return f"{self.teacher.rsplit('/', 1)[-1]}/{self.dim}/{digest[:12]}"
+
+    def identity(self) -> dict[str, Any]:
+        """What makes the space: everything but the name under which the teacher happened to be found.
+
+        A field that only later records have is left out where it is not known, so that an old record keeps its id.
+        """
+        return {
+            key: value
+            for key, value in asdict(self).items()
+            if key not in _NAMES and not (key in _LATER and value is None)
+        }
+
+    @staticmethod
+    def read(value: Any, *, where: str = "") -> VectorSpace:
+        """Make a space of what its JSON holds, or of the JSON's text.
+
+        Raises:
+            RecordError: it is none; the message names the key.
+        """
+        space = record(VectorSpace, parse_json(value) if isinstance(value, (str, bytes)) else value, where=where)
+        space.check(where=where)
+        return space
+
+    def check(self, *, where: str = "") -> None:
+        """Raise RecordError where a value makes no sense."""
+        number(self.dim, f"{where}.dim".removeprefix("."), low=1, high=MOST_DIM)
+        for name in ("teacher", "pooling"):
+            text = getattr(self, name)
+            if not text or any(ord(character) < 32 for character in text):
+                raise RecordError(f"{where}.{name} is {shown(text)}; a name is needed".removeprefix("."))
+
+
+def same_space(one: VectorSpace, other: VectorSpace) -> bool:
+    """Whether vectors of two spaces may be compared: all that both records say is equal.
+
+    What one of them does not say, because an older edgeleaf wrote it, is not compared; a SpaceWarning names it.
+    """
+    a, b = one.identity(), other.identity()
+    if any(a[key] != b[key] for key in a.keys() & b.keys()):
+        return False
+    if unsaid := [_LATER[key] for key in _LATER if (key in a) != (key in b)]:
+        older = one if len(a) < len(b) else other
+        warnings.warn(
+            f"the space {older.id} was recorded by an older edgeleaf, which does not say its {' and '.join(unsaid)}: "
+            f"not compared with {(other if older is one else one).id}",
+            SpaceWarning,
+            stacklevel=3,
+        )
+    return True
