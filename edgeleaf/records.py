@@ -290,7 +290,8 @@ def _fields(cls: Any, value: Any, where: str, more: bool) -> Any:
         if unknown and not more:
             raise RecordError(f"unknown key {prefix}{unknown[0][:_SHOWN]}")
     else:
-        needed = set(cls.__required_keys__)
+        extras = typing.get_type_hints(cls, include_extras=True)  # __required_keys__ does not see through strings
+        needed = {key for key, hint in extras.items() if typing.get_origin(hint) is not typing.NotRequired}
     if missing := [key for key in hints if key in needed and key not in value]:
         raise RecordError(f"{prefix}{missing[0]} is missing")
     parts = {key: _checked(hints[key], part, prefix + key, more) for key, part in value.items() if key in hints}

@@ -6,6 +6,7 @@ Needs numpy and onnxruntime, nothing else.
 from __future__ import annotations
 
 import os
+import reprlib
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -65,9 +66,9 @@ class QueryEncoder:
         """
         is_model = isinstance(path, (bytes, bytearray, memoryview)) and len(path) >= LEAST_MODEL_BYTES
         if not is_model and not isinstance(path, (str, os.PathLike)):
-            raise BundleError(f"path is {shown(path)}; a bundle folder or a fused .onnx file is needed")
+            raise BundleError(f"path is {reprlib.repr(path)}; a bundle folder or a fused .onnx file is needed")
         if not is_whole(threads) or threads < 1:
-            raise BundleError(f"threads is {shown(threads)}; a whole number from 1 is needed")
+            raise BundleError(f"threads is {reprlib.repr(threads)}; a whole number from 1 is needed")
         if isinstance(path, (bytes, bytearray, memoryview)):  # is_model, or it was refused above
             return QueryEncoder._of(bytes(path), threads=threads, providers=providers, dims=dims)
         path = Path(path)
@@ -95,7 +96,7 @@ class QueryEncoder:
         name = model if isinstance(model, Path) else "the model"
         space = _space(opened, name)
         if dims is not None and (not is_whole(dims) or not 1 <= dims <= space.dim):
-            raise BundleError(f"dims is {shown(dims)}; {name} gives 1 to {space.dim}, a whole number")
+            raise BundleError(f"dims is {reprlib.repr(dims)}; {name} gives 1 to {space.dim}, a whole number")
         return QueryEncoder(opened, space=space, dims=None if dims is None else int(dims))
 
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
