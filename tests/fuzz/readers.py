@@ -82,7 +82,10 @@ def readers(scratch: Path) -> list[Reader]:
     golden[1]["embedding"] = golden[1]["embedding"][:4]
     bundle, index, model, student = (scratch / name for name in ("bundle", "index", "model", "student"))
     bundle.mkdir(parents=True)
-    shutil.copytree(BUNDLE / "student", student, ignore=shutil.ignore_patterns("*.svg"))
+    shutil.copytree(BUNDLE / "student", student, ignore=shutil.ignore_patterns("*.svg", "*.safetensors"))
+    tensors = save({"a": np.ones((2, 3), np.float32)})
+    for place in (student, student / "2_Dense"):
+        (place / "model.safetensors").write_bytes(tensors)
     vectors = np.eye(4, dtype=np.float32)[:2]
     Index(space=SPACE, documents=[("a", "one"), ("b", "two")], vectors=vectors).save(index)
     model.mkdir()
@@ -183,7 +186,7 @@ def readers(scratch: Path) -> list[Reader]:
             Reader(name, (student / name).read_bytes(), student_part(name))
             for name in ("modules.json", "config.json", "sentence_bert_config.json", "2_Dense/config.json")
         ),
-        Reader(WEIGHTS, save({"a": np.ones((2, 3), np.float32)}), student_part(WEIGHTS), is_json=False),
+        Reader(WEIGHTS, tensors, student_part(WEIGHTS), is_json=False),
         Reader("recipe", (ROOT / "export/recipes/mpnet.toml").read_bytes(), read_toml, is_json=False),
         Reader("tokenizer", as_bytes(tokenizer_settings()), read_tokenizer),
         *(

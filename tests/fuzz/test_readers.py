@@ -13,7 +13,7 @@ from edgeleaf.records import RecordError, parse_json
 from tests.fuzz.mutations import edited_bytes, edited_json
 from tests.fuzz.readers import Reader, readers, refusal
 
-TRIES = 60
+TRIES = 25
 NAMES = (
     "json", "space", "manifest", "certificate", "latency", "golden", "modules.json", "config.json",
     "sentence_bert_config.json", "2_Dense/config.json", "2_Dense/model.safetensors", "recipe", "tokenizer",
