@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from edgeleaf.bundle.manifest import Manifest, VectorSpace, hash_files
-from edgeleaf.errors import BundleError
+from edgeleaf.bundle.space import same_space
+from edgeleaf.errors import BundleError, SpaceWarning
 from edgeleaf.files import json_text, whole_folder, write_text
 from edgeleaf.recipe.presets import quantized_onnx
 
@@ -124,3 +125,51 @@ def test_a_file_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(OSError, match="disk is gone"):
         write_text(tmp_path / "a", "a")
     assert not list(tmp_path.iterdir())
+
+
+def test_an_older_record_keeps_its_id_and_is_the_same_space_with_a_line() -> None:
+    newer = replace(SPACE, tokenizer_sha256="b" * 64, attention="bidirectional")
+    assert "tokenizer_sha256" not in SPACE.identity() and newer.id != SPACE.id
+    with pytest.warns(SpaceWarning, match="does not say its tokenizer and attention direction: not compared"):
+        assert same_space(newer, SPACE)
+    assert not same_space(newer, replace(newer, tokenizer_sha256="c" * 64))
+    assert not same_space(newer, replace(newer, attention="causal"))
+    assert not same_space(SPACE, replace(SPACE, dim=384))
+
+
+def test_the_reference_bundles_space_keeps_its_id() -> None:
+    read = Manifest.read(Path(__file__).parents[2] / "export/models/mpnet")
+    assert read.space.id == "all-mpnet-base-v2/768/28f7a00b6704"
+
+
+HOSTILE_NAMES = ("../x", "/etc/passwd", "a/../../x", "C:\\x", "C:x", "a\\b", "", ".", "a//b", "a\0b", "a" * 2000)
+
+
+@pytest.mark.parametrize("name", HOSTILE_NAMES)
+def test_files_lie_in_the_folder(tmp_path: Path, name: str) -> None:
+    made = replace(manifest(tmp_path), files={name: "0" * 64})
+    made.write(tmp_path)
+    with pytest.raises(BundleError, match="is no path inside the folder") as raised:
+        Manifest.read(tmp_path)
+    assert "\n" not in str(raised.value)
+    with pytest.raises(BundleError, match="is no path inside the folder"):
+        made.verify(tmp_path)
+
+
+def test_a_link_is_no_file_of_a_bundle(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("x")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "golden.jsonl").symlink_to(tmp_path / "secret")
+    made = replace(manifest(tmp_path / "b"), files={"golden.jsonl": "0" * 64})
+    with pytest.raises(BundleError, match='"golden.jsonl" is a link; put the file itself there'):
+        made.verify(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("dims", []), ("dims", [0]), ("dims", [-1]), ("dims", [769]), ("dims", [True]), ("teacher_max_length", True)],
+)
+def test_numbers_out_of_range(tmp_path: Path, key: str, value: object) -> None:
+    replace(manifest(tmp_path), **{key: value}).write(tmp_path)  # type: ignore[arg-type]
+    with pytest.raises(BundleError, match=f"damaged manifest \\({key}"):
+        Manifest.read(tmp_path)
