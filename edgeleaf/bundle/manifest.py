@@ -74,7 +74,7 @@ class Manifest:
     student: Mapping[str, Any]
     tokenizer: Mapping[str, Any]
     quantization: Mapping[str, Any]
-    gates: Mapping[str, float | bool | None]
+    gates: Mapping[str, Any]
     held_out: Mapping[str, Any]
     dims: tuple[int, ...]
     files: Mapping[str, str]

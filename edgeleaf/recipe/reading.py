@@ -6,13 +6,12 @@ import dataclasses
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from edgeleaf.errors import RecipeError
 from edgeleaf.recipe.sources import DatasetSource, FilesSource, MachineSource
-from edgeleaf.recipe.specs import Gates, Recipe, shown
+from edgeleaf.recipe.specs import Recipe, shown
 from edgeleaf.records import RecordError, read_bytes
 
 MOST_RECIPE_BYTES = 4 << 20
@@ -48,17 +47,6 @@ def read_recipe(path: Path | str) -> Recipe:
         return recipe
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from None
-
-
-def read_gates(table: Mapping[str, Any]) -> Gates:
-    """Make gates of a plain table, as a manifest holds them; None leaves a gate to the preset.
-
-    Raises:
-        RecipeError: an unknown gate, or a value of the wrong kind or out of range.
-    """
-    return typing.cast(
-        Gates, _table(Gates, {name: value for name, value in table.items() if value is not None}, "gates")
-    )
 
 
 def _table(cls: type, table: Any, key: str) -> Any:

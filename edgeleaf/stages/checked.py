@@ -13,9 +13,8 @@ from edgeleaf.bundle import manifest as layout
 from edgeleaf.bundle.machine import processor_kind
 from edgeleaf.bundle.manifest import Manifest, VectorSpace
 from edgeleaf.emulation.processors import NATIVE
-from edgeleaf.errors import BundleError, RecipeError
-from edgeleaf.recipe.reading import read_gates
-from edgeleaf.recipe.specs import Gates
+from edgeleaf.errors import BundleError
+from edgeleaf.recipe.specs import Gates, shown
 from edgeleaf.texts.corpus import read_corpus
 
 if TYPE_CHECKING:
@@ -56,15 +55,23 @@ def gates_of(manifest: Manifest) -> Gates:
     """Return what a bundle was judged by when it shipped.
 
     Raises:
-        BundleError: a gate that this edgeleaf does not know, or one of another kind or out of range.
+        BundleError: a gate that this edgeleaf does not know, or one that is no number in its range.
     """
     known = Gates.__dataclass_fields__
     if unknown := [name for name in manifest.gates if name not in known]:
         raise BundleError(f"gates that this edgeleaf does not know: {', '.join(unknown)}; known: {', '.join(known)}")
-    try:
-        return read_gates(manifest.gates)
-    except RecipeError as error:
-        raise BundleError(f"{layout.MANIFEST}: {error}; build or copy the bundle again") from None
+    for field in fields(Gates):
+        limit = manifest.gates.get(field.name)
+        if limit is None or limit is False:
+            continue
+        low, high = field.metadata["low"], field.metadata["high"]
+        whole = "int" in str(field.type)
+        if isinstance(limit, bool) or not isinstance(limit, int if whole else int | float) or not low <= limit <= high:
+            raise BundleError(
+                f"gate {field.name} is {shown(limit)[:60]}; needed: {'a whole' if whole else 'a'} number from {low} to "
+                f"{high}, or false to ask nothing"
+            )
+    return Gates(**manifest.gates)
 
 
 def certify_bundle(
