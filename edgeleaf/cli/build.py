@@ -113,6 +113,10 @@ def fuse_command(
     pooling: Annotated[
         str | None, typer.Option(help="mean, cls, last or max, for an encoder that gives token vectors.")
     ] = None,
+    encoder_output: Annotated[
+        str | None,
+        typer.Option(help="The encoder's output to take. Default: the one that fits, or the last layer."),
+    ] = None,
     max_length: Annotated[
         int | None, typer.Option(min=3, help="Window in tokens. Default: the tokenizer's own.")
     ] = None,
@@ -124,7 +128,16 @@ def fuse_command(
     from edgeleaf.cli import tables
     from edgeleaf.graph.standalone import fuse_file
 
-    made = fuse_file(tokenizer, model, output, pooling=pooling, max_length=max_length, prompt=prompt, dim=dims)
+    made = fuse_file(
+        tokenizer,
+        model,
+        output,
+        pooling=pooling,
+        encoder_output=encoder_output,
+        max_length=max_length,
+        prompt=prompt,
+        dim=dims,
+    )
     print_json(tables.fused_summary(made)) if as_json else print_table(tables.fused_table(made))
 
 

@@ -6,7 +6,7 @@ pooling inside or token vectors outside, of older opsets, in half precision. Wha
 
 from __future__ import annotations
 
-import itertools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +17,12 @@ from edgeleaf.errors import ExportError, reason_of
 from edgeleaf.graph.builder import OPSET, GraphBuilder
 from edgeleaf.graph.fuse import ENCODER_OUTPUT, OLDEST_OPSET, TOKENIZER_OUTPUTS
 from edgeleaf.graph.simplify import prune
+from edgeleaf.graph.walk import rename_reads
 
 POOLINGS = ("mean", "cls", "last", "max")
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+TOKEN_VECTORS = ("last_hidden_state", "token_embeddings")
+"""Names by which exporters call the vectors of the last layer."""
 _MASK = "attention_mask"
 _LOWEST = np.float32(-3e38)
 
@@ -45,7 +48,9 @@ def load_model(path: Path) -> onnx.ModelProto:
     return model
 
 
-def adopt(model: onnx.ModelProto, *, pooling: str | None = None) -> onnx.ModelProto:
+def adopt(
+    model: onnx.ModelProto, *, pooling: str | None = None, output: str | None = None
+) -> tuple[onnx.ModelProto, str]:
     """Return an encoder with ``sentence_embedding`` as its one output, float32 [batch, width].
 
     Args:
@@ -54,6 +59,10 @@ def adopt(model: onnx.ModelProto, *, pooling: str | None = None) -> onnx.ModelPr
             [batch, sequence, width].
         pooling: how to pool token vectors: ``mean``, ``cls``, ``last`` or ``max`` over the attention mask; None if the
             pooling is inside already.
+        output: the output to take, by name; None chooses, where there is one choice.
+
+    Returns:
+        The encoder, and the name of the output that was taken.
 
     Raises:
         ExportError: other inputs, no output that fits, or a pooling that is missing, not needed or unknown.
@@ -65,7 +74,7 @@ def adopt(model: onnx.ModelProto, *, pooling: str | None = None) -> onnx.ModelPr
     adopted = _raise_opset(adopted)
     _check_inputs(adopted)
     ranks = _run_once(adopted)
-    name, width = _choose_output(ranks, pooling)
+    name, width = _choose_output(ranks, pooling, output)
     _make_output(adopted, name, pooling, width)
     prune(adopted)
     adopted.graph.name = adopted.graph.name or "encoder"
@@ -74,7 +83,7 @@ def adopt(model: onnx.ModelProto, *, pooling: str | None = None) -> onnx.ModelPr
     except onnx.checker.ValidationError as error:
         reason = " ".join(str(error).split())
         raise ExportError(f"the encoder is no valid ONNX model: {reason_of(reason)}") from None
-    return adopted
+    return adopted, name
 
 
 def _raise_opset(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -113,9 +122,7 @@ def _check_inputs(model: onnx.ModelProto) -> None:
         if kind == TensorProto.INT32:
             narrow = f"{value.name}/int32"
             for node in model.graph.node:
-                for i, used in enumerate(node.input):
-                    if used == value.name:
-                        node.input[i] = narrow
+                rename_reads(node, {value.name: narrow})
             cast = helper.make_node("Cast", [value.name], [narrow], name=narrow, to=TensorProto.INT32)
             model.graph.node.insert(0, cast)
             value.type.tensor_type.elem_type = TensorProto.INT64
@@ -142,11 +149,16 @@ def _run_once(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     return {name: value.shape for name, value in zip(names, values, strict=True)}
 
 
-def _choose_output(shapes: dict[str, tuple[int, ...]], pooling: str | None) -> tuple[str, int]:
+def _choose_output(shapes: dict[str, tuple[int, ...]], pooling: str | None, asked: str | None) -> tuple[str, int]:
     """The output that becomes the embedding, and its width."""
     listed = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items()) or "none in floating point"
     pooled = [name for name, shape in shapes.items() if len(shape) == 2 and shape[0] == 2]
     tokens = [name for name, shape in shapes.items() if len(shape) == 3 and shape[:2] == (2, 3)]
+    if asked is not None:
+        if asked not in (tokens if pooling else pooled):
+            kind = "token vectors to pool" if pooling else "one vector per text"
+            raise ExportError(f"the encoder's output {asked!r} does not give {kind}; its outputs are {listed}")
+        return asked, shapes[asked][-1]
     if pooling is None:
         if ENCODER_OUTPUT in pooled:
             return ENCODER_OUTPUT, shapes[ENCODER_OUTPUT][1]
@@ -157,11 +169,29 @@ def _choose_output(shapes: dict[str, tuple[int, ...]], pooling: str | None) -> t
                 f"the encoder gives token vectors ({listed}, of two texts); say how they are pooled: "
                 f"--pooling {', '.join(POOLINGS)}"
             )
+        if pooled:
+            raise ExportError(f"the encoder's outputs are {listed}; say which one to take: --encoder-output NAME")
         raise ExportError(f"the encoder's outputs are {listed}; needed: {ENCODER_OUTPUT}, or one [batch, width]")
     if not tokens:
         raise ExportError(f"the encoder's outputs are {listed}: no token vectors to pool; leave --pooling out")
-    name = next((name for name in ("last_hidden_state", "token_embeddings") if name in tokens), tokens[0])
+    name = next((name for name in TOKEN_VECTORS if name in tokens), tokens[0] if len(tokens) == 1 else None)
+    name = name or _last_layer(tokens)
+    if name is None:
+        raise ExportError(
+            f"the encoder gives several token vectors ({listed}, of two texts); say which: --encoder-output NAME"
+        )
     return name, shapes[name][2]
+
+
+def _last_layer(names: list[str]) -> str | None:
+    """The last of outputs that count a model's layers, such as ``hidden_states.0`` to ``hidden_states.6``."""
+    numbered = [re.fullmatch(r"(.*?)(\d+)", name) for name in names]
+    stems = {match[1] for match in numbered if match}
+    if not all(numbered) or len(stems) != 1:
+        return None
+    numbers = {int(match[2]): name for match, name in zip(numbered, names, strict=True) if match}
+    complete = len(numbers) == len(names) and max(numbers) - min(numbers) == len(names) - 1
+    return numbers[max(numbers)] if complete else None
 
 
 def _make_output(model: onnx.ModelProto, name: str, pooling: str | None, width: int) -> None:
@@ -175,9 +205,8 @@ def _make_output(model: onnx.ModelProto, name: str, pooling: str | None, width: 
         while any(source in node.output for node in model.graph.node):
             source += "_"
         for node in model.graph.node:
-            for names in (node.input, node.output):
-                for i in itertools.compress(range(len(names)), [used == name for used in names]):
-                    names[i] = source
+            node.output[:] = [source if made == name else made for made in node.output]
+            rename_reads(node, {name: source})
     vectors = source if kind == TensorProto.FLOAT else tail.Cast(source, to=TensorProto.FLOAT)
     tail.alias(_pool(tail, vectors, pooling), ENCODER_OUTPUT)
     model.graph.node.extend(tail.nodes)

@@ -6,7 +6,7 @@ the two is a matter of putting the node lists one after the other; ``tap`` bring
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from edgeleaf.graph.builder import IR_VERSION, OPSET, GraphBuilder
 from edgeleaf.graph.positions import within_window
 from edgeleaf.graph.simplify import prune
 from edgeleaf.graph.tokenizers import append_tokenizer
+from edgeleaf.graph.walk import rename_tensors, tensor_names
 
 TEXT = "text"
 EMBEDDING = "embedding"
@@ -187,7 +188,7 @@ def _out_of_the_way(encoder: onnx.ModelProto) -> onnx.ModelProto:
 
     torch's exporter calls the output of an embedding table ``embedding``, as the fused file calls its own.
     """
-    names = set(_tensor_names(encoder.graph))
+    names = set(tensor_names(encoder.graph))
     ends = {value.name for value in (*encoder.graph.input, *encoder.graph.output)} - {TEXT, EMBEDDING}
     ours = {name for name in names if name in (TEXT, EMBEDDING) or name.startswith((f"{_TOKENIZER}/", f"{_TAIL}/"))}
     renamed: dict[str, str] = {}
@@ -201,42 +202,8 @@ def _out_of_the_way(encoder: onnx.ModelProto) -> onnx.ModelProto:
         return encoder
     copy = onnx.ModelProto()
     copy.CopyFrom(encoder)
-    _rename_tensors(copy.graph, renamed)
+    rename_tensors(copy.graph, renamed)
     return copy
-
-
-def _tensor_names(graph: onnx.GraphProto) -> Iterator[str]:
-    """Every name of a tensor in a graph and in the graphs inside its nodes."""
-    yield from (value.name for value in (*graph.input, *graph.output, *graph.initializer))
-    yield from (tensor.values.name for tensor in graph.sparse_initializer)
-    for node in graph.node:
-        yield from node.output
-        for inner in _graphs_inside(node):
-            yield from _tensor_names(inner)
-
-
-def _graphs_inside(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            yield attribute.g
-        yield from attribute.graphs
-
-
-def _rename_tensors(graph: onnx.GraphProto, renamed: Mapping[str, str]) -> None:
-    """Rename tensors in place, wherever they are made, read or described."""
-    for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        value.name = renamed.get(value.name, value.name)
-    for tensor in graph.sparse_initializer:
-        tensor.values.name = renamed.get(tensor.values.name, tensor.values.name)
-    for annotation in graph.quantization_annotation:
-        annotation.tensor_name = renamed.get(annotation.tensor_name, annotation.tensor_name)
-        for entry in annotation.quant_parameter_tensor_names:
-            entry.value = renamed.get(entry.value, entry.value)
-    for node in graph.node:
-        node.input[:] = [renamed.get(name, name) for name in node.input]
-        node.output[:] = [renamed.get(name, name) for name in node.output]
-        for inner in _graphs_inside(node):
-            _rename_tensors(inner, renamed)
 
 
 def _append_norm(graph: GraphBuilder, embedding: str, dim: int | None) -> str:

@@ -7,6 +7,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from edgeleaf.graph.quantization.calibration import run_inside
+from edgeleaf.graph.walk import reads, rename_reads
 
 ELEMENTWISE = frozenset({"Add", "Sub", "Mul", "Div"})
 SHAPES = ((2, 5), (1, 9))
@@ -42,7 +43,7 @@ def _drop_single_concats(model: onnx.ModelProto) -> None:
     for node in [node for node in graph.node if node.op_type == "Concat" and len(node.input) == 1]:
         if node.output[0] not in outputs:
             for reader in graph.node:
-                reader.input[:] = [node.input[0] if name == node.output[0] else name for name in reader.input]
+                rename_reads(reader, {node.output[0]: node.input[0]})
             graph.node.remove(node)
 
 
@@ -51,15 +52,15 @@ def _drop_expands(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) ->
     graph = model.graph
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
-        for name in node.input:
+        for name in reads(node):
             readers.setdefault(name, []).append(node)
     outputs = {output.name for output in graph.output}
 
     def broadcasts(name: str) -> bool:
         """Whether everything that reads a tensor comes out the same if its last axis has one entry."""
-        return name not in outputs and all(reads(node, name) for node in readers.get(name, []))
+        return name not in outputs and all(adapts(node, name) for node in readers.get(name, []))
 
-    def reads(node: onnx.NodeProto, name: str) -> bool:
+    def adapts(node: onnx.NodeProto, name: str) -> bool:
         if node.op_type in ELEMENTWISE:
             others = [other for other in node.input if other != name]
             return len(others) == 1 and shapes.get(others[0]) == shapes[node.output[0]]
@@ -99,8 +100,27 @@ def _fix_rows(model: onnx.ModelProto, found: list[dict[str, np.ndarray]]) -> Non
         if table.ndim != 2 or len(places) != len(found) or len({int(i) for part in places for i in part.flat}) != 1:
             continue
         row = table[int(places[0].flat[0])][None, None]
+        for norm in [reader for reader in graph.node if reader.op_type == "SkipLayerNormalization"]:
+            if node.output[0] in norm.input[:2]:
+                _part(graph, norm)
         graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(row), node.output[0]))
         graph.node.remove(node)
+
+
+def _part(graph: onnx.GraphProto, norm: onnx.NodeProto) -> None:
+    """Write a ``SkipLayerNormalization`` as its additions and a ``LayerNormalization``: it broadcasts no summand."""
+    place = list(graph.node).index(norm)
+    total = norm.output[3] if len(norm.output) > 3 and norm.output[3] else f"{norm.output[0]}/sum"
+    first = f"{total}/skip" if len(norm.input) > 4 else total
+    nodes = [helper.make_node("Add", list(norm.input[:2]), [first])]
+    if len(norm.input) > 4:
+        nodes.append(helper.make_node("Add", [first, norm.input[4]], [total]))
+    epsilon = next((a.f for a in norm.attribute if a.name == "epsilon"), 1e-12)
+    ends = [total, *norm.input[2:4]]
+    nodes.append(helper.make_node("LayerNormalization", ends, [norm.output[0]], axis=-1, epsilon=epsilon))
+    graph.node.remove(norm)
+    for offset, node in enumerate(nodes):
+        graph.node.insert(place + offset, node)
 
 
 def _take_first_tokens(model: onnx.ModelProto) -> None:
@@ -143,7 +163,7 @@ def prune(model: onnx.ModelProto) -> None:
     kept = []
     for node in reversed(graph.node):
         if needed & set(node.output):
-            needed |= set(node.input)
+            needed |= reads(node)
             kept.append(node)
     del graph.node[:]
     graph.node.extend(reversed(kept))

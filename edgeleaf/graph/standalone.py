@@ -34,6 +34,7 @@ class FusedFile:
         tokenizer_nodes: ONNX nodes of the tokenizer.
         max_length: its window in tokens.
         space: the space of its vectors; the encoder itself counts as the teacher.
+        output: the encoder's output that was taken.
         parity: how many texts were compared with ``tokenizers``, and how many differed (0, or there is no file).
     """
 
@@ -43,6 +44,7 @@ class FusedFile:
     tokenizer_nodes: int
     max_length: int
     space: VectorSpace
+    output: str
     parity: Parity
 
 
@@ -69,6 +71,7 @@ def fuse_file(
     output: Path,
     *,
     pooling: str | None = None,
+    encoder_output: str | None = None,
     max_length: int | None = None,
     prompt: str = "",
     dim: int | None = None,
@@ -80,6 +83,7 @@ def fuse_file(
         encoder: an .onnx encoder; inputs named as transformers names them.
         output: the .onnx file to write, whole or not at all.
         pooling: ``mean``, ``cls``, ``last`` or ``max`` for an encoder that gives token vectors.
+        encoder_output: the encoder's output to take; None chooses, where there is one choice.
         max_length: tokens a text may have; None takes the tokenizer.json's own truncation.
         prompt: put before every text.
         dim: keep the first ``dim`` numbers of the embedding.
@@ -104,7 +108,9 @@ def fuse_file(
     if not window:
         raise ExportError(f"{tokenizer_json} says no length to cut texts to; say it with --max-length")
     loaded = load_model(encoder)
-    adopted = adopt(loaded, pooling=pooling)
+    adopted, taken = adopt(loaded, pooling=pooling, output=encoder_output)
+    if len(loaded.graph.output) > 1:
+        progress.say(f"fuse: takes the encoder's output {taken}, one of {len(loaded.graph.output)}")
     width = int(adopted.graph.output[0].type.tensor_type.shape.dim[1].dim_value)
     space = VectorSpace(
         teacher=encoder.stem,
@@ -134,6 +140,7 @@ def fuse_file(
         tokenizer_nodes=len(tokenizer.graph.node),
         max_length=int(window),
         space=space,
+        output=taken,
         parity=parity,
     )
 

@@ -64,6 +64,12 @@ def resolve(name: str, *, revision: str | None = None) -> Path:
     return cached
 
 
+def identity(name: str) -> str:
+    """Return the name under which a model is found from every folder: a local folder's absolute path, or the hub id."""
+    local = _local_folder(name)
+    return name if local is None else local.as_posix()
+
+
 def _local_folder(name: str) -> Path | None:
     """The existing folder called ``name``; None when it can only be a hub id."""
     if not name.strip():

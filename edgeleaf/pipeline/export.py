@@ -93,13 +93,13 @@ def export(
             lambda folder: normalized_copy(folder, teacher.folder, spec),
         )
         job = Job(
-            name=model.rstrip("/").rsplit("/", 1)[-1],
+            name=spec.model.rsplit("/", 1)[-1],
             description=f"{model}, exported as it is.",
             space=teacher.space,
             teacher=teacher.folder,
             teacher_max_length=spec.max_length,
             max_length=spec.max_length,
-            made_by={"start": model, **({"teacher_trust_remote_code": True} if trust_remote_code else {})},
+            made_by={"start": spec.model, **({"teacher_trust_remote_code": True} if trust_remote_code else {})},
             origin=origin(texts),
             gates=export_gates(preset),
             benchmark=BenchmarkSpec(),

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgeleaf import progress
 from edgeleaf.errors import InputError, ModelError, TokenizerNotSupported, reason_of
-from edgeleaf.models.resolve import resolve
+from edgeleaf.models.resolve import identity, resolve
 from edgeleaf.models.safety import check_model
 from edgeleaf.recipe.specs import Recipe, StudentSpec, TeacherSpec
 from edgeleaf.texts.corpus import read_corpus
@@ -25,12 +25,7 @@ def check_tokenizer(spec: StudentSpec | TeacherSpec, *, prompt: str) -> None:
     """
     from transformers import AutoTokenizer
 
-    from edgeleaf.graph.builder import GraphBuilder, TensorProto
-    from edgeleaf.graph.tokenizers import append_tokenizer
-    from edgeleaf.graph.tokenizers.spec import reference_tokenizer
-    from edgeleaf.training.student import shipped_tokenizer
-
-    model, max_length = spec.model, spec.max_length
+    model = spec.model
     folder = resolve(model, revision=spec.revision)
     trusted = isinstance(spec, TeacherSpec) and spec.trust_remote_code
     if not trusted:
@@ -39,6 +34,17 @@ def check_tokenizer(spec: StudentSpec | TeacherSpec, *, prompt: str) -> None:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=trusted)
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{model}: its tokenizer cannot be loaded: {reason_of(error)}") from None
+    _check_fusable(tokenizer, spec, prompt=prompt)
+    progress.say(f"tokenizer of {model}: can be fused")
+
+
+def _check_fusable(tokenizer: Any, spec: StudentSpec | TeacherSpec, *, prompt: str) -> None:
+    from edgeleaf.graph.builder import GraphBuilder, TensorProto
+    from edgeleaf.graph.tokenizers import append_tokenizer
+    from edgeleaf.graph.tokenizers.spec import reference_tokenizer
+    from edgeleaf.training.student import shipped_tokenizer
+
+    model, max_length = spec.model, spec.max_length
     if not tokenizer.is_fast:
         raise TokenizerNotSupported(f"{model} has no tokenizer.json; give a model with a fast tokenizer")
     settings = shipped_tokenizer(tokenizer, max_length).to_str()
@@ -47,7 +53,6 @@ def check_tokenizer(spec: StudentSpec | TeacherSpec, *, prompt: str) -> None:
     builder = GraphBuilder("check")
     text = builder.input("text", TensorProto.STRING, ["batch"])
     append_tokenizer(builder, text, settings, max_length=max_length, prompt=prompt)
-    progress.say(f"tokenizer of {model}: can be fused")
 
 
 def look_at_texts(texts: Path, recipe: Recipe, teacher: SentenceTransformerTeacher) -> None:
@@ -102,17 +107,44 @@ def export_spec(
             f"{name} is made of code of its own, and a bundle is data: its student cannot be that; distil the model "
             "with edgeleaf run, teacher.trust_remote_code = true in the recipe"
         )
+    named = {key: prompt for key, prompt in model.prompts.items() if prompt}
+    default = model.default_prompt_name
+    if query_prompt is None and prompt_name is None and "query" not in named and default in named:
+        prompt_name = default
+        progress.say(f"query prompt: {named[default]!r}, the model's default prompt {default!r}; --prompt replaces it")
     if prompt_name is not None:
-        named = {key: prompt for key, prompt in model.prompts.items() if prompt}
         if prompt_name not in named:
             known = ", ".join(sorted(named)) or "none"
             raise ModelError(f"{name} has no prompt named {prompt_name!r}; its prompts: {known}")
         query_prompt = named[prompt_name]
     document_prompts = (model.prompts.get(key) for key in ("document", "passage"))
-    return TeacherSpec(
-        model=name,
+    spec = TeacherSpec(
+        model=identity(name),
         max_length=int(model.max_seq_length),
         query_prompt=query_prompt if query_prompt is not None else model.prompts.get("query") or "",
         document_prompt=next((prompt for prompt in document_prompts if prompt), ""),
         trust_remote_code=trust_remote_code,
     )
+    check_modules(model, spec)
+    return spec
+
+
+def check_modules(model: Any, spec: TeacherSpec) -> None:
+    """Find out whether a model is made of what can be exported.
+
+    Raises:
+        ModelError: it is made of other modules, or pools without its prompt.
+        TokenizerNotSupported: its tokenizer cannot be fused.
+    """
+    kinds = [type(part).__name__ for part in model]
+    after = kinds[2:-1] if kinds[-1:] == ["Normalize"] else kinds[2:]
+    if kinds[:2] != ["Transformer", "Pooling"] or not {*after} <= {"Dense", "Normalize"}:
+        raise ModelError(
+            f"{spec.model} is made of {', '.join(kinds)}; Transformer, Pooling, Dense, Normalize can be exported"
+        )
+    if spec.query_prompt and not getattr(model[1], "include_prompt", True):
+        raise ModelError(
+            f"{spec.model} leaves its prompt out of the pooling; only a pooling over all tokens is exported"
+        )
+    # The loaded model's own tokenizer: its settings (do_lower_case) may change what tokenizer.json does.
+    _check_fusable(model.tokenizer, spec, prompt=spec.query_prompt)

@@ -10,6 +10,7 @@ from typing import Any
 from edgeleaf.bundle import manifest as layout
 from edgeleaf.bundle.manifest import Manifest
 from edgeleaf.files import link_tree, sha256
+from edgeleaf.graph.tokenizers.spec import parse
 from edgeleaf.models.weights import weights_sha256
 from edgeleaf.stages.graph import QUANTIZATION
 from edgeleaf.stages.job import Job
@@ -50,9 +51,9 @@ def assemble(folder: Path, job: Job, texts: Path, student: Path, graph: Path, qu
 def tokenizer_facts(student: Path, max_length: int) -> dict[str, Any]:
     """Return what the manifest says of the tokenizer."""
     path = student / layout.STUDENT / "tokenizer.json"
-    model = json.loads(path.read_text(encoding="utf-8"))["model"]
+    model = parse(path.read_text(encoding="utf-8"))["model"]
     return {
-        "type": model.get("type", "unknown"),
+        "type": model["type"],
         "vocabulary": len(model["vocab"]),
         "max_length": max_length,
         "sha256": sha256(path),

@@ -12,7 +12,7 @@ import numpy as np
 
 from edgeleaf.bundle import manifest as layout
 from edgeleaf.bundle.manifest import VectorSpace
-from edgeleaf.errors import ModelError, TrainingError
+from edgeleaf.errors import TrainingError
 from edgeleaf.models.resolve import resolve
 from edgeleaf.recipe.specs import Recipe, TeacherSpec
 from edgeleaf.texts.corpus import read_corpus
@@ -94,16 +94,7 @@ def normalized_copy(folder: Path, source: Path, spec: TeacherSpec) -> None:
     from edgeleaf.training.student import save_student
 
     model = load_sentence_transformer(source, max_length=spec.max_length)
-    kinds = [type(part).__name__ for part in model]
-    if kinds[:2] != ["Transformer", "Pooling"] or not {*kinds[2:]} <= {"Dense", "Normalize"}:
-        raise ModelError(
-            f"{spec.model} is made of {', '.join(kinds)}; Transformer, Pooling, Dense, Normalize can be exported"
-        )
-    if spec.query_prompt and not getattr(model[1], "include_prompt", True):
-        raise ModelError(
-            f"{spec.model} leaves its prompt out of the pooling; only a pooling over all tokens is exported"
-        )
-    if kinds[-1] != "Normalize":
+    if type(model[-1]).__name__ != "Normalize":
         model.append(Normalize())
     model.prompts = {"query": spec.query_prompt, "document": spec.document_prompt}
     model.default_prompt_name = None

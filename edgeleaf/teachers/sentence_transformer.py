@@ -12,7 +12,7 @@ import numpy.typing as npt
 from edgeleaf import progress
 from edgeleaf.bundle.manifest import VectorSpace
 from edgeleaf.models.loading import autocast, load_sentence_transformer
-from edgeleaf.models.resolve import resolve
+from edgeleaf.models.resolve import identity, resolve
 from edgeleaf.models.weights import tokenizer_sha256, weights_sha256
 from edgeleaf.recipe.sources import Kind
 from edgeleaf.recipe.specs import TeacherSpec
@@ -53,7 +53,7 @@ class SentenceTransformerTeacher:
         self.space = space_of(
             self._model,
             self.folder,
-            name=spec.model,
+            name=identity(spec.model),
             revision=spec.revision,
             query_prompt=spec.query_prompt,
             document_prompt=spec.document_prompt,

@@ -80,30 +80,30 @@ def expected(tokenizer: dict[str, Any], pooling: str, *, types: bool = False) ->
 @pytest.mark.parametrize("pooling", POOLINGS)
 @pytest.mark.parametrize("opset", [11, 12, 13, 16, 17, 18, 21])
 def test_pooling(pooling: str, opset: int) -> None:
-    adopted = adopt(make_encoder(opset=opset), pooling=pooling)
+    adopted, _ = adopt(make_encoder(opset=opset), pooling=pooling)
     np.testing.assert_allclose(embed(adopted, trained()), expected(trained(), pooling), atol=1e-6)
 
 
 @pytest.mark.parametrize("output", ["sentence_embedding", "pooled", "text_embeds"])
 @pytest.mark.parametrize("opset", [11, 17])
 def test_the_pooling_is_inside(output: str, opset: int) -> None:
-    adopted = adopt(make_encoder(output=output, pooled=True, opset=opset))
+    adopted, _ = adopt(make_encoder(output=output, pooled=True, opset=opset))
     np.testing.assert_allclose(embed(adopted, trained()), expected(trained(), "mean"), atol=1e-6)
 
 
 def test_token_vectors_under_the_name_of_the_pooled_one() -> None:
-    adopted = adopt(make_encoder(output="sentence_embedding"), pooling="cls")
+    adopted, _ = adopt(make_encoder(output="sentence_embedding"), pooling="cls")
     np.testing.assert_allclose(embed(adopted, trained()), expected(trained(), "cls"), atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", [TensorProto.FLOAT16, TensorProto.DOUBLE])
 def test_other_precisions(kind: int) -> None:
-    adopted = adopt(make_encoder(elem_type=kind), pooling="mean")
+    adopted, _ = adopt(make_encoder(elem_type=kind), pooling="mean")
     np.testing.assert_allclose(embed(adopted, trained()), expected(trained(), "mean"), atol=1e-2)
 
 
 def test_narrow_ids() -> None:
-    adopted = adopt(make_encoder(input_type=TensorProto.INT32, types=True), pooling="mean")
+    adopted, _ = adopt(make_encoder(input_type=TensorProto.INT32, types=True), pooling="mean")
     np.testing.assert_allclose(embed(adopted, trained()), expected(trained(), "mean", types=True), atol=1e-6)
 
 
@@ -112,13 +112,13 @@ def test_token_types_are_the_templates() -> None:
     pieces = [{"SpecialToken": {"id": "A", "type_id": 2}}, {"Sequence": {"id": "A", "type_id": 1}}]
     template = {"type": "TemplateProcessing", "single": pieces, "pair": [], "special_tokens": special}
     tokenizer = trained() | {"post_processor": template}
-    adopted = adopt(make_encoder(types=True), pooling="mean")
+    adopted, _ = adopt(make_encoder(types=True), pooling="mean")
     np.testing.assert_allclose(embed(adopted, tokenizer), expected(tokenizer, "mean", types=True), atol=1e-6)
 
 
 @pytest.mark.parametrize("opset", [12, 17])
 def test_contrib_operators_survive(opset: int) -> None:
-    adopted = adopt(make_encoder(contrib=True, opset=opset), pooling="mean")
+    adopted, _ = adopt(make_encoder(contrib=True, opset=opset), pooling="mean")
     assert "Gelu" in {node.op_type for node in adopted.graph.node}
     assert embed(adopted, trained()).shape == (len(TEXTS), WIDTH)
 
@@ -189,4 +189,4 @@ def test_an_opset_that_cannot_be_raised() -> None:
 def test_a_graph_without_a_name_gets_one() -> None:
     model = make_encoder()
     model.graph.name = ""
-    assert adopt(model, pooling="mean").graph.name == "encoder"
+    assert adopt(model, pooling="mean")[0].graph.name == "encoder"

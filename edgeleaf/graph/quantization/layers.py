@@ -27,7 +27,9 @@ class LayerPlan:
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model = plain_copy(model)
-        self.shapes = {name: np.shape(value) for name, value in run_inside(model, *_SAMPLE).items()}
+        inside = run_inside(model, *_SAMPLE)
+        self.shapes = {name: np.shape(value) for name, value in inside.items()}
+        self.floats = {name for name, value in inside.items() if value.dtype == np.float32}
         self.weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
         self.maker = {name: node for node in model.graph.node for name in node.output}
         self.readers: dict[str, list[onnx.NodeProto]] = {}

@@ -137,7 +137,7 @@ class Rewriter:
             self._attention(node)
         elif kind == "Add" and any((node.output[0], place) in plan.absorbed for place in (0, 1)):
             self.row_names[node.output[0]] = self.rows(next(name for name in node.input if name in plan.linears))
-        elif kind in IN_DOUBLE and all(name in plan.shapes for name in node.input[: 2 if kind == "MatMul" else 1]):
+        elif kind in IN_DOUBLE and all(name in plan.floats for name in node.input[: 2 if kind == "MatMul" else 1]):
             self._in_double(node)
         else:
             copy = onnx.NodeProto()

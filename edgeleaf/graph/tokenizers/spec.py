@@ -94,7 +94,20 @@ def parse(tokenizer_json: str | Json) -> Json:
             raise ExportError(f"tokenizer.json cannot be read ({error}); pass the file's text") from None
     if not isinstance(tokenizer_json, dict) or not isinstance(tokenizer_json.get("model"), dict):
         raise ExportError('tokenizer.json has no "model"; pass the text of a file that `tokenizers` saved')
-    return dict(tokenizer_json)
+    settings = dict(tokenizer_json)
+    if "type" not in settings["model"]:  # as files from before tokenizers 0.9
+        settings["model"] = {"type": _kind_of(settings), **settings["model"]}
+    return settings
+
+
+def _kind_of(settings: Json) -> str:
+    """The kind of model that ``tokenizers`` takes a file for which names none."""
+    from tokenizers import Tokenizer
+
+    try:
+        return type(Tokenizer.from_str(json.dumps(settings)).model).__name__
+    except Exception as error:  # tokenizers raises plain Exception
+        raise ExportError(f"tokenizers cannot load this tokenizer.json: {error}") from None
 
 
 def reference_tokenizer(tokenizer_json: str | dict[str, Any], max_length: int) -> Tokenizer:
