@@ -1,12 +1,14 @@
 # Targets explain themselves: `make` lists them. Everything happens in .venv; nothing else on the machine is touched.
 PYTHON ?= python3
 VENV := .venv
+TRY := .venv-try
 BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
+export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test page runtimes bench bench-gpu lint format clean
+.PHONY: help setup try demo test page runtimes bench bench-gpu lint format clean
 BUNDLE ?= out/demo
 PAGE := out/page-$(notdir $(BUNDLE))
 
@@ -23,11 +25,21 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: $(VENV)/.installed ## the main job: texts on this machine to a certified out/demo/query_encoder.onnx, 10 to 15 minutes
+try: $(TRY)/.installed ## the first look, in under a minute: sentences ranked by QUERY with the reference student
+	@PYTHONPATH=. $(TRY)/bin/python export/try.py $(if $(QUERY),'$(subst ','\'',$(QUERY))')
+
+$(TRY)/.installed: constraints.txt
+	@echo "try: numpy and onnxruntime in $(TRY), nothing else" >&2
+	@$(PYTHON) -m venv $(TRY)
+	@$(TRY)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt numpy onnxruntime
+	@touch $@
+
+demo: $(VENV)/.installed ## the main job: texts on this machine to a certified out/demo/query_encoder.onnx, about 8 minutes
 	$(BIN)/edgeleaf run export/recipes/demo.toml -o out/demo
 
-test: $(VENV)/.installed ## the tests (point EDGELEAF_DATA at a folder of real texts for the ones that need it)
-	$(BIN)/python -m pytest
+WORKERS ?= auto
+test: $(VENV)/.installed ## the tests, on all cores (point EDGELEAF_DATA at a folder of real texts for those that need it)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 page: $(VENV)/.installed $(PAGE)/index.json web-modules ## a page to search the held-out documents of out/demo with, in the browser
 	node web_demo/serve.mjs $(BUNDLE) $(PAGE)
@@ -69,4 +81,4 @@ format: $(VENV)/.installed ## rewrite the code in the house style
 	$(BIN)/ruff format .
 
 clean: ## remove .venv and everything that was built
-	rm -rf $(VENV) web_demo/node_modules out build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(TRY) web_demo/node_modules out build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

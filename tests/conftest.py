@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # A worker per core: with more threads they would wait for each other. Read when torch is loaded, here and in the
+    # processes that tests start.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import random
 import shutil
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
+
+from edgeleaf import progress
 
 WORDS = (
     "parcel lost found where my is the a an of return value file read write open close list sort tree graph "
@@ -90,16 +97,42 @@ def make_other_model(folder: Path, architecture: str, tiny_student: Path) -> Non
     SentenceTransformer(modules=modules, device="cpu").save(str(folder / "model"), create_model_card=False)
 
 
+def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Return a folder that the first of pytest-xdist's workers fills with ``make(folder)``, the others waiting for it.
+
+    Nobody may change what is in it: all workers read the same files.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made-once"
+    shared.mkdir(exist_ok=True)
+    folder, done = shared / name, shared / f"{name}.done"
+    with FileLock(shared / f"{name}.lock"):
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def tiny_student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A start model of width 32."""
-    return make_tiny_model(tmp_path_factory.mktemp("models") / "tiny-student", seed=1, hidden=32)
+    made = made_once(
+        tmp_path_factory, "student", lambda folder: make_tiny_model(folder / "tiny-student", seed=1, hidden=32)
+    )
+    return made / "tiny-student"
 
 
 @pytest.fixture(scope="session")
 def tiny_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A teacher of width 48 with a Dense and a Normalize."""
-    return make_tiny_model(tmp_path_factory.mktemp("models") / "tiny-teacher", seed=2, hidden=64, dense=48)
+    made = made_once(
+        tmp_path_factory,
+        "teacher",
+        lambda folder: make_tiny_model(folder / "tiny-teacher", seed=2, hidden=64, dense=48),
+    )
+    return made / "tiny-teacher"
 
 
 @pytest.fixture(scope="session")
@@ -130,11 +163,14 @@ def data() -> Path:
 @pytest.fixture(scope="session")
 def tiny_recipe(tmp_path_factory: pytest.TempPathFactory, tiny_student: Path, tiny_teacher: Path) -> Path:
     """A recipe that goes the whole way with the tiny models, in seconds."""
-    folder = tmp_path_factory.mktemp("recipe")
+    made = made_once(tmp_path_factory, "recipe", lambda folder: _write_recipe(folder, tiny_student, tiny_teacher))
+    return made / "tiny.toml"
+
+
+def _write_recipe(folder: Path, tiny_student: Path, tiny_teacher: Path) -> None:
     (folder / "queries.txt").write_text("\n".join(tiny_texts(1500, low=3, high=8, seed=3)) + "\n")
     (folder / "documents.txt").write_text("\n".join(tiny_texts(1500, low=10, high=30, seed=4)) + "\n")
-    recipe = folder / "tiny.toml"
-    recipe.write_text(f"""
+    (folder / "tiny.toml").write_text(f"""
 name = "tiny"
 
 [teacher]
@@ -171,7 +207,6 @@ threads = [1]
 lengths = [8, 16]
 repeats = 1
 """)
-    return recipe
 
 
 def write_collection(folder: Path) -> Path:
@@ -189,21 +224,34 @@ def write_collection(folder: Path) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _fewer_code_points() -> Iterator[None]:
-    """Pipelines here compare every 64th code point's token ids; tests/test_wordpiece.py compares them all."""
+def thin_code_points(patch: pytest.MonkeyPatch) -> None:
+    """Let certificates compare the token ids of every 64th code point only.
+
+    ``tiny_bundle`` has been certified on all of them; tests/graph/tokenizers compare them all, too.
+    """
     from edgeleaf.graph import parity
     from edgeleaf.graph.hard_texts import code_point_texts
 
-    every = code_point_texts
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parity, "code_point_texts", lambda: islice(every(), 0, None, 64))
-        yield
+    patch.setattr(parity, "code_point_texts", lambda: islice(code_point_texts(), 0, None, 64))
+
+
+@pytest.fixture
+def fewer_code_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    """:func:`thin_code_points` for one test."""
+    thin_code_points(monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def _silent_again() -> Iterator[None]:
+    """The command line shows progress from its start to the end of its process; here other tests follow."""
+    yield
+    progress._shown = False
 
 
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Path) -> Path:
-    """The bundle of ``tiny_recipe``, built by the whole pipeline."""
+    """The bundle of ``tiny_recipe``, built by the whole pipeline once, and copied for each worker."""
     from edgeleaf.pipeline import run as pipeline
 
-    return pipeline.run(tiny_recipe, output=tmp_path_factory.mktemp("bundle") / "tiny").bundle
+    made = made_once(tmp_path_factory, "bundle", lambda folder: pipeline.run(tiny_recipe, output=folder / "tiny"))
+    return shutil.copytree(made, tmp_path_factory.mktemp("bundle") / "made") / "tiny"

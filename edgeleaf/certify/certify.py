@@ -112,7 +112,7 @@ def certify(
 
     file = bundle / layout.QUERY_ENCODER
     parity = token_parity(
-        fused_token_ids(file, threads=threads),
+        fused_token_ids(file),  # every core has a batch of its own
         reference_token_ids(ladder.tokenizer, query_prompt),
         texts=[*queries, *added_token_texts(ladder.tokenizer)],
         code_points=code_points,

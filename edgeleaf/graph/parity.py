@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from edgeleaf import progress
+from edgeleaf.graph.cores import in_order
 from edgeleaf.graph.hard_texts import CODE_POINT_TEXTS, HARD_TEXTS, code_point_texts
 
 TokenIds = Callable[[Sequence[str]], list[list[int]]]
@@ -59,19 +60,27 @@ def token_parity(
         expected: the reference tokenizer's, see :func:`reference_token_ids`.
         texts: further texts, compared in batches of 32 in the given order.
         code_points: also try each of the 1,112,064 code points, inside a word and alone.
+
+    Batches go to every processor core, so both functions are called from several threads.
     """
+
+    def compare(batch: list[str]) -> tuple[int, list[Mismatch]]:
+        wrong = [
+            Mismatch(text, tuple(want), tuple(got))
+            for text, want, got in zip(batch, expected(batch), fused(batch), strict=True)
+            if want != got
+        ]
+        return len(batch), wrong
+
     tried = mismatches = 0
     examples: list[Mismatch] = []
     total = 2 * len(HARD_TEXTS) + len(texts) + (CODE_POINT_TEXTS if code_points else 0)
     with progress.bar("check: token parity", total) as advance:
-        for batch in _batches(texts, code_points):
-            for text, want, got in zip(batch, expected(batch), fused(batch), strict=True):
-                tried += 1
-                if want != got:
-                    mismatches += 1
-                    if len(examples) < EXAMPLES:
-                        examples.append(Mismatch(text, tuple(want), tuple(got)))
-            advance(len(batch))
+        for size, wrong in in_order(compare, _batches(texts, code_points)):
+            tried += size
+            mismatches += len(wrong)
+            examples += wrong[: EXAMPLES - len(examples)]
+            advance(size)
     return Parity(tried=tried, mismatches=mismatches, code_points=code_points, examples=tuple(examples))
 
 

@@ -9,11 +9,8 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-import pytest
-
-pytest.importorskip("onnx")
-
 import onnx
+import pytest
 
 from bench.peers import artefacts, figures, report
 from bench.peers import environments as peers

@@ -20,6 +20,7 @@ from edgeleaf.certify.shortened import BY_FIRST, BY_PCA, Shortened
 from edgeleaf.certify.verdicts import GATES, apart, gates_verdicts
 from edgeleaf.errors import BundleError
 from edgeleaf.graph.parity import Mismatch, Parity
+from edgeleaf.recipe import specs
 
 MEASUREMENTS: dict[str, float] = {
     "cosine_mean": 0.612,
@@ -167,8 +168,7 @@ def test_value_and_limit_have_as_many_digits_as_tell_them_apart(
 
 
 def test_gates_are_those_of_a_recipe() -> None:
-    recipe = pytest.importorskip("edgeleaf.recipe.specs")
-    assert set(recipe.Gates.__dataclass_fields__) == {name for name, _, _ in GATES} == set(MEASUREMENTS)
+    assert set(specs.Gates.__dataclass_fields__) == {name for name, _, _ in GATES} == set(MEASUREMENTS)
 
 
 def test_json_round_trip_keeps_everything() -> None:
@@ -213,7 +213,6 @@ def test_what_is_no_certificate_is_an_error(tmp_path: Path, text: str, says: str
 
 
 def test_both_files_have_the_same_bytes_every_time(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     for folder in ("a", "b"):
         certify.write(make(Gates(cosine_mean=0.65)), tmp_path / folder)
     for name in ("certificate.json", "certificate.html"):
@@ -241,7 +240,6 @@ class Page(HTMLParser):
 
 
 def page(certificate: Certificate) -> Page:
-    pytest.importorskip("matplotlib")
     from edgeleaf.certify.page import render
 
     return Page(render(certificate))

@@ -134,7 +134,6 @@ def test_the_tiny_tokenizer_fails_parity_where_it_must_and_the_steady_sum_is_inv
 
 
 def test_the_same_inputs_give_the_same_bytes_without_threads_paths_or_times(bundle: Path, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
     for folder, threads in (("a", 1), ("b", 2)):
         certify.write(check(bundle, threads=threads), tmp_path / folder)
     for name in ("certificate.json", "certificate.html"):
@@ -283,7 +282,6 @@ def test_inputs_that_do_not_belong_together_are_errors(bundle: Path, changes: di
 
 
 def test_the_torch_student_gets_the_prompt_and_says_its_window(tmp_path: Path) -> None:
-    pytest.importorskip("sentence_transformers")
     folder = make_tiny_model(tmp_path / "student", seed=0, hidden=16)
     settings = json.loads((folder / "config_sentence_transformers.json").read_text())
     settings |= {"prompts": {"other": "stone stone stone "}, "default_prompt_name": "other"}

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("ir_measures")
-
 from edgeleaf.certify import retrieval
 from edgeleaf.certify.retrieval import estimate, ndcg_at_10, per_query, require_measures
 from edgeleaf.errors import MissingExtra

@@ -64,7 +64,8 @@ def test_binary_is_hamming_distance_with_ties_by_row() -> None:
 
 
 def test_int8_codes_are_those_of_sentence_transformers() -> None:
-    quantization = pytest.importorskip("sentence_transformers.quantization")
+    from sentence_transformers import quantization
+
     ranges = np.stack([DOCUMENTS.min(axis=0), DOCUMENTS.max(axis=0)])
     theirs = quantization.quantize_embeddings(DOCUMENTS, precision="int8", ranges=ranges)
     ours = int8_codes(DOCUMENTS, ranges)
@@ -80,7 +81,6 @@ def test_numbers_outside_the_documents_range_do_not_wrap_around() -> None:
 
 
 def test_gains_come_with_qrels_only() -> None:
-    pytest.importorskip("ir_measures")
     ids = tuple(map(str, range(60)))
     best = np.argmax(QUERIES @ DOCUMENTS.T, axis=1)
     qrels = {f"q{n}": {str(row): 1} for n, row in enumerate(best)}

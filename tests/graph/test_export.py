@@ -9,11 +9,14 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
+from onnx import TensorProto
 
 from edgeleaf.errors import AxesMismatch, ExportError, ModelError, NamesMismatch, ShapesMismatch, ValuesMismatch
+from edgeleaf.graph.builder import GraphBuilder
 from edgeleaf.graph.export import export_onnx, features, validate
 from edgeleaf.graph.fuse import fuse
 from edgeleaf.graph.quantization.quantize import quantize
+from edgeleaf.graph.simplify import _drop_single_concats
 from edgeleaf.models.loading import load_sentence_transformer
 from tests.conftest import make_other_model, make_tiny_model, tiny_texts
 
@@ -47,11 +50,29 @@ def test_attention_is_fused_and_leaves_the_weights_to_the_quantiser(tiny: tuple[
     assert (ops.count("MatMul"), ops.count("Gemm")) == (2 * 6, 1)
 
 
+def test_a_concat_of_one_tensor_is_taken_out_and_others_stay() -> None:
+    g = GraphBuilder("concats")
+    x = g.input("x", TensorProto.FLOAT, ["batch", 2])
+    single = g.Concat(x, axis=1)
+    g.output(g.Concat(single, g.Concat(single, axis=0), axis=1), "pair", TensorProto.FLOAT, ["batch", 4])
+    g.output(g.Concat(x, axis=0), "same", TensorProto.FLOAT, ["batch", 2])  # an output's name has to stay
+    model = g.model()
+    rows = np.array([[1, 2], [3, 4]], dtype=np.float32)
+    before = ort.InferenceSession(model.SerializeToString()).run(None, {"x": rows})
+    assert [len(node.input) for node in model.graph.node] == [1, 1, 2, 1]
+    _drop_single_concats(model)
+    assert [(node.op_type, len(node.input), *node.output) for node in model.graph.node] == [
+        ("Concat", 2, "pair"),
+        ("Concat", 1, "same"),
+    ]
+    for one, other in zip(before, ort.InferenceSession(model.SerializeToString()).run(None, {"x": rows}), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_what_changes_nothing_is_taken_out(tiny: tuple[onnx.ModelProto, Any]) -> None:
     model, _ = tiny
     ops = [node.op_type for node in model.graph.node]
     assert not {"Constant", "Expand"} & set(ops)  # pooling, norm and token types broadcast
-    assert all(len(node.input) > 1 for node in model.graph.node if node.op_type == "Concat")
     tables = {tensor.name: tensor for tensor in model.graph.initializer}
     looked_up = [
         tables[node.input[0]] for node in model.graph.node if node.op_type == "Gather" and node.input[0] in tables

@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+import tokenizers
 
 from edgeleaf.errors import BundleError
 from edgeleaf.graph import parity
 from edgeleaf.graph.hard_texts import CODE_POINT_TEXTS, HARD_TEXTS, code_point_texts
 from edgeleaf.graph.parity import Mismatch, reference_token_ids, token_parity
 from tests.latency.test_measure import WORDS, tiny_fused
-
-EVERY = code_point_texts  # before conftest makes pipelines try fewer
 
 
 def by(cut: Callable[[str], list[int]]) -> parity.TokenIds:
@@ -63,11 +63,11 @@ def test_a_mistake_that_needs_neighbours_is_caught() -> None:
 
 
 def test_the_sweep_tries_every_code_point_once() -> None:
-    alone = [text[i + 1] for text in EVERY() for i in range(0, len(text), 6)]
-    inside = [text[i + 4] for text in EVERY() for i in range(0, len(text), 6)]
+    alone = [text[i + 1] for text in code_point_texts() for i in range(0, len(text), 6)]
+    inside = [text[i + 4] for text in code_point_texts() for i in range(0, len(text), 6)]
     assert alone == inside
     assert len(alone) == len(set(alone)) == 0x110000 - 0x800
-    assert sum(1 for _ in EVERY()) == CODE_POINT_TEXTS
+    assert sum(1 for _ in code_point_texts()) == CODE_POINT_TEXTS
 
 
 def test_a_code_point_that_is_cut_differently_is_found() -> None:
@@ -78,7 +78,6 @@ def test_a_code_point_that_is_cut_differently_is_found() -> None:
 
 
 def test_the_prompt_goes_before_each_text() -> None:
-    tokenizers = pytest.importorskip("tokenizers")
     vocabulary = {"[UNK]": 0, "query:": 1, "red": 2}
     tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
@@ -86,7 +85,6 @@ def test_the_prompt_goes_before_each_text() -> None:
 
 
 def test_ids_are_tapped_from_inside_the_fused_file(tmp_path: Path) -> None:
-    onnx = pytest.importorskip("onnx")
     file = tmp_path / "query_encoder.onnx"
     onnx.save(tiny_fused(np.eye(len(WORDS))), str(file))
     token_ids = parity.fused_token_ids(file)
@@ -94,7 +92,6 @@ def test_ids_are_tapped_from_inside_the_fused_file(tmp_path: Path) -> None:
 
 
 def test_a_file_without_inner_tensors_is_an_error(tmp_path: Path) -> None:
-    onnx = pytest.importorskip("onnx")
     from edgeleaf.graph.builder import GraphBuilder
 
     g = GraphBuilder("other")

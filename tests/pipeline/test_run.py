@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,9 @@ from edgeleaf.bundle.golden import read_golden
 from edgeleaf.bundle.manifest import Manifest, says_failed
 from edgeleaf.errors import BundleError, EmulationError, GateFailed, InputError, ModelError, RecipeError, TextsError
 from edgeleaf.files import sha256
+from edgeleaf.graph.hard_texts import CODE_POINT_TEXTS
 from edgeleaf.latency import measure as latency
+from edgeleaf.latency import runner
 from edgeleaf.models.loading import load_sentence_transformer
 from edgeleaf.pipeline import adapt as adaptation
 from edgeleaf.pipeline import run as pipeline
@@ -34,8 +38,10 @@ from edgeleaf.recipe.presets import gates_for
 from edgeleaf.recipe.specs import Gates, ObjectiveSpec
 from edgeleaf.stages.student import normalized_copy
 from edgeleaf.stages.vectors import VECTOR_CACHE
+from edgeleaf.texts import documentation as texts_of_the_machine
 from edgeleaf.texts.corpus import read_corpus
-from tests.conftest import make_tiny_model, tiny_texts, write_collection
+from edgeleaf.texts.text import Text
+from tests.conftest import make_tiny_model, thin_code_points, tiny_texts, write_collection
 
 
 def hashes(bundle: Path) -> dict[str, str]:
@@ -90,14 +96,60 @@ def test_student_is_closer_to_its_teacher_than_chance(tiny_bundle: Path) -> None
     assert certificate["parity"]["mismatches"] == 0
 
 
-def only_fused_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare a test the seconds that torch takes to load in every timing process."""
+@pytest.fixture
+def briefly_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spare a test the seconds that torch takes to load in every timing process; the fused file is timed briefly."""
     measure = latency.measure
 
     def fused_only(bundle: Path, **options: Any) -> dict[str, Any]:
-        return measure(bundle, **(options | {"teacher": None, "include_student": False}))
+        return measure(bundle, **(options | {"threads": [1], "repeats": 2, "teacher": None, "include_student": False}))
 
     monkeypatch.setattr(latency, "measure", fused_only)
+    monkeypatch.setattr(runner, "BATCH_VISIT_S", 0.01)
+
+
+@pytest.fixture(scope="module")
+def documentation() -> Iterator[None]:
+    """Let the machine's documentation be read once for all tests of this module."""
+    candidates: Iterator[Text] = texts_of_the_machine._candidates()
+    read: list[Text] = []
+
+    def again() -> Iterator[Text]:
+        for place in itertools.count():
+            if place == len(read):
+                following = next(candidates, None)
+                if following is None:
+                    return
+                read.append(following)
+            yield read[place]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(texts_of_the_machine, "_candidates", again)
+        yield
+
+
+@pytest.fixture
+def quick(briefly_timed: None, fewer_code_points: None, documentation: None) -> None:
+    """All that makes a run quicker without another student."""
+
+
+@pytest.fixture(scope="module")
+def lightly_certified(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Path) -> Path:
+    """The same bundle, certified on fewer code points."""
+    output = tmp_path_factory.mktemp("lightly") / "tiny"
+    shutil.copytree(work_folder(tiny_bundle), work_folder(output), ignore=shutil.ignore_patterns("checked"))
+    with pytest.MonkeyPatch.context() as patch:
+        thin_code_points(patch)
+        return pipeline.run(tiny_recipe, output=output).bundle
+
+
+def test_the_bundle_is_certified_on_every_code_point(tiny_bundle: Path, lightly_certified: Path) -> None:
+    """Most bundles of these tests are not."""
+    every, few = (
+        json.loads((bundle / "certificate.json").read_text())["parity"] for bundle in (tiny_bundle, lightly_certified)
+    )
+    assert (every["code_points"], every["mismatches"]) == (True, 0)
+    assert every["tried"] - few["tried"] == CODE_POINT_TEXTS - len(range(0, CODE_POINT_TEXTS, 64))
 
 
 KILLED_AT = (
@@ -108,9 +160,11 @@ KILLED_AT = (
 )
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("until", KILLED_AT)
 def test_a_killed_run_ends_in_the_same_bundle(
-    tiny_recipe: Path, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, until: str
+    tiny_recipe: Path, lightly_certified: Path, tmp_path: Path, until: str
 ) -> None:
     output = tmp_path / "tiny"
     command = [sys.executable, "-m", "edgeleaf.cli", "run", str(tiny_recipe), "-o", str(output)]
@@ -120,11 +174,11 @@ def test_a_killed_run_ends_in_the_same_bundle(
             time.sleep(0.005)
         os.killpg(run.pid, signal.SIGKILL)
     assert not output.exists()
-    only_fused_is_timed(monkeypatch)
     pipeline.run(tiny_recipe, output=output)
-    assert hashes(output) == hashes(tiny_bundle)
+    assert hashes(output) == hashes(lightly_certified)
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_gate_that_fails_ships_nothing(tiny_recipe: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     output = tmp_path / "tiny"
     shutil.copytree(work_folder(tiny_bundle), work_folder(output))
@@ -144,13 +198,14 @@ def test_output_that_is_something_else_is_left_alone(tiny_recipe: Path, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(("pooling", "dense"), [("mean", None), ("cls", None), ("mean", 40)])
 def test_export_of_an_existing_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pooling: str, dense: int | None
 ) -> None:
     from sentence_transformers import SentenceTransformer
 
-    only_fused_is_timed(monkeypatch)
     folder = make_tiny_model(tmp_path / "model", seed=5, hidden=32, pooling=pooling, dense=dense)
     queries = tmp_path / "queries.txt"
     texts = tiny_texts(300, low=2, high=10, seed=8)
@@ -162,11 +217,12 @@ def test_export_of_an_existing_model(
     assert np.sum(expected * QueryEncoder.load(result.bundle).encode(texts), axis=1).min() > 0.99
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(("preset", "least"), [("int4", 0.9), ("fp16", 0.9999), ("fp32", 0.99999)])
 def test_export_by_another_preset(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preset: str, least: float, tiny_teacher: Path
 ) -> None:
-    only_fused_is_timed(monkeypatch)
     loose = Gates(**{name: False for name in vars(Gates()) if name != "token_mismatches"})
     monkeypatch.setattr("edgeleaf.pipeline.export.export_gates", lambda preset: gates_for(preset, loose))
     queries = tmp_path / "queries.txt"
@@ -186,10 +242,11 @@ def test_export_by_no_preset(tmp_path: Path) -> None:
         edgeleaf.export("anything", output=tmp_path / "out", preset="int2")
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick")
 def test_export_of_a_model_that_cuts_long_texts_on_the_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from sentence_transformers import SentenceTransformer
 
-    only_fused_is_timed(monkeypatch)
     folder = make_tiny_model(tmp_path / "model", seed=9, hidden=32)
     settings = folder / "tokenizer_config.json"
     settings.write_text(json.dumps(json.loads(settings.read_text()) | {"truncation_side": "left"}))
@@ -206,6 +263,7 @@ def copied(bundle: Path, target: Path) -> Path:
     return target
 
 
+@pytest.mark.slow
 def test_check_measures_the_same_again_and_leaves_nothing_behind(tiny_bundle: Path, tmp_path: Path) -> None:
     copy = copied(tiny_bundle, tmp_path / "tiny")
     before = hashes(copy)
@@ -216,6 +274,7 @@ def test_check_measures_the_same_again_and_leaves_nothing_behind(tiny_bundle: Pa
         assert (tmp_path / "report" / name).read_bytes() == (copy / name).read_bytes()
 
 
+@pytest.mark.usefixtures("quick")
 def test_check_with_texts_of_ones_own(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = copied(tiny_bundle, tmp_path / "tiny")
     before = hashes(copy)
@@ -228,6 +287,7 @@ def test_check_with_texts_of_ones_own(tiny_bundle: Path, tmp_path: Path, monkeyp
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.txt", "tiny"]
 
 
+@pytest.mark.usefixtures("quick")
 def test_check_keeps_the_teacher_vectors_of_a_run(tiny_bundle: Path, tmp_path: Path) -> None:
     copy = copied(tiny_bundle, tmp_path / "tiny")
     work = copied(work_folder(tiny_bundle), work_folder(copy))
@@ -237,6 +297,7 @@ def test_check_keeps_the_teacher_vectors_of_a_run(tiny_bundle: Path, tmp_path: P
     assert "vector-cache" in before
 
 
+@pytest.mark.usefixtures("quick")
 def test_check_with_a_collection_asks_the_teacher_once(
     tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -339,6 +400,7 @@ def test_check_of_a_damaged_bundle_repairs_nothing(tiny_bundle: Path, tmp_path: 
     assert (copy / "certificate.json").read_text() == "half"
 
 
+@pytest.mark.usefixtures("quick")
 def test_check_below_a_gate_says_so_and_changes_nothing(tiny_bundle: Path, tmp_path: Path) -> None:
     copy = copied(tiny_bundle, tmp_path / "tiny")
     manifest = json.loads((copy / "edgeleaf.json").read_text())
@@ -401,10 +463,11 @@ def test_check_refuses_another_teacher(tiny_bundle: Path, tmp_path: Path) -> Non
         edgeleaf.check(copy)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick")
 def test_adapting_goes_on_from_the_student_and_brings_it_closer(
     tiny_bundle: Path, tiny_teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    only_fused_is_timed(monkeypatch)
     monkeypatch.setattr(adaptation, "OBJECTIVE", ObjectiveSpec(epochs=4, learning_rate=1e-3, checkpoint_steps=20))
     documents = tiny_texts(300, low=12, high=18, seed=51)
     bodies = [f"{text}. {text[::-1].capitalize()}." for text in documents]
@@ -460,10 +523,10 @@ def test_adapting_needs_a_document(tiny_bundle: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_student_of_two_poolings_ships_all_the_same(
     tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    only_fused_is_timed(monkeypatch)
     text = tiny_recipe.read_text().replace("[student]", '[student]\npooling = ["mean", "cls"]')
     for name in ("queries.txt", "documents.txt"):
         text = text.replace(f'"{name}"', f'"{tiny_recipe.parent / name}"')
@@ -482,6 +545,7 @@ def test_an_unknown_pooling(tiny_recipe: Path, tmp_path: Path) -> None:
         edgeleaf.run(tmp_path / "x.toml", output=tmp_path / "out")
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_light_copy_does_all_that_a_bundle_does(tiny_bundle: Path, tmp_path: Path) -> None:
     copy = tmp_path / "light"
     manifest = ship(tiny_bundle, output=copy, keep_texts=True)
@@ -499,6 +563,7 @@ def test_a_light_copy_does_all_that_a_bundle_does(tiny_bundle: Path, tmp_path: P
     assert dict(again.files) == dict(manifest.files)
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_light_copy_holds_none_of_the_bundles_own_texts(tiny_bundle: Path, tmp_path: Path) -> None:
     public = tiny_texts(60, low=3, high=9, seed=63)
     (tmp_path / "public.txt").write_text("\n".join(public))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ import onnx
 
 from edgeleaf import progress
 from edgeleaf.bundle.session import session
+from edgeleaf.graph.cores import in_order
 
 TOKENS_A_STEP = 2048
 """Rows of an input that are kept before their moments are added up."""
@@ -103,22 +104,17 @@ def run_inside(
     return dict(zip(names, found, strict=True))
 
 
-def observe(
-    model: onnx.ModelProto, tensors: Sequence[str], texts: Sequence[Sequence[int]], *, threads: int = 2
-) -> dict[str, Moments]:
+def observe(model: onnx.ModelProto, tensors: Sequence[str], texts: Sequence[Sequence[int]]) -> dict[str, Moments]:
     """Run an encoder on texts, one at a time, and return the moments of inner tensors.
 
     Args:
         model: the float32 encoder.
         tensors: names of inner tensors, float32 [..., width].
         texts: token ids of each text, special tokens included.
-        threads: processor threads.
     """
-    opened = _session(model, tensors, threads=threads)
     moments: dict[str, Moments] = {}
     with progress.bar("quantise: what the layers see", len(texts)) as advance:
-        for text in texts:
-            found = opened.run(list(tensors), _feed(model, np.array([text], np.int64)))
+        for found in _run_each(model, tensors, texts):
             for name, value in zip(tensors, found, strict=True):
                 rows = value.reshape(-1, value.shape[-1])
                 moments.setdefault(name, Moments.of_width(rows.shape[1])).add(rows)
@@ -132,22 +128,34 @@ def outputs(
     model: onnx.ModelProto, tensor: str, texts: Sequence[Sequence[int]], *, title: str
 ) -> npt.NDArray[np.float32]:
     """Run an encoder on texts, one at a time, and return an inner tensor [1, width] of each, float32 [texts, width]."""
-    opened = _session(model, [tensor], threads=2)
     with progress.bar(f"quantise: {title}", len(texts)) as advance:
         rows = []
-        for text in texts:
-            rows.append(opened.run([tensor], _feed(model, np.array([text], np.int64)))[0])
+        for found in _run_each(model, [tensor], texts):
+            rows.append(found[0])
             advance(1)
     return np.asarray(np.concatenate(rows), dtype=np.float32)
 
 
-def _session(model: onnx.ModelProto, tensors: Iterable[str], threads: int = 1) -> Any:
+def _run_each(
+    model: onnx.ModelProto, tensors: Sequence[str], texts: Sequence[Sequence[int]]
+) -> Iterator[list[npt.NDArray[Any]]]:
+    """Run an encoder on texts, one at a time on each processor core, and yield inner tensors of each, in order."""
+    opened = _session(model, tensors)
+
+    def run(text: Sequence[int]) -> list[npt.NDArray[Any]]:
+        found: list[npt.NDArray[Any]] = opened.run(list(tensors), _feed(model, np.array([text], np.int64)))
+        return found
+
+    return in_order(run, texts)
+
+
+def _session(model: onnx.ModelProto, tensors: Iterable[str]) -> Any:
     """Open a copy that gives out inner tensors."""
     tapped = onnx.ModelProto()
     tapped.CopyFrom(model)
     del tapped.graph.output[:]
     tapped.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors)
-    return session(tapped.SerializeToString(), threads=threads)
+    return session(tapped.SerializeToString(), threads=1)
 
 
 def _feed(model: onnx.ModelProto, ids: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.int64]]:
