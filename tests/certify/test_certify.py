@@ -22,7 +22,7 @@ from edgeleaf.recipe.specs import Gates
 from edgeleaf.texts.collection import Collection
 from edgeleaf.vectors import unit_rows
 from tests.conftest import make_tiny_model
-from tests.latency.test_measure import DIM, WORDS, tiny_fused
+from tests.latency.tiny import DIM, WORDS, tiny_fused
 
 QUERIES = ["red green", "blue", "one two three", "three red", "green green blue one"]
 DOCUMENTS = [f"{a} {b}" for a in WORDS[2:] for b in WORDS[2:5]]

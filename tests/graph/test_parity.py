@@ -14,7 +14,7 @@ from edgeleaf.errors import BundleError
 from edgeleaf.graph import parity
 from edgeleaf.graph.hard_texts import CODE_POINT_TEXTS, HARD_TEXTS, code_point_texts
 from edgeleaf.graph.parity import Mismatch, reference_token_ids, token_parity
-from tests.latency.test_measure import WORDS, tiny_fused
+from tests.latency.tiny import WORDS, tiny_fused
 
 
 def by(cut: Callable[[str], list[int]]) -> parity.TokenIds:

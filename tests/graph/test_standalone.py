@@ -12,7 +12,7 @@ import pytest
 from edgeleaf.bundle.encoder import QueryEncoder
 from edgeleaf.errors import BundleError, ExportError, GateFailed
 from edgeleaf.graph.standalone import fuse_file, tokenize
-from tests.graph.test_adopt import IDS, TEXTS, WIDTH, expected, make_encoder
+from tests.graph.encoders import IDS, TEXTS, WIDTH, expected, make_encoder
 from tests.graph.tokenizers.pairs import trained
 
 
