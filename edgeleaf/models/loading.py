@@ -87,7 +87,7 @@ def has_bfloat16(device: str) -> bool:
     """Whether matrix products in bfloat16 pay on ``device`` (``cpu``, ``cuda``, ...).
 
     On a processor: with AMX, or with AVX-512 BF16 on AMD. With AVX-512 BF16 alone, an Intel Xeon ran bfloat16 at 0.6
-    times the speed of float32 (docs/log.md). A rule, not a stopwatch: a resumed run computes as it did before.
+    times the speed of float32 (docs/log/speed.md). A rule, not a stopwatch: a resumed run computes as it did before.
     """
     import torch
 

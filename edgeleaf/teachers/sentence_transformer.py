@@ -91,7 +91,7 @@ class SentenceTransformerTeacher:
 def encode_by_length(model: Any, texts: Sequence[str]) -> npt.NDArray[np.float32]:
     """Encode texts of one length at a time, which pads nothing: for a GPU, and tens of thousands of texts at once.
 
-    On an H100 sentence-transformers' own ``encode`` waits for Python most of the time (docs/log.md).
+    On an H100 sentence-transformers' own ``encode`` waits for Python most of the time (docs/log/training.md).
 
     Args:
         model: a sentence-transformers model that pools over all tokens.

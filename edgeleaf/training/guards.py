@@ -16,7 +16,7 @@ from edgeleaf.texts.text import same
 FIRST_STEPS, MEMORY = 50, 0.95
 """The loss is compared with its mean over the first steps; it is averaged over some twenty."""
 DIVERGED = 1.6
-"""A loss of so many times the first does not come back; one that did rose by a fifth (docs/log.md)."""
+"""A loss of so many times the first does not come back; one that did rose by a fifth (docs/log/training.md)."""
 ALIKE, NOT_ALIKE = 0.999, 0.95
 """Mean cosine between texts of a dead student, and the most that a teacher may have for that to be wrong."""
 CUT_SAMPLE = 4096

@@ -2,7 +2,7 @@
 
 The table holds half of a small student's weights, and a batch of short texts reads one row in a hundred. Its dense
 gradient, its norm and AdamW over all of its rows were a fifth of a step on two cores. Sparse, only rows that were read
-are stepped. What else was tried, Muon among it, stands in docs/log.md.
+are stepped. What else was tried, Muon among it, stands in docs/log/training.md.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Float arithmetic that comes out the same on every processor, to the last bit.
 
 Quantised layers amplify: a last bit that differs flips a rounding, one flipped rounding flips twenty in the next layer,
-and after six layers two runs of one int8 file differ as much as int8 from float32 (docs/log.md). So whatever stands
+and after six layers two runs of one int8 file differ as much as int8 from float32 (docs/log/quantisation.md). So whatever stands
 between two quantisations is made of operations that IEEE 754 leaves no choice about:
 
 - single ``Add``, ``Mul``, ``Div``, ``Sqrt``, ``Round`` and the like, element by element, are correctly rounded;

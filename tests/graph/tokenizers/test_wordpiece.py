@@ -237,7 +237,7 @@ def test_same_bytes_twice(real: Json) -> None:
 
 def test_it_stays_small(real: Json, pair: Pair) -> None:
     assert pair.model.ByteSize() < 1_000_000
-    assert len(pair.model.graph.node) <= 80  # a node costs 1 to 2 microseconds: docs/log.md
+    assert len(pair.model.graph.node) <= 80  # a node costs 1 to 2 microseconds: docs/log/tokenizer.md
 
 
 PIECES = st.one_of(
