@@ -1,8 +1,8 @@
 """A teacher's training vectors at about twice its speed: its own int8 export, as edgeleaf quantises it.
 
 A student stays at a cosine of 0.8 to 0.9 to its teacher; eight bits move the teacher to 0.998, each text another way,
-so a regression onto their vectors ends in the same place (docs/log/training.md). What a student is judged by, held-out texts and
-collections, is always encoded by the teacher itself.
+so a regression onto their vectors ends in the same place (docs/log/training.md). What a student is judged by,
+held-out texts and collections, is always encoded by the teacher itself.
 """
 
 from __future__ import annotations
