@@ -23,7 +23,7 @@ from edgeleaf.texts.pieces import pieces_of
 from edgeleaf.texts.readers import file_texts
 
 TEXTS, TOKENS = 24_000, 360_000
-"""Limits on training texts and tokens: a quarter of an hour on two cores, new bundle included (docs/log/training.md)."""
+"""Most training texts and tokens: a quarter of an hour on two cores, new bundle included (docs/log/training.md)."""
 HELD_OUT_QUERIES, HELD_OUT_DOCUMENTS = 200, 400
 """Texts that the result is judged by, at most; a tenth of a small corpus, and no fewer than the least."""
 LEAST_HELD_OUT, LEAST_TEXTS = 20, 100

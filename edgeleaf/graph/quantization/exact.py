@@ -1,8 +1,8 @@
 """Float arithmetic that comes out the same on every processor, to the last bit.
 
 Quantised layers amplify: a last bit that differs flips a rounding, one flipped rounding flips twenty in the next layer,
-and after six layers two runs of one int8 file differ as much as int8 from float32 (docs/log/quantisation.md). So whatever
-stands between two quantisations is made of operations that IEEE 754 leaves no choice about:
+and after six layers two runs of one int8 file differ as much as int8 from float32 (docs/log/quantisation.md). So
+whatever stands between two quantisations is made of operations that IEEE 754 leaves no choice about:
 
 - single ``Add``, ``Mul``, ``Div``, ``Sqrt``, ``Round`` and the like, element by element, are correctly rounded;
 - sums, whose order differs between kernels, are computed in float64 and rounded to float32, so that their errors of
