@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-import edgeleaf
 from edgeleaf import progress
 from edgeleaf.cli.options import FROM_STDIN, AsJson, Bundle, echo, given_texts, print_json, print_table
 from edgeleaf.errors import GateFailed, TextsError
@@ -55,12 +54,24 @@ def index_command(
             help="Shorten vectors to so many numbers, fewer than the space has, along the documents' principal axes.",
         ),
     ] = None,
+    passages: Annotated[
+        bool,
+        typer.Option(
+            "--passages", help="Cut documents longer than the teacher's window into passages: ID#1, ID#2, ..."
+        ),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an index that is there.")] = False,
 ) -> None:
     """Encode documents with the bundle's teacher, for the bundle's queries to search."""
-    made = edgeleaf.index(bundle, documents, output=output, pca_dims=pca, force=force)
-    numbers = made.vectors.shape[1]
-    echo(f"{output}: {len(made.documents)} documents, {numbers} numbers each, space {made.space.id}")
+    from edgeleaf.pipeline.index import make_index
+
+    made = make_index(bundle, documents, output=output, pca_dims=pca, passages=passages, force=force)
+    opened = made.index
+    cut = f", {made.cut} cut at {made.window} tokens" if made.cut else ""
+    echo(
+        f"{output}: {len(opened.documents)} documents, {opened.vectors.shape[1]} numbers each, "
+        f"space {opened.space.id}{cut}"
+    )
 
 
 def search_command(

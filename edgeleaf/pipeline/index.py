@@ -4,23 +4,54 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeleaf import progress
 from edgeleaf.bundle.encoder import QueryEncoder
 from edgeleaf.bundle.manifest import Manifest
+from edgeleaf.errors import BundleError
 from edgeleaf.extras import require
 from edgeleaf.pipeline.places import work_folder
-from edgeleaf.stages.vectors import VECTOR_CACHE
+from edgeleaf.stages.lock import locked
 from edgeleaf.teachers.opening import teacher_of
 from edgeleaf.texts.text import Text
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from edgeleaf.search.index import Hit, Index
+    from edgeleaf.texts.documents import Document
+
+INDEX_CACHE = "index-vectors"
+"""Teacher vectors of an index that is being made, in the folder of work; no stage's folder has this name."""
+
+
+@dataclass(frozen=True)
+class Indexed:
+    """What :func:`make_index` made.
+
+    Args:
+        index: opened from its folder.
+        window: how many tokens of a document the teacher read.
+        cut: how many documents, or passages, are longer than that.
+    """
+
+    index: Index
+    window: int
+    cut: int
 
 
 def index(
-    bundle: str | Path, documents: str | Path, *, output: str | Path, pca_dims: int | None = None, force: bool = False
+    bundle: str | Path,
+    documents: str | Path,
+    *,
+    output: str | Path,
+    pca_dims: int | None = None,
+    passages: bool = False,
+    force: bool = False,
 ) -> Index:
     """Encode documents with a bundle's teacher and write an index that the bundle's queries can search.
 
@@ -29,31 +60,79 @@ def index(
         documents: BEIR's corpus.jsonl, or .txt with a document a line, gzipped or not.
         output: folder of the index.
         pca_dims: shorten the vectors to so many numbers, along the documents' principal axes; None keeps them whole.
+        passages: cut documents that are longer than the teacher's own window into passages, with the ids ``ID#1``,
+            ``ID#2``, ...; else what comes after the window is not searched.
         force: replace an index that is there.
 
     Raises:
-        BundleError, ModelError, TextsError: the bundle is damaged, its teacher or the documents cannot be had.
+        BundleError, ModelError, TextsError: the bundle is damaged, its teacher or the documents cannot be had; another
+            run is at work on this output.
         InputError: ``pca_dims`` below 1, or not below the space's width.
     """
+    return make_index(bundle, documents, output=output, pca_dims=pca_dims, passages=passages, force=force).index
+
+
+def make_index(
+    bundle: str | Path,
+    documents: str | Path,
+    *,
+    output: str | Path,
+    pca_dims: int | None = None,
+    passages: bool = False,
+    force: bool = False,
+) -> Indexed:
+    """Do what :func:`index` does, and tell what was cut."""
     from edgeleaf.search.index import Index
     from edgeleaf.search.pca import check_dims
-    from edgeleaf.teachers.cache import teacher_vectors
-    from edgeleaf.texts.documents import read_documents
+    from edgeleaf.texts.documents import titled_documents
 
     manifest, target = Manifest.read(Path(bundle)), Path(output)
     Index.check_target(target, force=force)
     if pca_dims is not None:
         check_dims(pca_dims, manifest.space.dim)
-    pairs = read_documents(Path(documents))
+    found = titled_documents(Path(documents))
     require("index")
+    work = work_folder(target)
+    try:
+        with locked(work):
+            pairs, vectors, window, cut = _encoded(manifest, found, work / INDEX_CACHE, passages=passages)
+            made = Index(space=manifest.space, documents=pairs, vectors=vectors)
+            if pca_dims is not None:
+                made = made.shortened(pca_dims)
+            made.save(target, force=force)
+            shutil.rmtree(work / INDEX_CACHE, ignore_errors=True)
+    except OSError as error:
+        raise BundleError(f"{output}: the index cannot be made there: {error.strerror or error}") from None
+    return Indexed(Index.load(target), window, cut)
+
+
+def _encoded(
+    manifest: Manifest, documents: Sequence[Document], cache: Path, *, passages: bool
+) -> tuple[list[tuple[str, str]], npt.NDArray[np.float16], int, int]:
+    """Return (id, text) pairs, their vectors by the teacher, its window, and how many texts are longer than that."""
+    from edgeleaf.teachers.cache import teacher_vectors
+    from edgeleaf.teachers.window import Window, own_window
+
+    teacher = teacher_of(manifest)
+    tokens = own_window(teacher.folder, at_least=manifest.teacher_max_length)
+    teacher.widen(tokens)
+    window = Window(teacher.folder, tokens=tokens, prompt=manifest.space.document_prompt)
+    if passages:
+        pairs = window.passages(documents)
+        if len(pairs) > len(documents):
+            progress.say(f"{len(documents):,} documents, cut into {len(pairs):,} passages of at most {tokens} tokens")
+    else:
+        pairs = [(document.id, document.text) for document in documents]
+    cut = len(window.longer([text for _, text in pairs]))
+    if cut:
+        advice = "" if passages else "; --passages cuts them into parts that are"
+        trained = manifest.teacher_max_length
+        progress.say(
+            f"{cut:,} of {len(pairs):,} documents are longer than {tokens} tokens, the teacher's own window (the "
+            f"bundle was made with {trained}); what comes after is not searched{advice}"
+        )
     texts = [Text(text, "document") for _, text in pairs]
-    cache = work_folder(target) / VECTOR_CACHE
-    made = Index(space=manifest.space, documents=pairs, vectors=teacher_vectors(texts, teacher_of(manifest), cache))
-    if pca_dims is not None:
-        made = made.shortened(pca_dims)
-    made.save(target, force=force)
-    shutil.rmtree(work_folder(target), ignore_errors=True)
-    return made
+    return pairs, teacher_vectors(texts, teacher, cache, file=cache / "vectors.npy"), tokens, cut
 
 
 def search_index(

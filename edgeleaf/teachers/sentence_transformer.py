@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from edgeleaf import progress
 from edgeleaf.bundle.manifest import VectorSpace
-from edgeleaf.models.loading import autocast, load_sentence_transformer
+from edgeleaf.models.loading import autocast, load_sentence_transformer, with_window
 from edgeleaf.models.resolve import identity, resolve
 from edgeleaf.models.weights import tokenizer_sha256, weights_sha256
 from edgeleaf.recipe.sources import Kind
@@ -58,6 +58,15 @@ class SentenceTransformerTeacher:
             query_prompt=spec.query_prompt,
             document_prompt=spec.document_prompt,
         )
+
+    def widen(self, max_length: int) -> None:
+        """Read so many tokens of each text from here on.
+
+        Raises:
+            ModelError: the model has no positions for them.
+        """
+        with_window(self._model, max_length, self.folder)
+        self.max_length = max_length
 
     def encode(self, texts: Sequence[str], *, kind: Kind) -> npt.NDArray[np.float32]:
         """Encode in bfloat16 where the processor has it; see :class:`Teacher`."""

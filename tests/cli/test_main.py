@@ -276,3 +276,35 @@ def test_fuse_refuses_in_one_line_and_leaves_nothing(tiny_bundle: Path, tmp_path
         "edgeleaf: pre_tokenizer Whitespace is not supported with WordPiece: only BertPreTokenizer\n"
     )
     assert list(tmp_path.iterdir()) == [tokenizer]
+
+
+def test_documents_longer_than_the_window_are_counted_or_cut_into_passages(tiny_bundle: Path, tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus.jsonl"
+    texts = tiny_texts(30, low=8, high=14, seed=22)
+    rows = [{"_id": "long", "title": "lost parcel", "text": " ".join(texts)}, {"_id": "short", "text": texts[0]}]
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = edgeleaf("index", tiny_bundle, corpus, "-o", tmp_path / "index")
+    assert done.returncode == 0, done.stderr
+    assert "1 of 2 documents are longer than" in done.stderr and "is not searched; --passages" in done.stderr
+    assert ", 1 cut at " in done.stdout
+    (tmp_path / "index.work").mkdir()
+    (tmp_path / "index.work" / "mine").write_text("training of a killed run")
+    done = edgeleaf("index", tiny_bundle, corpus, "-o", tmp_path / "index", "--passages", "--force")
+    assert done.returncode == 0, done.stderr
+    assert " cut at " not in done.stdout and "longer than" not in done.stderr
+    assert sorted(path.name for path in (tmp_path / "index.work").iterdir()) == [".lock", "mine"]
+    documents = list(Index.load(tmp_path / "index").documents)
+    assert [key for key, _ in documents] == [f"long#{n}" for n in range(1, len(documents))] + ["short"]
+    parts = [text.removeprefix("lost parcel ") for _, text in documents[:-1]]
+    assert all(text.startswith("lost parcel ") for _, text in documents[:-1])
+    assert " ".join(parts) == " ".join(texts)
+
+
+def test_one_index_at_a_time(tiny_bundle: Path, tmp_path: Path) -> None:
+    from edgeleaf.stages.lock import locked
+
+    (tmp_path / "c.txt").write_text("lost parcel\n")
+    with locked(tmp_path / "index.work"):
+        done = edgeleaf("index", tiny_bundle, tmp_path / "c.txt", "-o", tmp_path / "index")
+    assert (done.returncode, "another run is at work there" in done.stderr) == (2, True)
+    assert not (tmp_path / "index").exists()
