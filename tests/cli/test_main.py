@@ -110,7 +110,7 @@ def test_version_and_help() -> None:
         (["check", "none"], "edgeleaf: none: no such bundle folder"),
         (["bench", "none"], "edgeleaf: none: no such bundle folder"),
         (["index", "none", "none.jsonl", "-o", "out"], "edgeleaf: none: no such bundle folder"),
-        (["search", "none", "none", "text"], "edgeleaf: none is no index"),
+        (["search", "none", "none", "text"], "edgeleaf: none: no such index folder; make one with: edgeleaf index"),
         (["export", "all-MiniLM-L6-v2", "-o", "out", "--prompt", "a", "--prompt-name", "b"], "edgeleaf: a prompt and"),
     ],
 )
