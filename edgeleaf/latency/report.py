@@ -24,7 +24,7 @@ BUSY_SHARE = 0.9
 
 
 def settings(plan: Plan) -> dict[str, Any]:
-    """What a report says of how it was measured."""
+    """How a report was measured."""
     return {
         "threads": list(plan.threads),
         "lengths": [int(length) for length in plan.texts],

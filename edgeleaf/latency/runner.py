@@ -19,7 +19,7 @@ from edgeleaf.latency.process import System, Worker, started
 SESSIONS = 2
 VISITS = 5
 VISIT_S = 0.5
-"""Seconds that one visit may take: a slow system gets fewer repeats, one a visit at least, and the report says so."""
+"""Seconds that one visit may take: a slow system gets fewer repeats, at least one per visit, and this is reported."""
 BATCH_VISIT_S = 0.5
 SETTLE_S = 0.05
 """Wait before a visit: threads that spin after their last call have gone to sleep then."""
@@ -73,7 +73,7 @@ def take_turns(
     Args:
         systems: in the order of the records.
         plan: what is measured.
-        advance: called with 1 for every visit and start; :func:`steps_of` says how many there are.
+        advance: called with 1 for every visit and start; :func:`steps_of` returns how many there are.
         between: called before every visit, when the last one's threads have gone to sleep, to look at the machine.
         dropped: gets the names of systems that failed, and why; the others go on. None: the first failure is raised.
 
