@@ -96,7 +96,7 @@ def search_command(
 
 
 def info_command(bundle: Bundle, as_json: AsJson = False) -> None:
-    """Say what a bundle is: its vector space, files, tokenizer, quantisation, alignment; checks every hash."""
+    """Describe a bundle: its vector space, files, tokenizer, quantisation, alignment; checks every hash."""
     from edgeleaf.bundle.manifest import CERTIFICATE, Manifest
     from edgeleaf.certify.certificate import Certificate
     from edgeleaf.cli import tables

@@ -175,7 +175,7 @@ def save_student(model: Any, folder: Path) -> None:
 
 
 def shipped_tokenizer(tokenizer: Any, max_length: int) -> Any:
-    """Set a transformers tokenizer's backend to what ``student/tokenizer.json`` says, and return it.
+    """Set a transformers tokenizer's backend to what ``student/tokenizer.json`` holds, and return it.
 
     It does not pad. It says where texts are cut off if that is on the left, which only ``tokenizer_config.json`` says
     otherwise; a tokenizer that cuts on the right, as most do, says nothing.
