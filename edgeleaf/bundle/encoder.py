@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import reprlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,16 @@ import numpy.typing as npt
 from edgeleaf.bundle.machine import processor_kind
 from edgeleaf.bundle.manifest import MANIFEST, QUERY_ENCODER, SCHEMA_VERSION, Manifest, VectorSpace
 from edgeleaf.bundle.session import METADATA_SCHEMA, METADATA_SPACE, session
+from edgeleaf.bundle.strings import exact_strings
 from edgeleaf.errors import BundleError, InputError, ProcessorWarning
 from edgeleaf.records import RecordError, shown
 from edgeleaf.vectors import is_whole, truncate
 
 ENCODE_BATCH = 32
+BATCH_CHARACTERS = 65_536
+"""Characters that a batch may have with its padding, unless one text alone has more."""
+SHORT = 64
+"""Texts of up to so many characters go together, however short the shortest is."""
 LEAST_MODEL_BYTES = 4096
 """Fewer bytes are no fused file; they may be a path that was encoded."""
 
@@ -40,6 +45,7 @@ class QueryEncoder:
 
     def __init__(self, opened: Any, *, space: VectorSpace, dims: int | None = None) -> None:
         self._session = opened
+        self._loaded_by: tuple[Any, ...] | None = None
         self.space = space
         self.dim = dims or space.dim
 
@@ -97,14 +103,23 @@ class QueryEncoder:
         space = _space(opened, name)
         if dims is not None and (not is_whole(dims) or not 1 <= dims <= space.dim):
             raise BundleError(f"dims is {reprlib.repr(dims)}; {name} gives 1 to {space.dim}, a whole number")
-        return QueryEncoder(opened, space=space, dims=None if dims is None else int(dims))
+        encoder = QueryEncoder(opened, space=space, dims=None if dims is None else int(dims))
+        source = model.absolute() if isinstance(model, Path) else model
+        encoder._loaded_by = (source, int(threads), None if providers is None else list(providers), dims)
+        return encoder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what it was loaded from; the other process loads it again."""
+        if self._loaded_by is None:
+            raise InputError("this QueryEncoder was not made by load, and cannot be pickled: load it in each process")
+        return _load_again, self._loaded_by
 
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Encode texts.
 
         Args:
-            texts: a list of strings, of any length; what exceeds the encoder's window is cut off. The query prompt is
-                inside the file: do not add it.
+            texts: a list of strings, or a column of them (:func:`edgeleaf.bundle.strings.exact_strings`).
+                What exceeds the encoder's window is cut off. The query prompt is inside the file: do not add it.
 
         Returns:
             float32 [len(texts), dim], rows of unit L2 norm, in the order of ``texts``; [0, dim] for an empty list.
@@ -112,17 +127,19 @@ class QueryEncoder:
         Raises:
             InputError: a single string, bytes, or an element that is not a valid string.
         """
-        checked = _check_texts(texts)
+        checked = exact_strings(texts)
         vectors = np.empty((len(checked), self.space.dim), dtype=np.float32)
-        by_length = sorted(range(len(checked)), key=lambda i: len(checked[i]))
-        for start in range(0, len(by_length), ENCODE_BATCH):
-            rows = by_length[start : start + ENCODE_BATCH]
+        for rows in _batches([len(text) for text in checked]):
             batch = np.array([checked[row] for row in rows], dtype=object)
             vectors[rows] = self._session.run(["embedding"], {"text": batch})[0]
         return truncate(vectors, self.dim)
 
     def __repr__(self) -> str:
         return f"QueryEncoder(space={self.space.id!r}, dim={self.dim})"
+
+
+def _load_again(model: Path | bytes, threads: int, providers: Sequence[str] | None, dims: int | None) -> QueryEncoder:
+    return QueryEncoder.load(model, threads=threads, providers=providers, dims=dims)
 
 
 _warned: set[str] = set()
@@ -141,23 +158,17 @@ def _warn_once(bundle: Path, manifest: Manifest) -> None:
         )
 
 
-def _check_texts(texts: Sequence[str]) -> list[str]:
-    if isinstance(texts, (str, bytes)):
-        raise InputError(f"encode got one {type(texts).__name__}; a list of strings is needed: encode([text])")
-    try:
-        checked = list(texts)
-    except TypeError:
-        raise InputError(f"encode got {type(texts).__name__}; a list of strings is needed") from None
-    for i, text in enumerate(checked):
-        if not isinstance(text, str):
-            raise InputError(f"text {i} is {type(text).__name__}; every text must be a string")
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise InputError(
-                f"text {i} holds half a surrogate pair, which is not text; decode it with errors='replace' first"
-            ) from None
-    return checked
+def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Yield places of texts of like length, so that little is spent on padding: a vector depends on no other text."""
+    batch: list[int] = []
+    for place in sorted(range(len(lengths)), key=lengths.__getitem__):
+        full = len(batch) == ENCODE_BATCH or (len(batch) + 1) * lengths[place] > max(BATCH_CHARACTERS, lengths[place])
+        if batch and (full or lengths[place] > max(SHORT, 2 * lengths[batch[0]])):
+            yield batch
+            batch = []
+        batch.append(place)
+    if batch:
+        yield batch
 
 
 def _space(opened: Any, path: Path | str) -> VectorSpace:

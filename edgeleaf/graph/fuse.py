@@ -69,10 +69,14 @@ def fuse(
     opsets = {"" if opset.domain == "ai.onnx" else opset.domain: opset.version for opset in encoder.opset_import}
     front = GraphBuilder(_TOKENIZER, opset=opsets[""])
     front.input(TEXT, TensorProto.STRING, ["batch"])
-    append_tokenizer(front, TEXT, tokenizer_json, max_length=max_length, prompt=prompt, token_type_ids=with_types)
+    append_tokenizer(
+        front, _at_least_one(front), tokenizer_json, max_length=max_length, prompt=prompt, token_type_ids=with_types
+    )
     tail = GraphBuilder(_TAIL, opset=opsets[""])
-    _append_norm(tail, ENCODER_OUTPUT, dim if dim is not None and dim < width else None)
-    tail.output(tail.nodes[-1].output[0], EMBEDDING, TensorProto.FLOAT, ["batch", dim or width])
+    unit = _append_norm(tail, ENCODER_OUTPUT, dim if dim is not None and dim < width else None)
+    # As many rows as texts came: none, where the row is there only because the operators need one.
+    rows = tail.Slice(unit, np.array([0]), tail.Shape(TEXT), np.array([0]))
+    tail.output(rows, EMBEDDING, TensorProto.FLOAT, ["batch", dim or width])
 
     graph = helper.make_graph(
         [*front.nodes, *encoder.graph.node, *tail.nodes],
@@ -148,6 +152,9 @@ def encoder_of(model: onnx.ModelProto) -> onnx.ModelProto:
     encoder = onnx.ModelProto()
     encoder.CopyFrom(model)
     nodes = [node for node in model.graph.node if not set(node.output) & set(ENCODER_INPUTS)]
+    last = nodes[-1]
+    if last.op_type == "Slice" and last.output[0] == EMBEDDING:  # the rows that stand for texts; here all of them do
+        nodes[-1] = helper.make_node("Identity", [last.input[0]], [EMBEDDING])
     del encoder.graph.node[:], encoder.graph.input[:]
     encoder.graph.node.extend(nodes)
     encoder.graph.input.extend(
@@ -204,6 +211,12 @@ def _out_of_the_way(encoder: onnx.ModelProto) -> onnx.ModelProto:
     copy.CopyFrom(encoder)
     rename_tensors(copy.graph, renamed)
     return copy
+
+
+def _at_least_one(graph: GraphBuilder) -> str:
+    """The texts, or an empty one where there are none: onnxruntime 1.20 to 1.31 ends the process on an empty batch."""
+    lacking = graph.Max(graph.Sub(np.array([1]), graph.Shape(TEXT)), np.array([0]))
+    return graph.Concat(TEXT, graph.Slice(np.array([""], dtype=object), np.array([0]), lacking), axis=0)
 
 
 def _append_norm(graph: GraphBuilder, embedding: str, dim: int | None) -> str:

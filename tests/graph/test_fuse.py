@@ -17,7 +17,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 
 from edgeleaf.errors import ExportError, TokenizerNotSupported
 from edgeleaf.graph.builder import GraphBuilder
-from edgeleaf.graph.fuse import fuse, tap
+from edgeleaf.graph.fuse import encoder_of, fuse, tap
 from edgeleaf.graph.tokenizers.spec import reference_tokenizer
 
 WIDTH = 12
@@ -218,3 +218,14 @@ def test_a_tokenizer_that_cannot_be_exact_is_refused(tokenizer_json: str) -> Non
     settings = json.loads(tokenizer_json) | {"normalizer": {"type": "Lowercase"}}
     with pytest.raises(TokenizerNotSupported, match="normalizer Lowercase is not supported"):
         fuse(make_encoder(), settings, max_length=16, metadata={})
+
+
+def test_no_texts_give_no_vectors(tokenizer_json: str) -> None:
+    """onnxruntime 1.20 to 1.31 ends the whole process where an operator of the tokenizer gets an empty batch."""
+    for dim in (None, 3):
+        model = fuse(make_encoder(), tokenizer_json, max_length=16, dim=dim, metadata={})
+        found = embed(model, [])
+        assert found.shape == (0, dim or WIDTH)
+        assert found.dtype == np.float32
+    alone = encoder_of(fuse(make_encoder(), tokenizer_json, max_length=16, metadata={}))
+    assert [entry.name for entry in alone.graph.input] == ["input_ids", "attention_mask"]
