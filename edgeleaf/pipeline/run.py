@@ -24,7 +24,7 @@ from edgeleaf.stages.runner import Stages
 from edgeleaf.stages.student import train_student
 from edgeleaf.stages.texts import collect_texts
 from edgeleaf.stages.vectors import VECTOR_CACHE, quantize_teacher, write_vectors
-from edgeleaf.teachers.opening import load_teacher, open_teacher
+from edgeleaf.teachers.opening import check_kind, load_teacher, open_teacher
 from edgeleaf.texts.corpus import read_corpus
 from edgeleaf.texts.hub import pinned
 from edgeleaf.texts.readers import fingerprint
@@ -63,6 +63,7 @@ def build(
 ) -> Result:
     """Build a recipe's bundle; ``base`` is where its relative paths start, ``base_bundle`` what it goes on from."""
     target = output_folder(output)
+    check_kind(spec.teacher)
     files = fingerprint(spec.texts.sources, base)
     check_names(processors)
     require("run" if base_bundle is None else "adapt", *by_exporter(spec.export.exporter))
@@ -100,6 +101,7 @@ def build(
 def distill(recipe: str | Path, *, output: str | Path, force: bool = False) -> Path:
     """Run a recipe as far as the student, and return its folder in ``OUTPUT.work``: a sentence-transformers model."""
     spec, target, base = read_recipe(recipe), output_folder(output), Path(recipe).resolve().parent
+    check_kind(spec.teacher)
     files = fingerprint(spec.texts.sources, base)
     require("distill")
     with Stages(work_folder(target), force=force) as stages:

@@ -26,6 +26,8 @@ class TeacherSpec:
     revision: str | None = None
     query_prompt: str = ""
     document_prompt: str = ""
+    kind: str = "sentence-transformers"
+    """A name in :data:`edgeleaf.teachers.opening.KINDS`."""
     max_length: int = _between(8, 32768, 128)
     training_vectors: Literal["exact", "int8"] = "exact"
     """What encodes the training texts: the teacher itself, or on processors its int8 export, about twice as fast at

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from edgeleaf import progress
 from edgeleaf.bundle.manifest import Manifest, VectorSpace
-from edgeleaf.errors import ModelError
+from edgeleaf.errors import ModelError, RecipeError
 from edgeleaf.models.resolve import resolve
 from edgeleaf.models.weights import tokenizer_sha256, weights_sha256
 from edgeleaf.recipe.specs import TeacherSpec
@@ -19,12 +20,34 @@ if TYPE_CHECKING:
     from edgeleaf.teachers.sentence_transformer import SentenceTransformerTeacher
 
 
-def load_teacher(spec: TeacherSpec) -> SentenceTransformerTeacher:
-    """Find and load the teacher of a recipe."""
+def _sentence_transformer(spec: TeacherSpec) -> SentenceTransformerTeacher:
     from edgeleaf.teachers.sentence_transformer import SentenceTransformerTeacher
 
-    progress.say(f"teacher: {spec.model}")
     return SentenceTransformerTeacher(spec)
+
+
+KINDS: Mapping[str, Callable[[TeacherSpec], SentenceTransformerTeacher]] = {
+    "sentence-transformers": _sentence_transformer,
+}
+"""How each kind of teacher is opened, by ``teacher.kind`` of a recipe. Another kind is a module and a row here."""
+
+
+def check_kind(spec: TeacherSpec) -> None:
+    """Raise RecipeError where a recipe's teacher is of no kind in :data:`KINDS`."""
+    if spec.kind not in KINDS:
+        raise RecipeError(f"teacher.kind is {shown(spec.kind)}; allowed: {', '.join(map(shown, KINDS))}")
+
+
+def load_teacher(spec: TeacherSpec) -> SentenceTransformerTeacher:
+    """Find and load the teacher of a recipe.
+
+    Raises:
+        RecipeError: no such kind of teacher.
+        ModelError, MissingExtra: it cannot be had.
+    """
+    check_kind(spec)
+    progress.say(f"teacher: {spec.model}")
+    return KINDS[spec.kind](spec)
 
 
 def teacher_spec(manifest: Manifest, *, training_vectors: Literal["exact", "int8"] = "exact") -> TeacherSpec:
