@@ -10,7 +10,6 @@ from typing import Any
 from edgeleaf.bundle import manifest as layout
 from edgeleaf.bundle.manifest import Manifest
 from edgeleaf.files import link_tree, sha256
-from edgeleaf.graph.tokenizers.spec import parse
 from edgeleaf.models.weights import weights_sha256
 from edgeleaf.stages.graph import QUANTIZATION
 from edgeleaf.stages.job import Job
@@ -50,6 +49,8 @@ def assemble(folder: Path, job: Job, texts: Path, student: Path, graph: Path, qu
 
 def tokenizer_facts(student: Path, max_length: int) -> dict[str, Any]:
     """Return what the manifest says of the tokenizer."""
+    from edgeleaf.graph.tokenizers.spec import parse
+
     path = student / layout.STUDENT / "tokenizer.json"
     model = parse(path.read_text(encoding="utf-8"))["model"]
     return {

@@ -114,7 +114,7 @@ ENTRY = '{"text": "a", "input_ids": [1], "embedding": [1.0]}\n'
         (spoil(GOLDEN, HEADER + ENTRY + ENTRY.replace("1.0", "1.0, 0")), r"golden\.jsonl: damaged \(embeddings of sev"),
         (spoil(GOLDEN, HEADER + ENTRY), r"gives \[1, 48\] and golden\.jsonl holds \[1, 1\]: they are not of one"),
         (spoil("tokenizer.onnx", "x"), r"tokenizer\.onnx: onnxruntime .* cannot open it"),
-        (spoil("parity/words.jsonl", '{"text"'), r"words\.jsonl: damaged \(Expecting"),
+        (spoil("parity/words.jsonl", '{"text"'), r"words\.jsonl: damaged \(not JSON: Expecting"),
     ],
 )
 def test_what_cannot_be_read_is_one_line(

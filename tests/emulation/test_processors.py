@@ -101,7 +101,7 @@ def program(folder: Path, name: str, script: str) -> None:
     (folder / name).chmod(0o755)
 
 
-SOURCE = str(Path(emulation.__file__).parent.parent)
+SOURCE = str(Path(emulation.__file__).parent.parent.parent)
 
 
 def test_native_is_this_python(machine: Path) -> None:

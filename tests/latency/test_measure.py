@@ -119,7 +119,7 @@ def test_the_fused_worker_imports_neither_torch_nor_tokenizers(bundle: Path) -> 
     heavy = ["torch", "transformers", "tokenizers", "sentence_transformers", "onnx", "matplotlib", "jinja2", "rich"]
     code = (
         "import json, sys; from edgeleaf.latency import worker as latency_worker; "
-        "latency_worker.Worker('fused').load(**json.loads(sys.argv[1])); "
+        "latency_worker.TimingServer('fused').load(**json.loads(sys.argv[1])); "
         f"print([name for name in {heavy!r} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code, json.dumps(job)], capture_output=True, text=True, check=True)

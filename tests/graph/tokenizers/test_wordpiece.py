@@ -367,7 +367,7 @@ def test_what_cannot_be_reproduced_is_refused_by_name(named: str) -> None:
 @pytest.mark.parametrize(
     ("tokenizer", "max_length", "prompt", "message"),
     [
-        ("{", 16, "", "is not JSON"),
+        ("{", 16, "", "not JSON"),
         ({}, 16, "", 'no "model"'),
         (trained() | {"post_processor": "x"}, 16, "", "tokenizers cannot load this"),
         (trained() | {"post_processor": {"type": "TemplateProcessing"}}, 16, "", "tokenizers cannot load this"),
