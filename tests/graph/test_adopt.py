@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 from edgeleaf.errors import ExportError
 from edgeleaf.graph.adopt import POOLINGS, adopt, load_model
 from edgeleaf.graph.builder import GraphBuilder
+from edgeleaf.vectors import unit_rows
 from tests.graph.encoders import TABLE, TEXTS, WIDTH, embed, expected, make_encoder
 from tests.graph.tokenizers.pairs import trained
 
@@ -129,3 +130,63 @@ def test_a_graph_without_a_name_gets_one() -> None:
     model = make_encoder()
     model.graph.name = ""
     assert adopt(model, pooling="mean")[0].graph.name == "encoder"
+
+
+def layered(names: list[str]) -> Any:
+    """An encoder that gives token vectors under several names, each twice the one before."""
+    model = make_encoder(output="tokens")
+    last = model.graph.output[0].name
+    kept = helper.make_tensor_value_info
+    del model.graph.output[:]
+    for n, name in enumerate(names):
+        model.graph.node.append(helper.make_node("Add", [last, last], [name]))
+        model.graph.output.append(kept(name, TensorProto.FLOAT, ["batch", "sequence", WIDTH]))
+        last = name if n % 2 else last
+    return model
+
+
+def test_of_numbered_layers_the_last_is_pooled_and_named() -> None:
+    names = [f"hidden_states.{n}" for n in (0, 1, 2, 10)]
+    with pytest.raises(ExportError, match=r"several token vectors .*hidden_states\.10.* --encoder-output NAME"):
+        adopt(layered(names), pooling="mean")  # layers are missing between 2 and 10
+    _, taken = adopt(layered(names[:3]), pooling="mean")
+    assert taken == "hidden_states.2"
+    _, taken = adopt(layered(names), pooling="mean", output="hidden_states.1")
+    assert taken == "hidden_states.1"
+
+
+def test_unnamed_layers_are_asked_for() -> None:
+    with pytest.raises(ExportError, match=r"several token vectors \(first .*second .*say which: --encoder-output NAME"):
+        adopt(layered(["first", "second"]), pooling="mean")
+    with pytest.raises(ExportError, match=r"output 'third' does not give token vectors to pool; its outputs are first"):
+        adopt(layered(["first", "second"]), pooling="mean", output="third")
+    _, taken = adopt(layered(["first", "last_hidden_state"]), pooling="mean")
+    assert taken == "last_hidden_state"
+
+
+TWO = np.linspace(1, 2, WIDTH, dtype=np.float32)
+
+
+def test_what_only_a_branch_reads_stays() -> None:
+    """A tensor, a weight and an input that nothing but the branches of an ``If`` reads."""
+    model = make_encoder()
+    graph, tokens = model.graph, model.graph.output[0].name
+    vectors = helper.make_tensor_value_info("made", TensorProto.FLOAT, ["batch", "sequence", WIDTH])
+
+    def branch(factor: str) -> Any:
+        return helper.make_graph([helper.make_node("Mul", [tokens, factor], ["made"])], factor, [], [vectors])
+
+    graph.initializer.extend(
+        helper.make_tensor(name, TensorProto.FLOAT, [WIDTH], values)
+        for name, values in (("two", TWO), ("three", [1] * WIDTH))
+    )
+    graph.initializer.append(helper.make_tensor("yes", TensorProto.BOOL, [], [True]))
+    graph.node.append(
+        helper.make_node("If", ["yes"], ["chosen"], then_branch=branch("two"), else_branch=branch("three"))
+    )
+    del graph.output[:]
+    graph.output.append(helper.make_tensor_value_info("chosen", TensorProto.FLOAT, ["batch", "sequence", WIDTH]))
+    adopted, taken = adopt(model, pooling="mean")
+    assert taken == "chosen"
+    right = unit_rows(expected(trained(), "mean") * TWO)
+    np.testing.assert_allclose(embed(adopted, trained()), right, atol=1e-5)
