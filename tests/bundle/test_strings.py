@@ -49,7 +49,7 @@ class Column:
         np.array(["lost parcel", "a\0b"], dtype=object),
         Column(["lost parcel", "a\0b"]),
     ],
-    ids=str,
+    ids=["list", "tuple", "iterator", "subclasses", "numpy.str_", "numpy", "numpy of objects", "column"],
 )
 def test_strings_are_exact(texts: Any) -> None:
     found = exact_strings(texts)
