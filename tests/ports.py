@@ -6,7 +6,7 @@
     parity/NAME.jsonl    {"text", "input_ids"} a line: more texts, with the ids of ``tokenizers``
 
 A port's runner takes the folder and prints one JSON object: ``{"passed", "runtime", "golden": {"texts",
-"id_mismatches", "cosine_mismatches", "cosine_min", "cosine_mean"}, "parity": {NAME: {"texts", "mismatches"}}}``, and
+"id_mismatches", "cosine_mismatches", "cosine_min", "cosine_mean", "empty_batch"}, "parity": {NAME: {"texts", "mismatches"}}}``, and
 exits with 1 if it did not pass. It runs texts in batches of mixed lengths.
 """
 

@@ -98,6 +98,7 @@ def check_report(report: dict[str, Any], pack: Path) -> None:
     assert report["golden"]["id_mismatches"] == 0
     assert report["golden"]["cosine_min"] >= header["cosine_min"]
     assert report["golden"]["cosine_mismatches"] == 0
+    assert report["golden"]["empty_batch"] is True
 
 
 def test_node_gives_every_id_and_vector(web: Path, pack: Path) -> None:

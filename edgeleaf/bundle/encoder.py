@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgeleaf.bundle.long_texts import LongTexts
 from edgeleaf.bundle.machine import processor_kind
 from edgeleaf.bundle.manifest import MANIFEST, QUERY_ENCODER, SCHEMA_VERSION, Manifest, VectorSpace
 from edgeleaf.bundle.session import METADATA_SCHEMA, METADATA_SPACE, session
@@ -45,6 +46,7 @@ class QueryEncoder:
 
     def __init__(self, opened: Any, *, space: VectorSpace, dims: int | None = None) -> None:
         self._session = opened
+        self._long_texts = LongTexts.read(opened.get_modelmeta().custom_metadata_map)
         self._loaded_by: tuple[Any, ...] | None = None
         self.space = space
         self.dim = dims or space.dim
@@ -128,6 +130,8 @@ class QueryEncoder:
             InputError: a single string, bytes, or an element that is not a valid string.
         """
         checked = exact_strings(texts)
+        if self._long_texts is not None:
+            checked = [self._long_texts.shortened(text) for text in checked]
         vectors = np.empty((len(checked), self.space.dim), dtype=np.float32)
         for rows in _batches([len(text) for text in checked]):
             batch = np.array([checked[row] for row in rows], dtype=object)

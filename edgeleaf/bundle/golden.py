@@ -56,6 +56,7 @@ class _Header(TypedDict):
     schema_version: int
     cosine_min: NotRequired[float]
     cosine_mean_min: NotRequired[float]
+    empty_batch: NotRequired[bool]
 
 
 class _Entry(TypedDict):
@@ -88,9 +89,10 @@ def verify(pack: Path, *, every: int = 1) -> dict[str, Any]:
             the batch, which costs most, holds each ``every``-th of them, or each eighth where ``every`` is above 8.
 
     Returns:
-        ``{"passed", "runtime", "golden": {"texts", "id_mismatches", "cosine_min", "cosine_mean", "cosine_mismatches"},
-        "parity": {NAME: {"texts", "mismatches"}}}``. ``cosine_mismatches`` counts the texts below the header's
-        ``cosine_min``, alone or in the batch; ``id_mismatches`` is ``None`` where token ids were not checked.
+        ``{"passed", "runtime", "golden": {"texts", "id_mismatches", "cosine_min", "cosine_mean", "cosine_mismatches",
+        "empty_batch"}, "parity": {NAME: {"texts", "mismatches"}}}``. ``cosine_mismatches`` counts the texts below the
+        header's ``cosine_min``, alone or in the batch; ``id_mismatches`` is ``None`` where token ids were not checked.
+        ``empty_batch`` says whether no texts give float32 [0, dim]; ``None`` for packs from before files could do that.
 
     Raises:
         BundleError: ``every`` below 1, a file that is missing or damaged, or one that onnxruntime cannot open or run.
@@ -119,6 +121,9 @@ def verify(pack: Path, *, every: int = 1) -> dict[str, Any]:
             "cosine_min": round(float(cosines.min()), 6),
             "cosine_mean": round(float(cosines.mean()), 6),
             "cosine_mismatches": int((cosines < header.get("cosine_min", COSINE_MIN)).sum()),
+            "empty_batch": _empty_batch(pack / QUERY_ENCODER, len(golden[0]["embedding"]))
+            if header.get("empty_batch")
+            else None,  # an older file would end this process
         },
         "parity": {},
     }
@@ -130,7 +135,7 @@ def verify(pack: Path, *, every: int = 1) -> dict[str, Any]:
     found = report["golden"]
     wrong = found["cosine_mismatches"] + (found["id_mismatches"] or 0)
     wrong += sum(counts["mismatches"] for counts in report["parity"].values())
-    passed = wrong == 0 and bool(cosines.mean() >= header.get("cosine_mean_min", 0))
+    passed = wrong == 0 and found["empty_batch"] is not False and bool(cosines.mean() >= header.get("cosine_mean_min", 0))
     return {"passed": passed, **report}
 
 
@@ -177,6 +182,12 @@ def _cosines(file: Path, golden: Sequence[dict[str, Any]], every: int) -> Any:
     batch = _run(encoder, texts[::every], ["embedding"])[0]
     cosines[::every] = np.minimum(cosines[::every], _cosine(batch, expected[::every]))
     return cosines
+
+
+def _empty_batch(file: Path, dim: int) -> bool:
+    """Whether no texts give no vectors: float32 [0, dim]."""
+    (found,) = _run(session(file, threads=1), [], ["embedding"])
+    return bool(found.shape == (0, dim) and found.dtype == np.float32)
 
 
 def _cosine(vectors: Any, expected: Any) -> Any:

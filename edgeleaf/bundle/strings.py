@@ -42,6 +42,8 @@ def _exact(text: Any, place: int) -> str:
     if not isinstance(text, str):
         raise InputError(f"text {place} is {type(text).__name__}; every text must be a string")
     exact = str.__str__(text)
+    if exact.isascii():
+        return exact
     try:
         exact.encode()
     except UnicodeEncodeError:

@@ -35,6 +35,9 @@ class GraphBuilder:
         name: the graph's name; also the prefix of every tensor name, so that two builders' graphs can be joined.
         opset: the version of ai.onnx that the graph is for.
         inner: the graph is the body of a node, so that its inputs and outputs get the prefix too.
+
+    Attributes:
+        metadata: what a program that runs the graph should know, for the model's metadata_props.
     """
 
     def __init__(self, name: str, opset: int = OPSET, *, inner: bool = False) -> None:
@@ -47,6 +50,7 @@ class GraphBuilder:
         self.outputs: list[onnx.ValueInfoProto] = []
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         self._count = 0
+        self.metadata: dict[str, str] = {}
 
     def input(self, name: str, elem_type: int, shape: Sequence[str | int]) -> str:
         """Declare a graph input and return its name."""
@@ -129,6 +133,7 @@ class GraphBuilder:
         graph = self.graph()
         imports = [helper.make_opsetid(domain, version) for domain, version in self.domains().items()]
         model = helper.make_model(graph, opset_imports=imports, ir_version=IR_VERSION, producer_name="edgeleaf")
+        helper.set_model_props(model, self.metadata)
         onnx.checker.check_model(model)
         return model
 

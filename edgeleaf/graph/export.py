@@ -22,7 +22,8 @@ import onnx
 
 from edgeleaf.bundle.session import session
 from edgeleaf.errors import AxesMismatch, ExportError, NamesMismatch, ShapesMismatch, ValuesMismatch
-from edgeleaf.graph.exporters import EXPORTERS, INPUTS, OUTPUT
+from edgeleaf.graph.builder import GraphBuilder
+from edgeleaf.graph.exporters import EXPORTERS, INPUTS, OUTPUT, TokenTypes, token_types
 from edgeleaf.graph.simplify import prune, simplify
 
 MAX_DIFFERENCE = 1e-4
@@ -48,7 +49,7 @@ def export_onnx(folder: Path, *, exporter: str = next(iter(EXPORTERS))) -> onnx.
         raise ExportError(f"exporter is {exporter!r}; allowed: {', '.join(EXPORTERS)}")
     with tempfile.TemporaryDirectory() as scratch, _quiet():
         raw = EXPORTERS[exporter](folder, Path(scratch))
-        return _tidy(_fuse_patterns(raw))
+        return _tidy(_fuse_patterns(raw), token_types(folder))
 
 
 def validate(model: onnx.ModelProto, torch_model: Any, texts: Sequence[str]) -> float:
@@ -108,13 +109,13 @@ def _fuse_patterns(model: onnx.ModelProto) -> onnx.ModelProto:
     return fused
 
 
-def _tidy(model: onnx.ModelProto) -> onnx.ModelProto:
+def _tidy(model: onnx.ModelProto, types: TokenTypes | None) -> onnx.ModelProto:
     """Keep the one output, drop what only the others needed, name the axes."""
     graph = model.graph
     outputs = [output for output in graph.output if output.name == OUTPUT]
     if not outputs:
         raise ExportError(f"the exported graph has no {OUTPUT}; it has {', '.join(o.name for o in graph.output)}")
-    _fix_token_types(graph)
+    _fix_token_types(graph, types)
     del graph.output[:]
     graph.output.extend(outputs)
     prune(model)
@@ -131,13 +132,34 @@ def _tidy(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def _fix_token_types(graph: onnx.GraphProto) -> None:
-    """A model that asks for ``token_type_ids`` gets zeros: a query is one segment."""
-    for value in list(graph.input):
-        if value.name == "token_type_ids":
-            graph.input.remove(value)
-            zero = onnx.helper.make_node("Sub", ["input_ids", "input_ids"], ["token_type_ids"], name="token_type_ids")
-            graph.node.insert(0, zero)
+def _fix_token_types(graph: onnx.GraphProto, types: TokenTypes | None) -> None:
+    """Compute ``token_type_ids`` in the graph: a token's place in its row decides, as the tokenizer's template has it.
+
+    Without types that count, a model that asks for them gets zeros: a query is one segment.
+    """
+    if "token_type_ids" not in {value.name for value in graph.input}:
+        if types is not None:
+            raise ExportError("the tokenizer's template gives token types, which the exported graph does not ask for")
+        return
+    inputs = [value for value in graph.input if value.name != "token_type_ids"]
+    del graph.input[:]
+    graph.input.extend(inputs)
+    builder = GraphBuilder("types")
+    if types is None:
+        made = builder.Sub("input_ids", "input_ids")
+    else:
+        mask = builder.Cast("attention_mask", to=onnx.TensorProto.INT64)  # [batch, sequence]
+        place = builder.Sub(builder.CumSum(mask, np.int64(1)), mask)  # 0, 1, ... for the tokens of a row
+        left = builder.Sub(builder.ReduceSum(mask, np.array([1], np.int64), keepdims=1), place)  # ..., 2, 1
+        made = builder.Mul(mask, np.int64(types.text))
+        for at, kind in enumerate(types.prefix):
+            made = builder.Where(builder.Equal(place, np.int64(at)), np.int64(kind), made)
+        for at, kind in enumerate(reversed(types.suffix), start=1):
+            made = builder.Where(builder.Equal(left, np.int64(at)), np.int64(kind), made)
+    builder.alias(made, "token_type_ids")
+    graph.initializer.extend(builder.initializers.values())
+    for at, node in enumerate(builder.nodes):
+        graph.node.insert(at, node)
 
 
 def _width(model: onnx.ModelProto) -> int:

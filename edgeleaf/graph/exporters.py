@@ -9,6 +9,7 @@ Each takes the model's folder and a scratch folder, and returns a graph with the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,34 @@ INPUTS = ("input_ids", "attention_mask")
 OUTPUT = "sentence_embedding"
 TORCH_OPSET = 18
 """The oldest that torch's exporter writes without a conversion."""
+
+
+@dataclass(frozen=True)
+class TokenTypes:
+    """The types of a text's tokens, where the tokenizer's template gives others than 0 and the model reads them.
+
+    Attributes:
+        prefix, suffix: of the special tokens before and after the text.
+        text: of the text's own tokens.
+    """
+
+    prefix: tuple[int, ...]
+    text: int
+    suffix: tuple[int, ...]
+
+
+def token_types(folder: Path) -> TokenTypes | None:
+    """Return the token types that a model's tokenizer gives, or None where they are all 0 or the model gets none."""
+    from transformers import AutoTokenizer
+
+    from edgeleaf.graph.tokenizers.spec import parse, read_template
+
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    if "token_type_ids" not in tokenizer.model_input_names:
+        return None
+    prefix, text, suffix = read_template(parse(tokenizer.backend_tokenizer.to_str()))
+    types = TokenTypes(prefix.types, text, suffix.types)
+    return types if any((*types.prefix, types.text, *types.suffix)) else None
 
 
 def torch_graph(folder: Path, scratch: Path) -> onnx.ModelProto:
@@ -46,22 +75,25 @@ def torch_graph(folder: Path, scratch: Path) -> onnx.ModelProto:
             super().__init__()
             self.model = model
 
-        def forward(self, input_ids: Any, attention_mask: Any) -> Any:
-            return self.model({"input_ids": input_ids, "attention_mask": attention_mask})[OUTPUT]
+        def forward(self, *values: Any) -> Any:
+            return self.model(dict(zip(example, values, strict=True)))[OUTPUT]
 
     # Three texts, one of them padded: an example of one row or of full rows would become part of the graph.
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0]])
     ids = torch.arange(3, 15).reshape(3, 4) * mask
+    example = {"input_ids": ids, "attention_mask": mask}
+    if token_types(folder) is not None:
+        example["token_type_ids"] = torch.zeros_like(ids)
     batch, sequence = torch.export.Dim("batch"), torch.export.Dim("sequence")
     axes = {0: batch, 1: sequence}
     try:
         program = torch.onnx.export(
             Whole().eval(),
-            (ids, mask),
+            tuple(example.values()),
             dynamo=True,
-            dynamic_shapes=(axes, axes),
+            dynamic_shapes=((axes,) * len(example),),
             opset_version=TORCH_OPSET,
-            input_names=list(INPUTS),
+            input_names=list(example),
             output_names=[OUTPUT],
             verbose=False,
         )

@@ -101,7 +101,7 @@ def fuse(
         ir_version=max(IR_VERSION, encoder.ir_version),
         producer_name="edgeleaf",
     )
-    props = {prop.key: prop.value for prop in encoder.metadata_props} | dict(metadata)
+    props = {prop.key: prop.value for prop in encoder.metadata_props} | front.metadata | dict(metadata)
     helper.set_model_props(model, {key: props[key] for key in sorted(props)})
     onnx.checker.check_model(model)
     return model

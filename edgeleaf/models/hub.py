@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
@@ -12,10 +11,35 @@ from edgeleaf.errors import MissingExtra, ModelError
 from edgeleaf.models.weights import weight_files
 from edgeleaf.models.wheels import CARRIED, KEPT_SUFFIXES
 
+_NETWORK = frozenset(
+    {
+        "builtins.ConnectionError",
+        "builtins.TimeoutError",
+        "aiohttp.ClientError",
+        "fsspec.FSTimeoutError",
+        "httpcore.NetworkError",
+        "httpcore.TimeoutException",
+        "httpx.TransportError",
+        "huggingface_hub.HfHubHTTPError",
+        "huggingface_hub.LocalEntryNotFoundError",
+        "requests.RequestException",
+        "urllib3.HTTPError",
+    }
+)
 OTHER_RUNTIMES = {"onnx", "openvino", "coreml", "tf", "tflite", "flax", "gguf"}
 
 
-# The hub
+def error_kinds(error: BaseException) -> set[str]:
+    """Name an error and the classes it derives from, ``package.Class`` each, without importing any of the packages.
+
+    huggingface_hub 2 brings httpx and httpcore under new names, httpx2 and httpcore2: the digit is left out.
+    """
+    return {f"{kind.__module__.partition('.')[0].rstrip('2')}.{kind.__name__}" for kind in type(error).__mro__}
+
+
+def is_network_error(error: BaseException) -> bool:
+    """Return whether an error is the network's or the hub's fault, and not that of what was asked for."""
+    return bool(error_kinds(error) & _NETWORK)
 
 
 def _offline() -> bool:
@@ -53,9 +77,6 @@ def from_hub(model: str, revision: str | None) -> Path:
             f"model {model!r}{at} is not on this machine and the hub may not be reached (HF_HUB_OFFLINE is set): "
             f"unset it or give a local folder ({no_hub})"
         )
-    network_errors: tuple[type[Exception], ...] = (OSError,)
-    if "httpx" in sys.modules:  # huggingface_hub from 1.0 on
-        network_errors += (sys.modules["httpx"].HTTPError,)
     try:
         info = HfApi().model_info(model, revision=revision, timeout=10)
         wanted = _wanted_files(sibling.rfilename for sibling in info.siblings or ())
@@ -68,7 +89,9 @@ def from_hub(model: str, revision: str | None) -> Path:
         raise ModelError(
             f"model {model!r} has no revision {revision!r} on the hub: check it or leave it out"
         ) from error
-    except network_errors as error:
+    except Exception as error:
+        if not (isinstance(error, OSError) or is_network_error(error)):
+            raise
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise ModelError(
                 f"model {model!r}: no space left in the hub's cache: set HF_HOME to a larger disk"

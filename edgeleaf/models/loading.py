@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +26,20 @@ def load_sentence_transformer(
 
     Raises:
         MissingExtra: sentence-transformers is not installed.
-        ModelError: the folder holds no model, one that needs code of its own, or damaged weights; or the window is
-            wider than the model's positions.
+        ModelError: the folder holds no model, one that needs code of its own, or damaged or missing weights; or the
+            window is wider than the model's positions.
     """
     sentence_transformers = require_sentence_transformers()
     if not trust_remote_code:
         check_model(folder)
     try:
-        model = sentence_transformers.SentenceTransformer(
-            str(folder),
-            local_files_only=True,
-            trust_remote_code=trust_remote_code,
-            model_kwargs=float32_kwargs(attention),
-        )
+        with _load_report(folder):
+            model = sentence_transformers.SentenceTransformer(
+                str(folder),
+                local_files_only=True,
+                trust_remote_code=trust_remote_code,
+                model_kwargs=float32_kwargs(attention),
+            )
     except EdgeleafError:
         raise
     except Exception as error:  # the libraries below raise many kinds, and safetensors one of its own
@@ -56,6 +60,49 @@ def float32_kwargs(attention: str | None = None) -> dict[str, Any]:
     renamed = tuple(int(part) for part in transformers.__version__.split(".")[:2]) >= (4, 56)
     named = {"dtype" if renamed else "torch_dtype": torch.float32}
     return named if attention is None else {**named, "attn_implementation": attention}
+
+
+@contextmanager
+def _load_report(folder: Path) -> Iterator[None]:
+    """Load a model without transformers' progress bars, and raise where it had to invent weights.
+
+    transformers only logs what a checkpoint lacks, and fills it with random numbers. An unused pooler is no loss.
+    """
+    from transformers.utils import logging as transformers_logging
+
+    lines: list[str] = []
+
+    class Keep(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+
+    logger, handler = logging.getLogger("transformers.modeling_utils"), Keep()
+    level, propagates = logger.level, logger.propagate
+    bars = transformers_logging.is_progress_bar_enabled()
+    logger.setLevel(logging.WARNING)
+    logger.addHandler(handler)
+    logger.propagate = False
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
+        logger.propagate = propagates
+        if bars:
+            transformers_logging.enable_progress_bar()
+    missing = _missing_weights("\n".join(lines))
+    if missing:
+        shown = ", ".join(missing[:3]) + (f" and {len(missing) - 3} others" if len(missing) > 3 else "")
+        raise ModelError(f"{folder}: the checkpoint lacks {shown}; transformers would fill in random numbers")
+
+
+def _missing_weights(report: str) -> list[str]:
+    """The weights that transformers' report calls missing, apart from a pooler's."""
+    found = re.findall(r"^(\S+)\s*\|\s*(?:\S*m)?MISSING", report, re.MULTILINE)  # transformers 5: a table
+    for listed in re.findall(r"newly initialized[^:]*: \[(.*?)\]", report, re.DOTALL):  # transformers 4
+        found += re.findall(r"'([^']+)'", listed)
+    return [name for name in found if "pooler." not in name]
 
 
 def check_finite(model: Any, folder: Path) -> None:

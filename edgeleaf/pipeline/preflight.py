@@ -148,9 +148,3 @@ def check_modules(model: Any, spec: TeacherSpec) -> None:
         )
     # The loaded model's own tokenizer: its settings (do_lower_case) may change what tokenizer.json does.
     _check_fusable(model.tokenizer, spec, prompt=spec.query_prompt)
-    with_types = "token_type_ids" in model.tokenizer.model_input_names
-    if with_types and any(model.tokenizer.backend_tokenizer.encode("a").type_ids):
-        raise TokenizerNotSupported(
-            f"{spec.model}: its tokenizer's template gives token types other than 0, which the export does not pass on "
-            "to the encoder; give every piece of the template in tokenizer.json the type_id 0, or use edgeleaf fuse"
-        )

@@ -40,6 +40,7 @@ def write_golden(bundle: Path, queries: Sequence[str], *, max_length: int, promp
         "token_ids": "equal",
         "cosine_min": COSINE_MIN,
         "cosine_mean_min": COSINE_MEAN_MIN,
+        "empty_batch": True,
     }
     lines: list[dict[str, Any]] = [header]
     for text in texts:

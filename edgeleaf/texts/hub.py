@@ -11,25 +11,10 @@ from typing import Any
 
 from edgeleaf.errors import EdgeleafError, MissingExtra, TextsError
 from edgeleaf.files import write_json
+from edgeleaf.models.hub import error_kinds, is_network_error
 from edgeleaf.recipe.sources import DatasetSource, Source
 
 DATASET_ROWS_PER_TEXT = 10
-NETWORK = frozenset(
-    {
-        "builtins.ConnectionError",
-        "builtins.TimeoutError",
-        "aiohttp.ClientError",
-        "fsspec.FSTimeoutError",
-        "httpcore.NetworkError",
-        "httpcore.TimeoutException",
-        "httpx.TransportError",
-        "huggingface_hub.HfHubHTTPError",
-        "huggingface_hub.LocalEntryNotFoundError",
-        "requests.RequestException",
-        "urllib3.HTTPError",
-    }
-)
-"""Errors, by package and class, that are the network's or the hub's fault; requests' are OSErrors too."""
 
 
 def dataset_texts(source: DatasetSource, rows: int) -> Iterator[str]:
@@ -116,7 +101,7 @@ def _hub_errors(name: str) -> Iterator[None]:
     except EdgeleafError:
         raise
     except Exception as error:
-        kinds = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(error).__mro__}
+        kinds = error_kinds(error)
         kind = type(error).__name__
         reason = " ".join(str(error).split())[:200]
         if "huggingface_hub.RevisionNotFoundError" in kinds:
@@ -125,7 +110,7 @@ def _hub_errors(name: str) -> Iterator[None]:
             raise TextsError(
                 f"the hub has no {name}, or it is private or gated: check the name or set HF_TOKEN"
             ) from error
-        if kinds & NETWORK:
+        if is_network_error(error):
             raise _OutOfReach(
                 f"{name} cannot be streamed from the hub ({kind}): check the network, set HF_ENDPOINT, "
                 "or use files instead"

@@ -13,6 +13,7 @@ from edgeleaf import progress
 from edgeleaf.errors import ModelError, reason_of
 from edgeleaf.files import write_json
 from edgeleaf.models.loading import autocast, load_sentence_transformer, require_sentence_transformers, with_window
+from edgeleaf.models.portable import make_portable
 from edgeleaf.models.safety import check_data_only, check_model
 from edgeleaf.records import read_json
 
@@ -71,7 +72,7 @@ def build_student(
     before = load_sentence_transformer(start) if has_projection(start, dim) else None
     pooled = Pooling(encoder.get_embedding_dimension(), tuple(pooling or ("mean",))) if before is None else before[1]
     modes = (pooled.pooling_mode,) if isinstance(pooled.pooling_mode, str) else tuple(pooled.pooling_mode)
-    if pooling is not None and tuple(pooling) != modes:
+    if pooling is not None and set(pooling) != set(modes):
         raise ModelError(
             f"{start.name} is a student with the pooling {', '.join(modes)}, and goes on with it; "
             f"leave out the pooling {', '.join(pooling)}"
@@ -161,12 +162,13 @@ def start_projection(model: Any, texts: Sequence[str], target: npt.NDArray[np.fl
 
 
 def save_student(model: Any, folder: Path) -> None:
-    """Write the student as sentence-transformers reads it, with the tokenizer of :func:`shipped_tokenizer`."""
+    """Write the student as any sentence-transformers reads it, with the tokenizer of :func:`shipped_tokenizer`."""
     shipped_tokenizer(model.tokenizer, model.max_seq_length)
     try:
         model.save(str(folder), create_model_card=False)
     except Exception as error:  # safetensors has a kind of its own for a full disk
         raise ModelError(f"{folder}: the student cannot be written: {' '.join(str(error).split())[:200]}") from None
+    make_portable(folder, max_length=int(model.max_seq_length))
     for path in folder.rglob("*config*.json"):  # code that transformers has itself, and so left out
         settings = read_json(path)
         if isinstance(settings, dict) and settings.pop("auto_map", None) is not None:

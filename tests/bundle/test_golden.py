@@ -45,6 +45,7 @@ def test_a_pack_is_reproduced(written: Path, capsys: pytest.CaptureFixture[str])
     assert set(report["runtime"]) == {"name", "version", "machine", "python"}
     assert report["golden"]["texts"] == len(golden.read_golden(written)) > 40
     assert report["golden"]["id_mismatches"] == report["golden"]["cosine_mismatches"] == 0
+    assert report["golden"]["empty_batch"] is True
     assert report["golden"]["cosine_min"] > 0.9999
     assert report["parity"] == {
         "none": {"texts": 0, "mismatches": 0},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -160,3 +162,45 @@ def test_minilm_int8_stays_close_and_ignores_its_neighbours(minilm: Path) -> Non
     alone = np.vstack([session.run(None, features(torch_model, [text]))[0] for text in texts])
     assert np.sum(together * torch_model.encode(texts), axis=1).min() > 0.995
     np.testing.assert_array_equal(together, alone)
+
+
+@pytest.mark.parametrize("exporter", ["torch", "optimum"])
+@pytest.mark.parametrize("types", [(0, 1, 1), (1, 1, 1), (1, 0, 1)])
+def test_token_types_of_the_template_reach_the_encoder(
+    types: tuple[int, int, int], exporter: str, tiny_teacher: Path, tmp_path: Path
+) -> None:
+    """They decide vectors: with zeros, torch and the graph would differ."""
+    if exporter == "optimum":
+        pytest.importorskip("optimum.exporters.onnx")
+    folder = tmp_path / "typed"
+    shutil.copytree(tiny_teacher, folder)
+    path = folder / "tokenizer.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    ids = {token["content"]: token["id"] for token in settings["added_tokens"]}
+    before, text, after = types
+    settings["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [
+            {"SpecialToken": {"id": "[CLS]", "type_id": before}},
+            {"Sequence": {"id": "A", "type_id": text}},
+            {"SpecialToken": {"id": "[SEP]", "type_id": after}},
+        ],
+        "pair": [],
+        "special_tokens": {name: {"id": name, "ids": [ids[name]], "tokens": [name]} for name in ("[CLS]", "[SEP]")},
+    }
+    path.write_text(json.dumps(settings), encoding="utf-8")
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config |= {"tokenizer_class": "PreTrainedTokenizerFast"}
+    config["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
+    path.write_text(json.dumps(config), encoding="utf-8")
+
+    torch_model = load_sentence_transformer(folder)
+    model = export_onnx(folder, exporter=exporter)
+    assert validate(model, torch_model, TEXTS) < 1e-4
+    fused = fuse(model, (folder / "tokenizer.json").read_text(encoding="utf-8"), max_length=64, metadata={})
+    session = ort.InferenceSession(fused.SerializeToString(), providers=["CPUExecutionProvider"])
+    vectors = session.run(["embedding"], {"text": np.array(TEXTS, dtype=object)})[0]
+    np.testing.assert_allclose(vectors, torch_model.encode(TEXTS), atol=1e-4)
+    untyped = load_sentence_transformer(tiny_teacher).encode(TEXTS)
+    assert np.abs(vectors - untyped).max() > 1e-2

@@ -241,7 +241,7 @@ def test_the_hub_caches_links_are_no_links(copy: Path, tmp_path: Path) -> None:
         target.symlink_to(blobs / str(number))
     check_data_only(snapshot)
     (tmp_path / "secret").write_text("x")
-    (snapshot / "vocab.txt").unlink()
-    (snapshot / "vocab.txt").symlink_to(tmp_path / "secret")
+    (snapshot / "tokenizer_config.json").unlink()
+    (snapshot / "tokenizer_config.json").symlink_to(tmp_path / "secret")
     with pytest.raises(ModelError, match="is a link"):
         check_data_only(snapshot)

@@ -78,24 +78,3 @@ def test_an_untyped_tokenizer_is_of_the_kind_that_tokenizers_takes_it_for(encode
     unigram = settings | {"model": {"unk_id": 0, "vocab": [["<unk>", 0.0], ["a", -1.0]]}}
     with pytest.raises(TokenizerNotSupported, match="Unigram is not supported"):
         as_model(unigram, max_length=16)
-
-
-def test_token_types_of_a_template_are_refused_at_once(tmp_path: Path, encoder: Path) -> None:
-    folder = saved(tmp_path / "typed", [Transformer(str(encoder)), Pooling(32), Normalize()])
-    path = folder / "tokenizer.json"
-    settings = json.loads(path.read_text(encoding="utf-8"))
-    ids = {token["content"]: token["id"] for token in settings["added_tokens"]}
-    special = {name: {"id": name, "ids": [ids[name]], "tokens": [name]} for name in ("[CLS]", "[SEP]")}
-    settings["post_processor"] = {
-        "type": "TemplateProcessing",
-        "single": [
-            {"SpecialToken": {"id": "[CLS]", "type_id": 0}},
-            {"Sequence": {"id": "A", "type_id": 1}},
-            {"SpecialToken": {"id": "[SEP]", "type_id": 1}},
-        ],
-        "pair": [],
-        "special_tokens": special,
-    }
-    path.write_text(json.dumps(settings), encoding="utf-8")
-    with pytest.raises(TokenizerNotSupported, match="token types other than 0, which the export does not pass on"):
-        export_spec(str(folder), max_length=None, query_prompt=None)

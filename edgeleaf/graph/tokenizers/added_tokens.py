@@ -49,7 +49,12 @@ def read_patterns(spec: TokenizerSpec, characters: Census) -> dict[Pattern, Adde
                 f"added token {token.content!r} {problem}: not supported with normalized: true; "
                 "supported: normalized: false"
             )
-        patterns.setdefault(pattern, token)
+        if pattern in patterns:  # tokenizers 0.22 finds the first of them, 0.23 any one
+            raise TokenizerNotSupported(
+                f"added tokens {patterns[pattern].content!r} and {token.content!r} are the same once they are "
+                "normalised: not supported with normalized: true; supported: normalized: false, or only one of them"
+            )
+        patterns[pattern] = token
     return patterns
 
 

@@ -172,3 +172,13 @@ def code_point_ranges(characters: Iterable[str]) -> str:
         else:
             ranges.append([code, code])
     return "".join(rf"\x{{{a:X}}}" if a == b else rf"\x{{{a:X}}}-\x{{{b:X}}}" for a, b in ranges)
+
+
+def any_but(characters: set[str]) -> str:
+    """Return RE2 that matches any character but these."""
+    return f"[^{code_point_ranges(characters)}]" if characters else "(?s:.)"
+
+
+def literal(content: str) -> str:
+    """Return RE2 that matches ``content``."""
+    return "".join(rf"\x{{{ord(character):X}}}" for character in content)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from edgeleaf.errors import ExportError, TokenizerNotSupported
 from edgeleaf.records import RecordError, parse_json, shown
@@ -53,7 +53,7 @@ class TokenizerSpec:
     Attributes:
         settings: the parsed tokenizer.json, without padding.
         vocab: token to id, of the model.
-        added: the added tokens; of several that match at a place, the longest counts, of equal ones the first.
+        added: the added tokens; of several that match at a place, the longest counts.
         prefix, suffix: what the template puts around one text.
         text_type: the text's own token type.
         pad_id, pad_type: what fills up shorter rows.
@@ -167,7 +167,7 @@ def read_spec(settings: Json) -> TokenizerSpec:
     vocab = settings["model"].get("vocab")
     if not isinstance(vocab, dict) or not vocab:
         raise TokenizerNotSupported("the tokenizer's vocabulary is empty or not a token-to-id table")
-    prefix, text_type, suffix = _template(settings.get("post_processor"))
+    prefix, text_type, suffix = read_template(settings)
     added = _added_tokens(settings)
     padding = settings.get("padding")
     return TokenizerSpec(
@@ -184,7 +184,7 @@ def read_spec(settings: Json) -> TokenizerSpec:
 
 
 def _added_tokens(settings: Json) -> tuple[AddedToken, ...]:
-    """Special ones first: of tokens that are equal once normalised, the first is the one that is found.
+    """Special ones first.
 
     lstrip and rstrip only take whitespace into the token; a BERT pre-tokenizer drops that anyway: no difference, but
     for tokens that are whitespace themselves, which a token before them can take in.
@@ -207,7 +207,7 @@ def _added_tokens(settings: Json) -> tuple[AddedToken, ...]:
     return tuple(
         AddedToken(
             content=entry["content"],
-            id=int(reference.token_to_id(entry["content"])),
+            id=int(cast(int, reference.token_to_id(entry["content"]))),
             normalized=bool(entry.get("normalized")),
             single_word=bool(entry.get("single_word")),
         )
@@ -216,7 +216,13 @@ def _added_tokens(settings: Json) -> tuple[AddedToken, ...]:
     )
 
 
-def _template(processor: Json | None) -> tuple[Specials, int, Specials]:
+def read_template(settings: Json) -> tuple[Specials, int, Specials]:
+    """Return what a parsed tokenizer.json puts before one text, the text's own token type, and what comes after it.
+
+    Raises:
+        TokenizerNotSupported: it holds a post-processor that does anything else.
+    """
+    processor: Json | None = settings.get("post_processor")
     if processor is None:
         return Specials(), 0, Specials()
     kind = processor.get("type")

@@ -14,7 +14,8 @@ import numpy as np
 from onnx import TensorProto
 
 from edgeleaf.graph.builder import GraphBuilder
-from edgeleaf.graph.tokenizers.characters import Census, became, code_point_ranges, word_characters
+from edgeleaf.graph.tokenizers.characters import Census, any_but, became, code_point_ranges, literal, word_characters
+from edgeleaf.graph.tokenizers.long_texts import Limits, append_chunks, append_shortened
 from edgeleaf.graph.tokenizers.spec import RESERVED, AddedToken
 from edgeleaf.graph.tokenizers.vocabulary import NOTHING, Symbols
 
@@ -131,28 +132,23 @@ def read_classes(
             expression=f"(?s:..+)|[{code_point_ranges(letters)}]",
             ends=ends,
             other_class=other_class,
-            kept=f"(?s:..+)|{_any_but(dropped)}",
+            kept=f"(?s:..+)|{any_but(dropped)}",
             first_single=first_single if single else len(rows),
         )
     return Classes(
         of=of,
         table=table,
         # Next to a single_word token even a dropped character counts, so that nothing may be left out yet.
-        cut="|".join([*(_literal(token.content) for token in raw), _any_but(set() if single else dropped)]),
-        told_apart=f"(?s:..+)|{_any_but(merged)}",
+        cut="|".join([*(literal(token.content) for token in raw), any_but(set() if single else dropped)]),
+        told_apart=f"(?s:..+)|{any_but(merged)}",
         openings=openings,
         words=words,
     )
 
 
-def append_symbols(graph: GraphBuilder, text: str, classes: Classes) -> str:
+def append_symbols(graph: GraphBuilder, text: str, classes: Classes, limits: Limits | None) -> str:
     """Text [B] to the batch's symbols in one line, int32 [N]; every row begins with its opening."""
-    characters = graph.Tokenizer(text, tokenexp=classes.cut, pad_value=_PAD, mark=0, mincharnum=1)  # string [B, C]
-    # Every row gets its opening: a lookup that finds nothing. (The marks that Tokenizer can put around a row are
-    # missing where a batch holds no character at all.)
-    rows = graph.Unsqueeze(text, np.array([1]))  # [B, 1]
-    openings = [_look_up_nothing(graph, rows, name) for name in classes.openings]  # string [B, 1] each
-    characters = graph.Concat(*openings, characters, axis=1)
+    characters = _append_characters(graph, text, classes, limits)  # string [B, C], or [1, C] for the whole batch
     # Tens of thousands of ideographs are alike: none is in the vocabulary, each is a word of its own. Instead of
     # listing them, a second pass leaves them out, and the padding "" stands where they were.
     classified = _look_up(graph, _keep(graph, characters, classes.told_apart), classes.of, default=1)  # int64 [B, C, 1]
@@ -161,6 +157,28 @@ def append_symbols(graph: GraphBuilder, text: str, classes: Classes) -> str:
     symbols = graph.Gather(classes.table, classified, axis=0)  # [B, C, 1, K]
     symbols = graph.Reshape(symbols, np.array([-1], np.int64))  # [B*C*K]
     return graph.Compress(symbols, graph.Cast(symbols, to=TensorProto.BOOL), axis=0)
+
+
+def _append_characters(graph: GraphBuilder, text: str, classes: Classes, limits: Limits | None) -> str:
+    """Text [B] to characters and added tokens, openings included; string [B, C], or [1, C] for the whole batch."""
+    if limits is None:
+        return _append_all(graph, text, classes)
+    chunks, long = append_chunks(graph, text, limits)
+    short, shortened = graph.body("short"), graph.body("long")
+    short.output(_append_all(short, text, classes), "characters", TensorProto.STRING, ["B", "C"])
+    kept = append_shortened(shortened, chunks, classes.cut, _PAD, classes.openings, limits)
+    shortened.output(kept, "characters", TensorProto.STRING, ["B", "C"])
+    return graph.If(long, then_branch=shortened.graph(), else_branch=short.graph())
+
+
+def _append_all(graph: GraphBuilder, text: str, classes: Classes) -> str:
+    """Every character of text [B] behind its row's opening, string [B, C]."""
+    characters = graph.Tokenizer(text, tokenexp=classes.cut, pad_value=_PAD, mark=0, mincharnum=1)  # [B, C]
+    # Every row gets its opening: a lookup that finds nothing. (The marks that Tokenizer can put around a row are
+    # missing where a batch holds no character at all.)
+    rows = graph.Unsqueeze(text, np.array([1]))  # [B, 1]
+    openings = [_look_up_nothing(graph, rows, name) for name in classes.openings]  # string [B, 1] each
+    return graph.Concat(*openings, characters, axis=1)
 
 
 def _check_words(graph: GraphBuilder, characters: str, classified: str, classes: Classes, words: _Words) -> str:
@@ -198,11 +216,3 @@ def _look_up(graph: GraphBuilder, strings: str, table: dict[str, int], *, defaul
 
 def _look_up_nothing(graph: GraphBuilder, strings: str, default: str) -> str:
     return graph.LabelEncoder(strings, keys_strings=[""], values_strings=[default], default_string=default)
-
-
-def _any_but(characters: set[str]) -> str:
-    return f"[^{code_point_ranges(characters)}]" if characters else "(?s:.)"
-
-
-def _literal(content: str) -> str:
-    return "".join(rf"\x{{{ord(character):X}}}" for character in content)

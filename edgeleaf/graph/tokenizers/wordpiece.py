@@ -13,11 +13,13 @@ import math
 import numpy as np
 from onnx import TensorProto
 
+from edgeleaf.bundle.long_texts import METADATA_LONG_TEXTS
 from edgeleaf.errors import TokenizerNotSupported
 from edgeleaf.graph.builder import GraphBuilder
 from edgeleaf.graph.tokenizers import vocabulary
 from edgeleaf.graph.tokenizers.added_tokens import append_added_tokens, read_patterns
 from edgeleaf.graph.tokenizers.characters import became, census, check_reordering
+from edgeleaf.graph.tokenizers.long_texts import read_host_limits, read_limits
 from edgeleaf.graph.tokenizers.prompt import split_prompt
 from edgeleaf.graph.tokenizers.spec import Json, TokenizerSpec
 from edgeleaf.graph.tokenizers.symbols import append_symbols, read_classes
@@ -44,7 +46,19 @@ def append(graph: GraphBuilder, text: str, spec: TokenizerSpec, *, max_length: i
     opening = [ROW_START, *map(symbols.of_token, opening_ids), *map(symbols.of, became(characters, tail))]
     classes = read_classes(characters, symbols, spec.raw, opening, prompt)
 
-    flat = append_symbols(graph, text, classes)  # [N]
+    limits = read_limits(
+        characters,
+        spec.raw,
+        patterns,
+        single_word=any(token.single_word for token in spec.added),
+        truncates_left=spec.truncates_left,
+        max_length=max_length,
+        max_word=int(spec.settings["model"]["max_input_chars_per_word"]),
+    )
+    host_limits = read_host_limits(limits, characters, [token.content for token in spec.raw]) if limits else None
+    if host_limits:
+        graph.metadata[METADATA_LONG_TEXTS] = str(host_limits)
+    flat = append_symbols(graph, text, classes, limits)  # [N]
     flat = graph.Concat(flat, np.array([ROW_START, SPACE_SYMBOL], np.int32), axis=0)
     if patterns:
         flat = append_added_tokens(graph, flat, symbols, patterns)

@@ -1,0 +1,54 @@
+"""What a long text may lose before it is given to the encoder, so that it costs little memory and its vector stays.
+
+The graph itself reads a long text in blocks (edgeleaf/graph/tokenizers/long_texts.py), but from onnxruntime 1.28 on
+its first operator takes 16 bytes per character before that: 160 MB for 10 MB of ASCII. A file says in its metadata how
+much of a text can matter; the rest is left out here. A tokenizer for which that cannot be said has no such entry, and
+its texts go to the graph whole.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+METADATA_LONG_TEXTS = "edgeleaf.long_texts"
+LONG = 20_000
+"""Characters up to which a text is given to the graph as it is."""
+_UNIT = re.compile(r"[!-/:-@\[-`{-~]|(?<![^\t\n\r -/:-@\[-`{-~])[0-9A-Za-z]")
+"""ASCII punctuation, and an ASCII letter or digit that begins a word: each unit is a token, or a part of an added one
+that has as many units as the file's number allows for."""
+_SPACES = re.compile(r"[\t\n\r ]{2,}")
+
+
+@dataclass(frozen=True)
+class LongTexts:
+    """How much of a text can matter.
+
+    Attributes:
+        units: words and punctuation marks that are enough, counted in ASCII.
+        characters: ASCII letters and digits in a row that are enough: longer words are unknown anyway.
+    """
+
+    units: int
+    characters: int
+
+    @staticmethod
+    def read(metadata: Mapping[str, str]) -> LongTexts | None:
+        """Return what a file's metadata says, or None where it says nothing that can be read."""
+        found = re.fullmatch(r"(\d{1,9}) (\d{1,9})", metadata.get(METADATA_LONG_TEXTS, ""))
+        return LongTexts(int(found[1]), int(found[2])) if found and int(found[2]) else None
+
+    def __str__(self) -> str:
+        return f"{self.units} {self.characters}"
+
+    def shortened(self, text: str) -> str:
+        """Return a text with the same tokens in the encoder's window, without most of what lies beyond it."""
+        if len(text) <= LONG:
+            return text
+        for count, unit in enumerate(_UNIT.finditer(text)):
+            if count == self.units:
+                text = text[: unit.start()]
+                break
+        text = re.sub(rf"([0-9A-Za-z]{{{self.characters}}})[0-9A-Za-z]+", r"\1", text)
+        return _SPACES.sub(" ", text)

@@ -1,0 +1,133 @@
+"""Give a shipped bundle today's tokenizer graph and student folder, and certify it again on its own held-out texts.
+
+python export/refresh.py BUNDLE -o COPY [--processors all]
+
+The encoder inside the file stays as it is, and so must every vector: a held-out or golden text with another one is an
+error, and nothing is written. The teacher has to be within reach. The committed reference student is renewed so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from edgeleaf import QueryEncoder, progress
+from edgeleaf.bundle import manifest as layout
+from edgeleaf.bundle.golden import verify
+from edgeleaf.bundle.manifest import Manifest
+from edgeleaf.certify.processors import check_names
+from edgeleaf.cli.options import processor_names
+from edgeleaf.errors import BundleError, EdgeleafError, GateFailed
+from edgeleaf.files import whole_folder, write_bytes, write_text
+from edgeleaf.graph.builder import serialize
+from edgeleaf.graph.fuse import ENCODER_INPUTS, ENCODER_OUTPUT, fuse
+from edgeleaf.graph.simplify import prune
+from edgeleaf.models.portable import make_portable
+from edgeleaf.models.weights import weights_sha256
+from edgeleaf.pipeline.places import check_apart_from, open_bundle, output_folder
+from edgeleaf.stages.card import model_card
+from edgeleaf.stages.checked import certify_bundle, gates_of, processor_facts, write_certificate
+from edgeleaf.stages.golden import write_golden
+from edgeleaf.stages.vectors import write_vectors
+from edgeleaf.teachers.opening import teacher_of
+from edgeleaf.texts.corpus import read_corpus
+
+
+def encoder_inside(fused: onnx.ModelProto, width: int) -> onnx.ModelProto:
+    """Return a fused file's encoder as it was before it was fused: its output has no unit norm added."""
+    encoder = onnx.ModelProto()
+    encoder.CopyFrom(fused)
+    nodes = [node for node in fused.graph.node if not set(node.output) & set(ENCODER_INPUTS)]
+    del encoder.graph.node[:], encoder.graph.input[:], encoder.graph.output[:], encoder.metadata_props[:]
+    encoder.graph.node.extend(nodes)
+    encoder.graph.input.extend(
+        helper.make_tensor_value_info(name, onnx.TensorProto.INT64, ["batch", "sequence"]) for name in ENCODER_INPUTS
+    )
+    encoder.graph.output.append(helper.make_tensor_value_info(ENCODER_OUTPUT, onnx.TensorProto.FLOAT, ["batch", width]))
+    prune(encoder)
+    return encoder
+
+
+def refresh(bundle: Path, output: Path, processors: Sequence[str]) -> Manifest:
+    """Write the renewed copy of a bundle.
+
+    Raises:
+        BundleError: a vector has changed.
+        GateFailed: the copy is below a gate of the bundle; nothing is written.
+    """
+    manifest = open_bundle(bundle)
+    window, prompt = int(manifest.fact("tokenizer", "max_length")), manifest.space.query_prompt
+    held_out = read_corpus(bundle, "held_out")
+    queries = [text.text for text in held_out if text.kind == "query"]
+    with whole_folder(output) as new, tempfile.TemporaryDirectory() as scratch:
+        shutil.copytree(bundle, new, dirs_exist_ok=True)
+        make_portable(new / layout.STUDENT, max_length=window)
+        old = onnx.load(bundle / layout.QUERY_ENCODER)
+        made = fuse(
+            encoder_inside(old, manifest.space.dim),
+            (new / layout.STUDENT / "tokenizer.json").read_text(encoding="utf-8"),
+            max_length=window,
+            prompt=prompt,
+            metadata={prop.key: prop.value for prop in old.metadata_props},
+        )
+        write_bytes(new / layout.QUERY_ENCODER, serialize(made))
+        _compare(bundle, new, [text.text for text in held_out])
+        write_golden(new, queries, max_length=window, prompt=prompt)
+        student = {**manifest.student, "weights_sha256": weights_sha256(new / layout.STUDENT)}
+        manifest = replace(manifest, student=student, files=layout.hash_files(new))
+        manifest.write(new)
+        origin = str(manifest.held_out["origin"])
+        vectors = Path(scratch) / "vectors"
+        write_vectors(vectors, new, teacher_of(manifest), Path(scratch) / "cache", names=("held_out",))
+        certificate = certify_bundle(
+            new, new, vectors, manifest.space, gates_of(manifest), origin, processors=processors
+        )
+        if not certificate.passed:
+            raise GateFailed(f"not renewed: {'; '.join(certificate.failures)}")
+        write_certificate(certificate, new)
+        facts = processor_facts(certificate) if processors else {**manifest.processors, **processor_facts(certificate)}
+        manifest = replace(manifest, processors=facts)
+        write_text(new / layout.MODEL_CARD, model_card(manifest, certificate))
+        manifest = replace(manifest, files=layout.hash_files(new))
+        manifest.write(new)
+    return manifest
+
+
+def _compare(before: Path, after: Path, texts: Sequence[str]) -> None:
+    encoders = [QueryEncoder.load(folder / layout.QUERY_ENCODER) for folder in (before, after)]
+    changed = sum(not np.array_equal(*(encoder.encode([text]) for encoder in encoders)) for text in texts)
+    if changed:
+        raise BundleError(f"{before}: {changed} of {len(texts)} texts have other vectors with today's tokenizer")
+    progress.say(f"renew: {len(texts)} of {len(texts)} held-out texts have the same vector to the last bit")
+    if not verify(before)["passed"]:
+        raise BundleError(f"{before}: its golden pack does not hold on this machine")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--processors", default="", help="names of edgeleaf.emulation with commas, or all")
+    options = parser.parse_args()
+    names = processor_names(options.processors)
+    try:
+        check_names(names)
+        check_apart_from(options.bundle, options.output)
+        refresh(options.bundle, output_folder(options.output), names)
+    except EdgeleafError as error:
+        sys.stderr.write(f"edgeleaf: {error}\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
