@@ -81,9 +81,11 @@ def refresh(bundle: Path, output: Path, processors: Sequence[str]) -> Manifest:
         )
         write_bytes(new / layout.QUERY_ENCODER, serialize(made))
         _compare(bundle, new, [text.text for text in held_out])
-        write_golden(new, queries, max_length=window, prompt=prompt)
         student = {**manifest.student, "weights_sha256": weights_sha256(new / layout.STUDENT)}
         manifest = replace(manifest, student=student, files=layout.hash_files(new))
+        manifest.write(new)
+        write_golden(new, queries, max_length=window, prompt=prompt)
+        manifest = replace(manifest, files=layout.hash_files(new))
         manifest.write(new)
         origin = str(manifest.held_out["origin"])
         vectors = Path(scratch) / "vectors"
@@ -103,7 +105,7 @@ def refresh(bundle: Path, output: Path, processors: Sequence[str]) -> Manifest:
 
 
 def _compare(before: Path, after: Path, texts: Sequence[str]) -> None:
-    encoders = [QueryEncoder.load(folder / layout.QUERY_ENCODER) for folder in (before, after)]
+    encoders = [QueryEncoder.load((folder / layout.QUERY_ENCODER).read_bytes()) for folder in (before, after)]
     changed = sum(not np.array_equal(*(encoder.encode([text]) for encoder in encoders)) for text in texts)
     if changed:
         raise BundleError(f"{before}: {changed} of {len(texts)} texts have other vectors with today's tokenizer")

@@ -6,8 +6,8 @@
     parity/NAME.jsonl    {"text", "input_ids"} a line: more texts, with the ids of ``tokenizers``
 
 A port's runner takes the folder and prints one JSON object: ``{"passed", "runtime", "golden": {"texts",
-"id_mismatches", "cosine_mismatches", "cosine_min", "cosine_mean", "empty_batch"}, "parity": {NAME: {"texts", "mismatches"}}}``, and
-exits with 1 if it did not pass. It runs texts in batches of mixed lengths.
+"id_mismatches", "cosine_mismatches", "cosine_min", "cosine_mean", "empty_batch"}, "parity": {NAME: {"texts",
+"mismatches"}}}``, and exits with 1 if it did not pass. It runs texts in batches of mixed lengths.
 """
 
 from __future__ import annotations
