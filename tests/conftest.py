@@ -97,6 +97,16 @@ def make_other_model(folder: Path, architecture: str, tiny_student: Path) -> Non
     SentenceTransformer(modules=modules, device="cpu").save(str(folder / "model"), create_model_card=False)
 
 
+def needs_optimum() -> None:
+    """Skip where optimum is not installed: it allows only transformers 4. Where it has to be there, fail instead."""
+    import importlib.util
+
+    if importlib.util.find_spec("optimum") is None:
+        if os.environ.get("EDGELEAF_REQUIRE_OPTIMUM"):
+            pytest.fail("optimum is not installed")
+        pytest.skip("optimum is not installed")
+
+
 def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
     """Return a folder that the first of pytest-xdist's workers fills with ``make(folder)``, the others waiting for it.
 

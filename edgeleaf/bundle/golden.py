@@ -135,9 +135,8 @@ def verify(pack: Path, *, every: int = 1) -> dict[str, Any]:
     found = report["golden"]
     wrong = found["cosine_mismatches"] + (found["id_mismatches"] or 0)
     wrong += sum(counts["mismatches"] for counts in report["parity"].values())
-    passed = (
-        wrong == 0 and found["empty_batch"] is not False and bool(cosines.mean() >= header.get("cosine_mean_min", 0))
-    )
+    near = bool(cosines.mean() >= header.get("cosine_mean_min", 0))
+    passed = wrong == 0 and near and found["empty_batch"] is not False
     return {"passed": passed, **report}
 
 

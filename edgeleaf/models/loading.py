@@ -76,9 +76,10 @@ def _load_report(folder: Path) -> Iterator[None]:
         def emit(self, record: logging.LogRecord) -> None:
             lines.append(record.getMessage())
 
-    logger, handler = logging.getLogger("transformers.modeling_utils"), Keep()
-    level, propagates = logger.level, logger.propagate
+    whole, logger, handler = logging.getLogger("transformers"), logging.getLogger("transformers.modeling_utils"), Keep()
+    levels, propagates = (whole.level, logger.level), logger.propagate
     bars = transformers_logging.is_progress_bar_enabled()
+    whole.setLevel(logging.ERROR)
     logger.setLevel(logging.WARNING)
     logger.addHandler(handler)
     logger.propagate = False
@@ -86,7 +87,8 @@ def _load_report(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for part, level in zip((whole, logger), levels, strict=True):
+            part.setLevel(level)
         logger.removeHandler(handler)
         logger.propagate = propagates
         if bars:

@@ -20,7 +20,7 @@ from edgeleaf.graph.fuse import fuse
 from edgeleaf.graph.quantization.quantize import quantize
 from edgeleaf.graph.simplify import _drop_single_concats
 from edgeleaf.models.loading import load_sentence_transformer
-from tests.conftest import make_other_model, make_tiny_model, tiny_texts
+from tests.conftest import make_other_model, make_tiny_model, needs_optimum, tiny_texts
 
 TEXTS = [" ".join(tiny_texts(1, low=n, high=n, seed=n)) for n in (1, 4, 15, 40)]
 
@@ -145,6 +145,10 @@ def test_rungs_break_with_their_own_error(tiny: tuple[onnx.ModelProto, Any]) -> 
 def test_a_folder_that_is_no_model(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="sentence-transformers cannot load it"):
         export_onnx(tmp_path)
+
+
+def test_a_folder_that_is_no_model_for_optimum(tmp_path: Path) -> None:
+    needs_optimum()
     with pytest.raises(ExportError, match="optimum cannot export it"):
         export_onnx(tmp_path, exporter="optimum")
 
@@ -171,7 +175,7 @@ def test_token_types_of_the_template_reach_the_encoder(
 ) -> None:
     """They decide vectors: with zeros, torch and the graph would differ."""
     if exporter == "optimum":
-        pytest.importorskip("optimum.exporters.onnx")
+        needs_optimum()
     folder = tmp_path / "typed"
     shutil.copytree(tiny_teacher, folder)
     path = folder / "tokenizer.json"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections import Counter
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
@@ -20,7 +19,7 @@ from edgeleaf.graph.exporters import EXPORTERS, optimum_graph
 from edgeleaf.graph.quantization.quantize import quantize
 from edgeleaf.models.loading import load_sentence_transformer
 from edgeleaf.recipe.specs import ExportSpec
-from tests.conftest import tiny_texts
+from tests.conftest import needs_optimum, tiny_texts
 
 TEXTS = tiny_texts(120, low=1, high=12, seed=21)
 SIZES = {
@@ -80,23 +79,32 @@ def vectors(model: onnx.ModelProto, ids: list[list[int]]) -> np.ndarray:
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 @pytest.mark.parametrize("name", list(ARCHITECTURES))
 def test_both_exporters_give_the_same_int8_vectors(tmp_path: Path, tiny_teacher: Path, name: str, pooling: str) -> None:
-    folder = written(tmp_path, tiny_teacher, name, pooling)
+    needs_optimum()
+    counted, rows = int8_vectors(tmp_path, tiny_teacher, name, pooling, "torch")
+    others, other_rows = int8_vectors(tmp_path / "again", tiny_teacher, name, pooling, "optimum")
+    assert counted == others
+    np.testing.assert_array_equal(rows, other_rows)
+
+
+@pytest.mark.parametrize("name", list(ARCHITECTURES))
+def test_torchs_exporter_is_exact_and_fuses_attention(tmp_path: Path, tiny_teacher: Path, name: str) -> None:
+    int8_vectors(tmp_path, tiny_teacher, name, "mean", "torch")
+
+
+def int8_vectors(
+    tmp_path: Path, teacher: Path, name: str, pooling: str, exporter: str
+) -> tuple[tuple[int, ...], np.ndarray]:
+    """Export, compare with torch, quantise; return how much was quantised, and vectors."""
+    folder = written(tmp_path, teacher, name, pooling)
     torch_model = load_sentence_transformer(folder).to("cpu")
     ids = [torch_model.tokenizer(text)["input_ids"] for text in TEXTS]
-    found = {}
-    for exporter in EXPORTERS:
-        if exporter == "optimum" and importlib.util.find_spec("optimum") is None:
-            continue  # transformers 5
-        model = export_onnx(folder, exporter=exporter)
-        assert validate(model, torch_model, TEXTS[:4]) < 1e-5
-        quantized = quantize(model, ids)
-        counts = Counter(node.op_type for node in model.graph.node)
-        assert counts["MultiHeadAttention"] == ATTENTIONS[name]
-        assert counts["SkipLayerNormalization"] >= 4
-        found[exporter] = (quantized.fixed, quantized.running, quantized.tables), vectors(quantized.model, ids[:40])
-    for counted, rows in found.values():
-        assert counted == found["torch"][0]
-        np.testing.assert_array_equal(rows, found["torch"][1])
+    model = export_onnx(folder, exporter=exporter)
+    assert validate(model, torch_model, TEXTS[:4]) < 1e-5
+    quantized = quantize(model, ids)
+    counts = Counter(node.op_type for node in model.graph.node)
+    assert counts["MultiHeadAttention"] == ATTENTIONS[name]
+    assert counts["SkipLayerNormalization"] >= 4
+    return (quantized.fixed, quantized.running, quantized.tables), vectors(quantized.model, ids[:40])
 
 
 def test_a_mask_that_hides_more_than_padding_stays_as_it_is(tmp_path: Path, tiny_teacher: Path) -> None:
