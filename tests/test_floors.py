@@ -28,6 +28,27 @@ def test_each_dependency_has_a_floor_and_no_other_bound() -> None:
     assert all(re.fullmatch(r"[a-z]+==[0-9.]+", floor) for floor in floors())
 
 
+def test_the_oldest_set_is_the_floors() -> None:
+    """constraints-oldest.txt, which CI tests with, and the floors of pyproject.toml are the same promise."""
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = table["optional-dependencies"]
+    lines = [*table["dependencies"], *(line for name in ("distill", "optimum", "bench") for line in extras[name])]
+    promised = {name(line): version(line) for line in lines if not line.startswith("edgeleaf[")}
+    tested = (ROOT / "constraints-oldest.txt").read_text(encoding="utf-8")
+    pinned = {name(line): version(line) for line in tested.splitlines() if "==" in line}
+    assert all(pinned[package].startswith(floor) for package, floor in promised.items())
+    newest = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    assert {name(line) for line in newest.splitlines() if "==" in line} >= promised.keys() - {"optimum", "optimum-onnx"}
+
+
+def name(line: str) -> str:
+    return re.split("[=>]=", line)[0].lower().replace("_", "-")
+
+
+def version(line: str) -> str:
+    return re.split("[=>]=", line)[1]
+
+
 @pytest.fixture(scope="module")
 def oldest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The ``bin`` folder of an environment with the floors and edgeleaf, installed as a user does."""
