@@ -12,6 +12,11 @@ class EdgeleafError(Exception):
     exit_code = 2
 
 
+def fault_line(error: BaseException) -> str:
+    """Return the line for an error that is nobody's input: a fault of edgeleaf or of what it runs on."""
+    return f"edgeleaf: {type(error).__name__}: {reason_of(error)}".removesuffix(": ")
+
+
 class MissingExtra(EdgeleafError):
     """A package of an optional extra is not installed."""
 

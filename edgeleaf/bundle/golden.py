@@ -16,7 +16,7 @@ import numpy as np
 
 from edgeleaf.bundle.manifest import GOLDEN, QUERY_ENCODER
 from edgeleaf.bundle.session import session
-from edgeleaf.errors import BundleError, EdgeleafError, reason_of
+from edgeleaf.errors import BundleError, EdgeleafError, fault_line, reason_of
 from edgeleaf.records import RecordError, inside, parse_json, read_bytes, record
 
 COSINE_MIN = 0.9999
@@ -231,6 +231,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except EdgeleafError as error:
         sys.stderr.write(f"edgeleaf: {error}\n")
         return error.exit_code
+    except Exception as error:
+        sys.stderr.write(f"{fault_line(error)}\n")
+        return 2
     sys.stdout.write(json.dumps(report, indent=2) + "\n")
     return 0 if report["passed"] else 1
 

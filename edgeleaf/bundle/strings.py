@@ -12,8 +12,8 @@ def exact_strings(texts: Any) -> list[str]:
     """Return texts as a list of exact ``str``.
 
     Args:
-        texts: a list, a tuple, an iterator, or a column of a table with one dimension (numpy, pandas, pyarrow) whose
-            elements are strings. An element of a subclass of ``str`` stands for its own characters, whatever its
+        texts: a list, a tuple, an iterator, or a column of a table with one dimension (numpy, pandas, polars, pyarrow)
+            whose elements are strings. An element of a subclass of ``str`` stands for its own characters, whatever its
             ``__str__`` gives.
 
     Raises:
@@ -28,7 +28,7 @@ def exact_strings(texts: Any) -> list[str]:
     dimensions = getattr(texts, "ndim", 1)
     if dimensions != 1:
         raise InputError(f"encode got a {kind} of {dimensions} dimensions; a list of strings is needed, or one column")
-    for name in ("to_pylist", "tolist"):  # pyarrow; numpy, pandas
+    for name in ("to_pylist", "tolist", "to_list"):  # pyarrow; numpy, pandas; polars
         convert = getattr(texts, name, None)
         if callable(convert):
             texts = convert()

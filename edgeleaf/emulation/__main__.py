@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from edgeleaf import progress
 from edgeleaf.emulation.guest import cache
 from edgeleaf.emulation.processors import PROCESSORS, missing, prepare
-from edgeleaf.errors import EdgeleafError
+from edgeleaf.errors import EdgeleafError, fault_line
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except EdgeleafError as error:
         sys.stderr.write(f"edgeleaf: {error}\n")
         return error.exit_code
+    except Exception as error:
+        sys.stderr.write(f"{fault_line(error)}\n")
+        return 2
 
 
 if __name__ == "__main__":

@@ -163,8 +163,13 @@ def with_window(model: Any, max_length: int | None, folder: Path) -> Any:
 def require_sentence_transformers() -> Any:
     try:
         import sentence_transformers
-    except ImportError:
+    except ImportError as error:
+        if error.name == "sentence_transformers":
+            raise MissingExtra(
+                "sentence-transformers is not installed; distilling and exporting need: pip install 'edgeleaf[distill]'"
+            ) from None
         raise MissingExtra(
-            "sentence-transformers is not installed; distilling and exporting need: pip install 'edgeleaf[distill]'"
+            f"sentence-transformers cannot be imported: {reason_of(error)}; install it again: "
+            "pip install --upgrade 'edgeleaf[distill]'"
         ) from None
     return sentence_transformers

@@ -109,9 +109,19 @@ def export_spec(
         )
     named = {key: prompt for key, prompt in model.prompts.items() if prompt}
     default = model.default_prompt_name
-    if query_prompt is None and prompt_name is None and "query" not in named and default in named:
-        prompt_name = default
-        progress.say(f"query prompt: {named[default]!r}, the model's default prompt {default!r}; --prompt replaces it")
+    if query_prompt is None and prompt_name is None and named and "query" not in named:
+        queries = [key for key in named if "query" in key.lower()]
+        if default in named:
+            prompt_name = default
+            progress.say(
+                f"query prompt: {named[default]!r}, the model's default prompt {default!r}; --prompt replaces it"
+            )
+        elif len(queries) == 1:
+            (prompt_name,) = queries
+            progress.say(f"query prompt: {named[prompt_name]!r}, the model's {prompt_name!r}; --prompt replaces it")
+        else:
+            names = ", ".join(sorted(named))
+            progress.say(f"query prompt: none; the model has prompts named {names}: --prompt-name takes one of them")
     if prompt_name is not None:
         if prompt_name not in named:
             known = ", ".join(sorted(named)) or "none"

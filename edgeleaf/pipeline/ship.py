@@ -81,6 +81,11 @@ def lighten(
         manifest.write(new)
         if not keep_texts:
             manifest = _certify_anew(new, manifest, texts, processors)
+    if Path(manifest.space.teacher).is_absolute():
+        progress.say(
+            f"ship: the teacher is a folder of this machine, and the copy names it: {manifest.space.teacher}; a bundle "
+            "made with a hub id names that instead"
+        )
     return manifest
 
 

@@ -57,6 +57,14 @@ def test_strings_are_exact(texts: Any) -> None:
     assert {type(text) for text in found} == {str}
 
 
+def test_columns_of_tables() -> None:
+    """pandas, polars and pyarrow come with other packages of the tests; none of them is needed."""
+    values = ["lost parcel", "a\0b"]
+    for package, kind in (("pandas", "Series"), ("polars", "Series"), ("pyarrow", "array")):
+        table = pytest.importorskip(package)
+        assert exact_strings(getattr(table, kind)(values)) == values
+
+
 @pytest.mark.parametrize(
     ("texts", "message"),
     [

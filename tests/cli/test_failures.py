@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -147,3 +148,36 @@ def test_a_long_reason_keeps_both_ends(make: Callable[[str], object]) -> None:
     assert short.startswith("where it happened x")
     assert short.endswith("x and the cause")
     assert reason_of(make("one\n  two")) == "one two"
+
+
+def test_a_received_bundle_runs_no_code(tiny_bundle: Path, tmp_path: Path) -> None:
+    """Each command that loads a bundle's student refuses the file by name, before it is imported."""
+    marker = tmp_path / "marker"
+    bundle = tmp_path / "received"
+    shutil.copytree(tiny_bundle, bundle)
+    student = bundle / "student"
+    (student / "own_pooling.py").write_text(
+        f"from pathlib import Path\nPath({str(marker)!r}).touch()\n"
+        "from sentence_transformers.models import Pooling as Base\n\n\nclass Pooling(Base):\n    pass\n"
+    )
+    modules = json.loads((student / "modules.json").read_text())
+    modules[1]["type"] = "own_pooling.Pooling"
+    (student / "modules.json").write_text(json.dumps(modules))
+    manifest = json.loads((bundle / "edgeleaf.json").read_text())
+    files = manifest["files"]
+    files |= {name: hashlib.sha256((bundle / name).read_bytes()).hexdigest() for name in files}
+    (bundle / "edgeleaf.json").write_text(json.dumps(manifest))
+    texts = tmp_path / "texts.txt"
+    texts.write_text("".join(f"where is my parcel {n}\n" for n in range(300)))
+    for arguments in (
+        ["check", bundle],
+        ["bench", bundle],
+        ["ship", bundle, "-o", tmp_path / "copy"],
+        ["adapt", bundle, texts, "-o", tmp_path / "adapted"],
+    ):
+        done = command(*map(str, arguments))
+        assert done.returncode == 2, done.stderr
+        assert "own_pooling" in done.stderr.splitlines()[-1]
+        assert "Traceback" not in done.stderr
+    assert not marker.exists()
+    assert not (tmp_path / "copy").exists() and not (tmp_path / "adapted").exists()

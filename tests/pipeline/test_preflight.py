@@ -42,6 +42,20 @@ def test_a_default_prompt_is_taken_and_reported(tmp_path: Path, encoder: Path, m
     assert named.query_prompt == "compare: "
 
 
+def test_a_prompt_of_another_name_is_taken_where_only_one_is_for_queries(
+    tmp_path: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("edgeleaf.progress.say", said.append)
+    parts = [Transformer(str(encoder)), Pooling(32), Normalize()]
+    one = saved(tmp_path / "one", parts, {"search_query": "search_query: ", "search_document": "search_document: "})
+    assert export_spec(str(one), max_length=None, query_prompt=None).query_prompt == "search_query: "
+    assert "'search_query: ', the model's 'search_query'" in said[-1]
+    two = saved(tmp_path / "two", parts, {"s2p_query": "find: ", "s2s_query": "same: "})
+    assert export_spec(str(two), max_length=None, query_prompt=None).query_prompt == ""
+    assert "none; the model has prompts named s2p_query, s2s_query" in said[-1]
+
+
 @pytest.mark.parametrize("typed", ["mymodel", "mymodel/", "./mymodel"])
 def test_a_typed_path_is_found_from_every_folder(
     tmp_path: Path, encoder: Path, typed: str, monkeypatch: pytest.MonkeyPatch

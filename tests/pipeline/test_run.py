@@ -564,7 +564,11 @@ def test_a_light_copy_does_all_that_a_bundle_does(tiny_bundle: Path, tmp_path: P
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_light_copy_holds_none_of_the_bundles_own_texts(tiny_bundle: Path, tmp_path: Path) -> None:
+def test_a_light_copy_holds_none_of_the_bundles_own_texts(
+    tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr("edgeleaf.progress.say", said.append)
     public = tiny_texts(60, low=3, high=9, seed=63)
     (tmp_path / "public.txt").write_text("\n".join(public))
     copy = tmp_path / "light"
@@ -579,6 +583,7 @@ def test_a_light_copy_holds_none_of_the_bundles_own_texts(tiny_bundle: Path, tmp
     certificate = json.loads((copy / "certificate.json").read_text())
     assert certificate["queries"] == 60 and [rung["name"] for rung in certificate["rungs"]] == ["student", "fused"]
     assert edgeleaf.check(copy).passed
+    assert any(manifest.space.teacher in line for line in said)  # a path of this machine is given away, and reported
     with pytest.raises(InputError, match="choose one"):
         ship(tiny_bundle, output=copy, texts=["a.txt"], keep_texts=True)
     with pytest.raises(InputError, match="choose one"):
