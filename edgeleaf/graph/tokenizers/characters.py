@@ -164,14 +164,21 @@ def strips_accents(normalizer: dict[str, Any] | None) -> bool:
 
 
 def code_point_ranges(characters: Iterable[str]) -> str:
-    r"""Return the inside of an RE2 character class, ``\x{41}-\x{5A}\x{61}``; none of U+D800 to U+DFFF."""
+    r"""Return the inside of an RE2 character class, ``\x{41}-\x{5A}é``; none of U+D800 to U+DFFF.
+
+    Beyond Latin-1's controls, characters stand for themselves: half the bytes of their numbers.
+    """
     ranges: list[list[int]] = []
     for code in sorted(map(ord, characters)):
         if ranges and ranges[-1][1] == code - 1:
             ranges[-1][1] = code
         else:
             ranges.append([code, code])
-    return "".join(rf"\x{{{a:X}}}" if a == b else rf"\x{{{a:X}}}-\x{{{b:X}}}" for a, b in ranges)
+    return "".join(_written(a) if a == b else f"{_written(a)}-{_written(b)}" for a, b in ranges)
+
+
+def _written(code: int) -> str:
+    return chr(code) if code > 0xA0 else rf"\x{{{code:X}}}"
 
 
 def any_but(characters: set[str]) -> str:

@@ -161,7 +161,8 @@ print(peak() - before)
         [sys.executable, "-c", script, str(tiny_bundle), piece], capture_output=True, text=True, check=True
     )
     grown = float(ran.stdout)
-    assert 1 < grown < 150
+    assert grown < 150
+    assert grown > 5 or piece.isascii()  # of ASCII so little is left that loading the file took more before
 
 
 def test_a_long_text_has_the_vector_of_its_window(tiny_bundle: Path) -> None:
