@@ -2,18 +2,19 @@
 PYTHON ?= python3
 VENV := .venv
 TRY := .venv-try
+DIST := .venv-dist
 BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup try demo test page runtimes bench bench-gpu lint format clean
+.PHONY: help setup try demo test page runtimes bench bench-gpu lint format dist clean
 BUNDLE ?= out/demo
 PAGE := out/page-$(notdir $(BUNDLE))
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed ## create .venv and install edgeleaf with everything (once)
 
@@ -80,5 +81,18 @@ format: $(VENV)/.installed ## rewrite the code in the house style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+dist: $(DIST)/.installed ## the wheel and the source archive in dist/, built, checked and listed
+	rm -rf dist
+	$(DIST)/bin/python -m build --outdir dist
+	$(DIST)/bin/python -m twine check --strict dist/*
+	$(DIST)/bin/python -m zipfile -l dist/*.whl
+	$(DIST)/bin/python -m tarfile -l dist/*.tar.gz
+
+$(DIST)/.installed: constraints.txt
+	@echo "dist: build and twine in $(DIST)" >&2
+	$(PYTHON) -m venv $(DIST)
+	$(DIST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt build twine
+	@touch $@
+
 clean: ## remove .venv and everything that was built
-	rm -rf $(VENV) $(TRY) web_demo/node_modules out build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(TRY) $(DIST) web_demo/node_modules out build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
