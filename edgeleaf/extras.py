@@ -27,7 +27,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "index": _TEACHER,
     "ship": (*_TEACHER, "tokenizers", "onnx", "safetensors", *_PAGE),
 }
-"""Packages that a command needs besides edgeleaf's own, as they are imported. encode, search, info: none."""
+"""Packages that a command needs besides edgeleaf's own, as they are imported. encode, search, info, doctor: none."""
 BUILD_EXTRA = "distill"
 
 

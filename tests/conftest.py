@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -19,7 +20,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 from edgeleaf import progress
 
@@ -38,6 +38,15 @@ def tiny_texts(count: int, *, low: int, high: int, seed: int) -> list[str]:
     while len(found) < count:
         found[" ".join(chance.choices(WORDS, k=chance.randint(low, high)))] = None
     return list(found)
+
+
+def needs(*packages: str) -> None:
+    """Skip a test where packages are missing; fail it where ``EDGELEAF_REQUIRE_RUNTIMES`` says that all are there."""
+    missing = [name for name in packages if importlib.util.find_spec(name) is None]
+    if missing and os.environ.get("EDGELEAF_REQUIRE_RUNTIMES"):
+        pytest.fail(f"EDGELEAF_REQUIRE_RUNTIMES is set and not installed: {', '.join(missing)}")
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)}")
 
 
 def make_tiny_model(folder: Path, *, seed: int, hidden: int, pooling: str = "mean", dense: int | None = None) -> Path:
@@ -112,6 +121,8 @@ def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callabl
 
     Nobody may change what is in it: all workers read the same files.
     """
+    from filelock import FileLock  # comes with torch; the tests of the base install do without
+
     base = tmp_path_factory.getbasetemp()
     shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made-once"
     shared.mkdir(exist_ok=True)

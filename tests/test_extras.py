@@ -99,6 +99,7 @@ def given(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path, tiny_reci
     return {
         "encode": [tiny_bundle, "lost parcel"],
         "info": [tiny_bundle],
+        "doctor": [],
         "search": [tiny_bundle, folder / "found", "lost parcel"],
         "run": [tiny_recipe, "-o", out],
         "distill": [tiny_recipe, "-o", out],
@@ -113,7 +114,7 @@ def given(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path, tiny_reci
     }
 
 
-NOTHING_ELSE = ("encode", "info", "search")
+NOTHING_ELSE = ("encode", "info", "search", "doctor")
 
 
 def test_every_command_is_tried_here(given: dict[str, list[object]]) -> None:
@@ -124,7 +125,9 @@ def test_every_command_is_tried_here(given: dict[str, list[object]]) -> None:
 
 
 @pytest.mark.parametrize("command", NOTHING_ELSE)
-def test_encode_info_and_search_need_no_extra(given: dict[str, list[object]], tmp_path: Path, command: str) -> None:
+def test_what_uses_a_bundle_or_describes_this_machine_needs_no_extra(
+    given: dict[str, list[object]], tmp_path: Path, command: str
+) -> None:
     done = run(tmp_path, installed_by(project()[""]), command, *given[command])
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout

@@ -19,6 +19,7 @@ import typer
 
 from edgeleaf import progress
 from edgeleaf.cli.build import adapt_command, distill_command, export_command, fuse_command, run_command, ship_command
+from edgeleaf.cli.doctor import doctor_command
 from edgeleaf.cli.measure import bench_command, check_command
 from edgeleaf.cli.options import echo
 from edgeleaf.cli.use import encode_command, index_command, info_command, search_command, tokenize_command
@@ -51,6 +52,7 @@ COMMANDS = (
     search_command,
     ship_command,
     info_command,
+    doctor_command,
 )
 
 
