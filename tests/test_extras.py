@@ -160,6 +160,14 @@ def test_a_command_runs_with_what_it_says_it_needs(
     assert done.returncode == 0, done.stderr
 
 
+def test_an_index_needs_nothing_that_only_exports_and_pages_need(
+    given: dict[str, list[object]], tmp_path: Path
+) -> None:
+    importable = installed_by([*project()[""], *project()[extras.BUILD_EXTRA]])
+    done = run(tmp_path, importable - {"matplotlib", "onnx", "onnxscript", "ir_measures"}, "index", *given["index"])
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_extra_brings_every_package_that_a_command_names() -> None:
     brought = installed_by([*project()[""], *project()[extras.BUILD_EXTRA]])
     assert {name for names in extras.NEEDS.values() for name in names} - {"optimum"} <= brought
