@@ -9,7 +9,7 @@ export TOKENIZERS_PARALLELISM := false
 export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup try demo test page runtimes bench bench-gpu lint format dist clean
+.PHONY: help setup try demo test page runtimes bench bench-gpu lint format dist test-runtime clean
 BUNDLE ?= out/demo
 PAGE := out/page-$(notdir $(BUNDLE))
 
@@ -41,6 +41,9 @@ demo: $(VENV)/.installed ## the main job: texts on this machine to a certified o
 WORKERS ?= auto
 test: $(VENV)/.installed ## the tests, on all cores (point EDGELEAF_DATA at a folder of real texts for those that need it)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+test-runtime: ## the tests of the wheel with numpy and onnxruntime alone, for one PYTHON=python3.12
+	$(PYTHON) .ci/runtime.py
 
 page: $(VENV)/.installed $(PAGE)/index.json web-modules ## a page to search the held-out documents of out/demo with, in the browser
 	node web_demo/serve.mjs $(BUNDLE) $(PAGE)
@@ -95,4 +98,4 @@ $(DIST)/.installed: constraints.txt
 	@touch $@
 
 clean: ## remove .venv and everything that was built
-	rm -rf $(VENV) $(TRY) $(DIST) web_demo/node_modules out build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(TRY) $(DIST) .venv-runtime-* web_demo/node_modules out build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

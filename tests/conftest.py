@@ -23,6 +23,8 @@ import pytest
 
 from edgeleaf import progress
 
+REFERENCE = Path(__file__).parent.parent / "export" / "models" / "mpnet"
+"""The bundle that is in the repository."""
 WORDS = (
     "parcel lost found where my is the a an of return value file read write open close list sort tree graph "
     "search query document vector space teacher student window token text string number float array shape error "
@@ -276,3 +278,17 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Path) -> 
 
     made = made_once(tmp_path_factory, "bundle", lambda folder: pipeline.run(tiny_recipe, output=folder / "tiny"))
     return shutil.copytree(made, tmp_path_factory.mktemp("bundle") / "made") / "tiny"
+
+
+@pytest.fixture(scope="session")
+def bundle(request: pytest.FixtureRequest) -> Path:
+    """The bundle that tests of the runtime load: ``EDGELEAF_TINY_BUNDLE``, or ``tiny_bundle``. Not to be changed.
+
+    Without torch, which builds ``tiny_bundle``, it is the reference bundle, unless nothing may be missing.
+    """
+    if named := os.environ.get("EDGELEAF_TINY_BUNDLE"):
+        return Path(named)
+    if importlib.util.find_spec("torch") is None and not os.environ.get("EDGELEAF_REQUIRE_RUNTIMES"):
+        return REFERENCE
+    built: Path = request.getfixturevalue("tiny_bundle")
+    return built

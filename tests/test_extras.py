@@ -22,6 +22,7 @@ from packaging.utils import canonicalize_name
 from edgeleaf import QueryEncoder, extras
 from edgeleaf.errors import MissingExtra
 from edgeleaf.search import Index
+from tests.conftest import needs
 
 ROOT = Path(__file__).parent.parent
 CLOSED = """
@@ -209,3 +210,14 @@ for part in pkgutil.walk_packages(edgeleaf.__path__, "edgeleaf.", onerror=lambda
     command = [sys.executable, "-c", script]
     done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_no_test_is_skipped_where_everything_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EDGELEAF_REQUIRE_RUNTIMES", raising=False)
+    needs("numpy")
+    with pytest.raises(pytest.skip.Exception, match="^not installed: no_such_package$"):
+        needs("numpy", "no_such_package")
+    monkeypatch.setenv("EDGELEAF_REQUIRE_RUNTIMES", "1")
+    needs("numpy")
+    with pytest.raises(pytest.fail.Exception, match="is set and not installed: no_such_package"):
+        needs("no_such_package")

@@ -13,6 +13,7 @@ from edgeleaf.bundle.space import same_space
 from edgeleaf.errors import BundleError, SpaceWarning
 from edgeleaf.files import json_text, whole_folder, write_text
 from edgeleaf.recipe.presets import quantized_onnx
+from tests.conftest import REFERENCE
 
 SPACE = VectorSpace("org/teacher", "main", "a" * 64, "mean", True, "q: ", "", 768)
 
@@ -138,7 +139,7 @@ def test_an_older_record_keeps_its_id_and_is_the_same_space_with_a_line() -> Non
 
 
 def test_the_reference_bundles_space_keeps_its_id() -> None:
-    read = Manifest.read(Path(__file__).parents[2] / "export/models/mpnet")
+    read = Manifest.read(REFERENCE)
     assert read.space.id == "all-mpnet-base-v2/768/28f7a00b6704"
 
 

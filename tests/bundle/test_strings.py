@@ -103,8 +103,8 @@ def test_batches_hold_texts_of_like_length() -> None:
     assert list(_batches([])) == []
 
 
-def test_an_encoder_is_copied_and_pickled_by_what_it_was_loaded_from(tiny_bundle: Path) -> None:
-    encoder = QueryEncoder.load(tiny_bundle, dims=8)
+def test_an_encoder_is_copied_and_pickled_by_what_it_was_loaded_from(bundle: Path) -> None:
+    encoder = QueryEncoder.load(bundle, dims=8)
     expected = encoder.encode(["where is my parcel", Label.LOST])
     for other in (pickle.loads(pickle.dumps(encoder)), copy.deepcopy(encoder), copy.copy(encoder)):
         np.testing.assert_array_equal(other.encode(["where is my parcel", "lost parcel"]), expected)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -126,7 +127,7 @@ def test_a_short_index_without_its_axes_is_damaged(tmp_path: Path) -> None:
     axes = tmp_path / "i" / "pca.npy"
     for content in (b"", b"PK", b"\x93NUMPY", None):
         axes.unlink() if content is None else axes.write_bytes(content)
-        with pytest.raises(BundleError, match=f"{tmp_path / 'i'}: damaged index"):
+        with pytest.raises(BundleError, match=re.escape(f"{tmp_path / 'i'}: damaged index")):
             Index.load(tmp_path / "i")
 
 
