@@ -82,7 +82,7 @@ def test_every_command_explains_itself(oldest: Path) -> None:
     assert run(oldest, "--version").stdout.startswith("edgeleaf 0.")
 
 
-def test_encode_search_and_info_work(oldest: Path, tmp_path: Path) -> None:
+def test_what_needs_no_extra_works(oldest: Path, tmp_path: Path) -> None:
     done = run(oldest, "encode", BUNDLE, "where is my parcel?")
     assert done.returncode == 0, done.stderr
     assert len(json.loads(done.stdout)["embedding"]) == 768
@@ -101,6 +101,9 @@ Index(space=encoder.space, documents=[("d0", texts[0]), ("d1", texts[1])], vecto
     assert done.returncode == 0, done.stderr
     assert [hit["id"] for hit in json.loads(done.stdout)["hits"]] == ["d0"]
     assert run(oldest, "info", BUNDLE).returncode == 0
+    done = run(oldest, "doctor", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["extras"]["base"]["state"] == "complete"
 
 
 def test_what_needs_more_says_so_in_a_line(oldest: Path, tmp_path: Path) -> None:
