@@ -185,6 +185,11 @@ def test_nothing_is_sent_by_an_export(strace: list[str], tmp_path: Path, tiny_te
     assert found == Watched((), ())
 
 
+def test_nothing_is_sent_and_nothing_left_behind_by_the_doctor(strace: list[str], tmp_path: Path) -> None:
+    script = "from edgeleaf.cli.doctor import diagnosis\nassert diagnosis()['onnxruntime']['version']\n"
+    assert watch(strace, tmp_path / "home", script) == Watched((), ())
+
+
 NODE = """
 const [, , demo, model, waitMs] = process.argv;
 await import(`file://${demo}/command.mjs`);

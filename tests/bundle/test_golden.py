@@ -21,12 +21,12 @@ SETS = {"words": [f"lost parcel {'river ' * (n % 40)}{n}" for n in range(150)], 
 
 
 @pytest.fixture(scope="module")
-def written(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A pack with everything: vectors, token ids, parity sets."""
-    needs("onnx", "tokenizers")
+    needs("onnx", "tokenizers", "torch")
     from tests import ports
 
-    return ports.write_pack(bundle, tmp_path_factory.mktemp("golden") / "pack", SETS)
+    return ports.write_pack(request.getfixturevalue("tiny_bundle"), tmp_path_factory.mktemp("golden") / "pack", SETS)
 
 
 @pytest.fixture
