@@ -22,7 +22,7 @@ from packaging.utils import canonicalize_name
 from edgeleaf import QueryEncoder, extras
 from edgeleaf.errors import MissingExtra
 from edgeleaf.search import Index
-from tests.conftest import needs
+from tests.conftest import needs, needs_optimum
 
 ROOT = Path(__file__).parent.parent
 CLOSED = """
@@ -172,6 +172,10 @@ def test_an_index_needs_nothing_that_only_exports_and_pages_need(
 def test_the_extra_brings_every_package_that_a_command_names() -> None:
     brought = installed_by([*project()[""], *project()[extras.BUILD_EXTRA]])
     assert {name for names in extras.NEEDS.values() for name in names} - {"optimum"} <= brought
+
+
+def test_the_other_exporter_has_an_extra_of_its_own() -> None:
+    needs_optimum()
     assert "optimum" in installed_by(project()["optimum"])
 
 
