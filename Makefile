@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 TRY := .venv-try
 DIST := .venv-dist
+OLDEST := .venv-oldest
 BIN := $(VENV)/bin
 export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup try demo test page runtimes bench bench-gpu lint format dist test-runtime clean
+.PHONY: help setup try demo test page runtimes bench bench-gpu lint format dist test-runtime test-oldest clean
 BUNDLE ?= out/demo
 PAGE := out/page-$(notdir $(BUNDLE))
 
@@ -44,6 +45,19 @@ test: $(VENV)/.installed ## the tests, on all cores (point EDGELEAF_DATA at a fo
 
 test-runtime: ## the tests of the wheel with numpy and onnxruntime alone, for one PYTHON=python3.12
 	$(PYTHON) .ci/runtime.py
+
+test-oldest: $(OLDEST)/.installed ## the tests that depend on other packages, with the oldest versions that are promised, and optimum
+	EDGELEAF_REQUIRE_OPTIMUM=1 EDGELEAF_SENTENCE_TRANSFORMERS_5_0=$(CURDIR)/$(OLDEST)/5.0 $(OLDEST)/bin/python -m pytest \
+	-n $(WORKERS) --dist worksteal tests/bundle tests/graph tests/models tests/pipeline/test_preflight.py tests/search \
+	tests/teachers tests/training tests/pipeline/test_run.py::test_both_exporters_reach_the_same_certificate
+
+$(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
+	@echo "oldest: the oldest packages that are promised, in $(OLDEST), about three minutes" >&2
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --upgrade pip
+	$(OLDEST)/bin/python -m pip install --quiet -c constraints-oldest.txt -e '.[optimum,bench]' pytest pytest-xdist hypothesis packaging
+	$(OLDEST)/bin/python -m pip install --quiet --no-deps --target $(OLDEST)/5.0 sentence-transformers==5.0.0
+	@touch $@
 
 page: $(VENV)/.installed $(PAGE)/index.json web-modules ## a page to search the held-out documents of out/demo with, in the browser
 	node web_demo/serve.mjs $(BUNDLE) $(PAGE)
@@ -98,4 +112,4 @@ $(DIST)/.installed: constraints.txt
 	@touch $@
 
 clean: ## remove .venv and everything that was built
-	rm -rf $(VENV) $(TRY) $(DIST) .venv-runtime-* web_demo/node_modules out build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(TRY) $(DIST) $(OLDEST) .venv-runtime-* web_demo/node_modules out build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +54,26 @@ def test_names_that_every_version_knows(tiny_student: Path, tmp_path: Path) -> N
     assert dense.keys() == {"in_features", "out_features", "bias", "activation_function"}
     tokenizer = json.loads((tmp_path / "tokenizer_config.json").read_text(encoding="utf-8"))
     assert not {"is_local", "local_files_only", "name_or_path"} & tokenizer.keys()
+
+
+def test_sentence_transformers_5_0_opens_it(tiny_student: Path, tmp_path: Path) -> None:
+    """That version is installed in a folder of its own; `make test-oldest` does that."""
+    older = os.environ.get("EDGELEAF_SENTENCE_TRANSFORMERS_5_0")
+    if not older:
+        pytest.skip("needs sentence-transformers 5.0: make test-oldest")
+    vectors = saved(tiny_student, tmp_path / "student", ("mean", "cls"))
+    script = """
+import sys, numpy, sentence_transformers
+assert sentence_transformers.__version__ == "5.0.0", sentence_transformers.__version__
+model = sentence_transformers.SentenceTransformer(sys.argv[1], device="cpu", local_files_only=True)
+numpy.save(sys.argv[2], model.encode(sys.argv[3:]))
+"""
+    subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path / "student"), str(tmp_path / "found.npy"), *TEXTS],
+        env={**os.environ, "PYTHONPATH": older},
+        check=True,
+    )
+    np.testing.assert_allclose(np.load(tmp_path / "found.npy"), vectors, atol=2e-6)
 
 
 def test_training_goes_on_from_it(tiny_student: Path, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ from edgeleaf.stages.vectors import VECTOR_CACHE
 from edgeleaf.texts import documentation as texts_of_the_machine
 from edgeleaf.texts.corpus import read_corpus
 from edgeleaf.texts.text import Text
-from tests.conftest import make_tiny_model, thin_code_points, tiny_texts, write_collection
+from tests.conftest import make_tiny_model, needs_optimum, thin_code_points, tiny_texts, write_collection
 
 
 def hashes(bundle: Path) -> dict[str, str]:
@@ -597,3 +597,20 @@ def test_a_light_copy_is_not_put_where_something_else_is(tiny_bundle: Path, tmp_
     with pytest.raises(BundleError, match="is there and is no bundle"):
         ship(tiny_bundle, output=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_both_exporters_reach_the_same_certificate(tiny_student: Path, tmp_path: Path) -> None:
+    """The same int8 vectors to the last bit, and certificates that agree number by number but for the float32 rung."""
+    needs_optimum()
+    (tmp_path / "texts.txt").write_text("\n".join(tiny_texts(300, low=3, high=12, seed=71)))
+    vectors, certificates = [], []
+    for exporter in ("torch", "optimum"):
+        output = tmp_path / exporter
+        edgeleaf.export(str(tiny_student), output=output, exporter=exporter, texts=[tmp_path / "texts.txt"])
+        vectors.append(QueryEncoder.load(output).encode(tiny_texts(50, low=1, high=40, seed=72)))
+        certificates.append(json.loads((output / "certificate.json").read_text(encoding="utf-8")))
+        rungs = {rung["name"]: rung for rung in certificates[-1].pop("rungs")}
+        certificates[-1]["rungs"] = [rungs[name] for name in ("student", "int8", "fused")]
+    np.testing.assert_array_equal(*vectors)
+    assert certificates[0] == certificates[1]
