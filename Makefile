@@ -1,4 +1,4 @@
-# Targets explain themselves: `make` lists them. Everything happens in .venv; nothing else on the machine is touched.
+# `make` lists the targets. Everything happens in .venv (try: .venv-try); nothing else on the machine is touched.
 PYTHON ?= python3
 VENV := .venv
 TRY := .venv-try
@@ -17,7 +17,7 @@ PAGE := out/page-$(notdir $(BUNDLE))
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(VENV)/.installed ## create .venv and install edgeleaf with everything (once)
+setup: $(VENV)/.installed ## create .venv and install edgeleaf with everything it needs (once)
 
 # constraints.txt pins what the figures in this repository were measured with.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -27,7 +27,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
 
-try: $(TRY)/.installed ## the first look, in under a minute: sentences ranked by QUERY with the reference student
+try: $(TRY)/.installed ## a first look in under a minute: rank sentences by QUERY with the reference student
 	@PYTHONPATH=. $(TRY)/bin/python export/try.py $(if $(QUERY),'$(subst ','\'',$(QUERY))')
 
 $(TRY)/.installed: constraints.txt
@@ -36,14 +36,14 @@ $(TRY)/.installed: constraints.txt
 	@$(TRY)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt numpy onnxruntime
 	@touch $@
 
-demo: $(VENV)/.installed ## the main job: texts on this machine to a certified out/demo/query_encoder.onnx, 8 to 15 minutes
+demo: $(VENV)/.installed ## the main job: from texts on this machine to a certified out/demo/query_encoder.onnx, 8 to 15 minutes
 	$(BIN)/edgeleaf run export/recipes/demo.toml -o out/demo
 
 WORKERS ?= auto
-test: $(VENV)/.installed ## the tests, on all cores (point EDGELEAF_DATA at a folder of real texts for those that need it)
+test: $(VENV)/.installed ## run the tests on all cores (some need EDGELEAF_DATA, a folder of real texts)
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-test-runtime: ## the tests of the wheel with numpy and onnxruntime alone, for one PYTHON=python3.12
+test-runtime: ## test the wheel with only numpy and onnxruntime, for one PYTHON=python3.12
 	$(PYTHON) .ci/runtime.py
 
 test-oldest: $(OLDEST)/.installed ## the tests that depend on other packages, with the oldest versions that are promised, and optimum
@@ -59,7 +59,7 @@ $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	$(OLDEST)/bin/python -m pip install --quiet --no-deps --target $(OLDEST)/5.0 sentence-transformers==5.0.0
 	@touch $@
 
-page: $(VENV)/.installed $(PAGE)/index.json web-modules ## a page to search the held-out documents of out/demo with, in the browser
+page: $(VENV)/.installed $(PAGE)/index.json web-modules ## serve a page that searches the held-out documents of out/demo in the browser
 	node web_demo/serve.mjs $(BUNDLE) $(PAGE)
 
 $(PAGE)/index.json: | $(VENV)/.installed
@@ -72,7 +72,7 @@ $(PAGE)/index.json: | $(VENV)/.installed
 web-modules:
 	@test web_demo/node_modules/.package-lock.json -nt web_demo/package-lock.json || (cd web_demo && npm ci)
 
-runtimes: $(VENV)/.installed web-modules ## out/demo's file (or BUNDLE=...) in Python, Node, Chromium, and on an emulated Arm
+runtimes: $(VENV)/.installed web-modules ## check out/demo (or BUNDLE=...) in Python, Node, Chromium and on an emulated Arm
 	$(BIN)/python -m tests.ports $(BUNDLE) out/pack 20
 	$(BIN)/python -m edgeleaf.bundle.golden out/pack
 	node web_demo/node.mjs out/pack
@@ -81,7 +81,7 @@ runtimes: $(VENV)/.installed web-modules ## out/demo's file (or BUNDLE=...) in P
 	$(BIN)/python -m edgeleaf.emulation armv8.2-dotprod -- -m edgeleaf.bundle.golden out/pack --every 8
 
 bench bench-gpu: BUNDLE := export/models/mpnet
-bench: $(VENV)/.installed ## BUNDLE beside sentence-transformers, fastembed, llama.cpp and all others: bench/RESULTS.md
+bench: $(VENV)/.installed ## measure BUNDLE beside sentence-transformers, fastembed, llama.cpp and others: bench/RESULTS.md
 	$(BIN)/python -m bench.peers.run $(BUNDLE) -o out/bench
 	$(BIN)/python -m bench.peers.report out/bench/results.json -o bench
 
@@ -89,7 +89,7 @@ bench-gpu: $(VENV)/.installed ## the same on an NVIDIA GPU
 	$(BIN)/python -m bench.peers.run $(BUNDLE) --gpu -o out/bench-gpu
 	$(BIN)/python -m bench.peers.report out/bench-gpu/results.json -o bench/gpu
 
-lint: $(VENV)/.installed ## style and types
+lint: $(VENV)/.installed ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -1,10 +1,10 @@
-"""edgeleaf: text in, teacher-space vector out, in one certified ONNX file.
+"""edgeleaf: text goes in, a vector in the teacher's space comes out, by one certified ONNX file.
 
 >>> from edgeleaf import QueryEncoder
 >>> encoder = QueryEncoder.load("out/demo")
 >>> encoder.encode(["where is my parcel?"])  # float32 [1, 768], unit norm
 
-Importing edgeleaf and encoding need numpy and onnxruntime, nothing else. Building needs ``edgeleaf[distill]``.
+Importing edgeleaf and encoding need only numpy and onnxruntime. Building needs ``edgeleaf[distill]``.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ __all__ = [
     "ship",
 ]
 
-silence()  # before onnxruntime or another part that reports is first imported
+silence()  # before onnxruntime, or another package that reports, is first imported
 
 _PIPELINE = {
     "adapt": "adapt",
@@ -80,7 +80,7 @@ _PIPELINE = {
     "run": "run",
     "ship": "ship",
 }
-"""Functions that build and check, by the module of ``edgeleaf.pipeline`` that each is loaded from when it is used."""
+"""Functions that build and check, and the module of ``edgeleaf.pipeline`` from which each is loaded on first use."""
 
 
 def __getattr__(name: str) -> Callable[..., Any]:

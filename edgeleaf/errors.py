@@ -1,4 +1,4 @@
-"""Every error a user can cause. One line each: what came, what was needed, what to do.
+"""Every error that a user can cause. Each message is one line: what came, what was needed, what to do.
 
 The command line prints the message and exits with ``exit_code``: 2 for bad input, 1 for a gate that failed.
 """
@@ -46,7 +46,7 @@ class TokenizerNotSupported(ExportError):
 
 
 class BundleError(EdgeleafError):
-    """A bundle that is missing, damaged, of another schema version or of another vector space."""
+    """A bundle that is missing or damaged, or has another schema version or vector space."""
 
 
 class InputError(EdgeleafError, TypeError):
@@ -58,7 +58,7 @@ class EmulationError(EdgeleafError):
 
 
 class EdgeleafWarning(UserWarning):
-    """Something was cut, chosen or dropped, and the result stands."""
+    """Something was cut, chosen or dropped, but the result is valid."""
 
 
 class ProcessorWarning(EdgeleafWarning):
@@ -66,11 +66,11 @@ class ProcessorWarning(EdgeleafWarning):
 
 
 class TelemetryWarning(UserWarning):
-    """A part that reports to its maker was loaded before edgeleaf could keep it silent."""
+    """A package that reports to its maker was loaded before edgeleaf could switch its reports off."""
 
 
 class SpaceWarning(EdgeleafWarning):
-    """Two vector spaces agree in all that both records say, and one of the two does not say all."""
+    """Two vector spaces agree in everything that both record, but one of them does not record everything."""
 
 
 class GateFailed(EdgeleafError):
@@ -80,25 +80,25 @@ class GateFailed(EdgeleafError):
 
 
 class NamesMismatch(ExportError):
-    """Validation ladder, first rung: inputs or outputs are not called as they must be."""
+    """Validation ladder, first rung: inputs or outputs do not have the required names."""
 
 
 class AxesMismatch(ExportError):
-    """Validation ladder, second rung: an axis that must be free is fixed, or the other way round."""
+    """Validation ladder, second rung: an axis that must be dynamic is fixed, or the other way round."""
 
 
 class ShapesMismatch(ExportError):
-    """Validation ladder, third rung: outputs have another shape than torch's."""
+    """Validation ladder, third rung: the shapes of outputs differ from torch's."""
 
 
 class ValuesMismatch(ExportError):
-    """Validation ladder, last rung: outputs have other values than torch's."""
+    """Validation ladder, last rung: the values of outputs differ from torch's."""
 
 
 def reason_of(error: object, *, limit: int = 240) -> str:
-    """Return an error's text as one line of at most ``limit`` characters; a long one loses its middle.
+    """Return an error's text as one line of at most ``limit`` characters; a long text loses its middle.
 
-    Libraries put where it happened first and the cause last.
+    The middle, because libraries put the place of an error first and its cause last.
     """
     text = " ".join(str(error).split())
     if len(text) <= limit:

@@ -1,4 +1,4 @@
-"""Which packages each command needs besides numpy and onnxruntime, and the line that a user gets without them."""
+"""The packages that each command needs besides numpy and onnxruntime, and the error if they are missing."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "index": _TEACHER,
     "ship": (*_TEACHER, "tokenizers", "onnx", "safetensors", *_PAGE),
 }
-"""Packages that a command needs besides edgeleaf's own, as they are imported. encode, search, info, doctor: none."""
+"""Import names of the packages that a command needs besides edgeleaf's own. encode, search, info, doctor: none."""
 BUILD_EXTRA = "distill"
 
 
 def require(*commands: str, instead: str = "") -> None:
-    """Raise MissingExtra where packages that commands need are not installed.
+    """Raise MissingExtra if packages that commands need are not installed.
 
     Args:
         commands: keys of :data:`NEEDS`, the command itself first.
@@ -44,19 +44,19 @@ def require(*commands: str, instead: str = "") -> None:
 
 
 def by_exporter(exporter: str) -> tuple[str, ...]:
-    """The key of :data:`NEEDS` that an exporter adds to a command's own, if any."""
+    """Return the key of :data:`NEEDS` that an exporter adds to a command's own, if any."""
     return ("export by optimum",) if exporter == "optimum" else ()
 
 
 def missing_line(error: ImportError) -> str:
-    """Return what to install where an import failed for want of a package that some command needs; else nothing."""
+    """Return what to install if an import failed because a package that a command needs is missing; else nothing."""
     package = (error.name or "").partition(".")[0]
     known = any(package in names for names in NEEDS.values()) or package == "huggingface_hub"
     return _message("this", [package]) if known and not _is_there(package) else ""
 
 
 def _message(who: str, missing: Sequence[str]) -> str:
-    extra = "optimum" if "optimum" in missing else BUILD_EXTRA  # which brings the other as well
+    extra = "optimum" if "optimum" in missing else BUILD_EXTRA  # which contains the other one, too
     names = ", ".join(name.replace("_", "-") for name in missing)
     return f"{who} needs {names}, not installed: pip install 'edgeleaf[{extra}]'"
 

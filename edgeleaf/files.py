@@ -1,4 +1,4 @@
-"""Files on disk: written whole or not at all, hashed, linked."""
+"""Files on disk: write them completely or not at all, hash them, link them."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def sha256(path: Path) -> str:
 
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """Give a folder to fill, which takes the place of ``folder`` in one step when it is whole, or not at all."""
+    """Yield a folder to fill. On success it replaces ``folder`` in one step; on an error ``folder`` stays as it was."""
     folder = folder.resolve()
     new, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
-    if old.exists() and not folder.exists():  # a kill came between the two renames below
+    if old.exists() and not folder.exists():  # the process was killed between the two renames below
         old.replace(folder)
     for leftover in (new, old):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -44,7 +44,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 def json_text(value: Any) -> str:
-    """Return JSON that a person can read, lists of numbers on one line, ending in a newline."""
+    """Return readable JSON with lists of numbers on one line and a newline at the end."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     # Inside a JSON string a line feed is written \n, so a bracket before a real one opens a list.
     return re.sub(r"\[\n\s+([-+\d.eE,\s]+?)\n\s+\]", lambda m: "[" + " ".join(m[1].split()) + "]", text) + "\n"
@@ -61,7 +61,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file, under a temporary name first, so that it is whole or absent."""
+    """Write a file, under a temporary name first, so that it is complete or absent."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -79,7 +79,7 @@ def write_npy(path: Path, array: npt.NDArray[Any]) -> None:
 
 
 def link_tree(source: Path, target: Path, *, leave: Sequence[str] = ()) -> None:
-    """Put the files of one stage into another's folder: hard links, or copies where the disk has none."""
+    """Put the files of one stage into another's folder: hard links, or copies if the disk does not support links."""
     for path in sorted(source.rglob("*")):
         if path.is_file() and path.name not in leave:
             link = target / path.relative_to(source)
@@ -92,6 +92,6 @@ def link_tree(source: Path, target: Path, *, leave: Sequence[str] = ()) -> None:
 
 
 def cache_root() -> Path:
-    """Edgeleaf's own cache: ``$EDGELEAF_CACHE``, by default ``~/.cache/edgeleaf``."""
+    """Return edgeleaf's own cache folder: ``$EDGELEAF_CACHE``, by default ``~/.cache/edgeleaf``."""
     root = os.environ.get("EDGELEAF_CACHE")
     return (Path(root).expanduser() if root else Path.home() / ".cache" / "edgeleaf").absolute()

@@ -1,8 +1,8 @@
-"""Progress on standard error: bars on a terminal, a line now and then elsewhere.
+"""Progress on standard error: bars on a terminal, occasional lines elsewhere.
 
-The command line calls :func:`show` once; every stage asks for a :func:`bar` and never cares who watches. In a
-program that uses edgeleaf as a library every line goes to the logger ``edgeleaf``, and what must not be missed is a
-warning too.
+The command line calls :func:`show` once; every stage asks for a :func:`bar`, whether or not anybody watches. In a
+program that uses edgeleaf as a library, every line goes to the logger ``edgeleaf``, and important ones are warnings,
+too.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ LINE_EVERY_S = 15.0
 
 
 def show() -> None:
-    """Make progress visible from here on, and all output UTF-8 (the command line's business).
+    """Show progress from now on, and make all output UTF-8. Only the command line calls this.
 
-    Texts come in every script, and redirected output would be in whatever code page the system has. What no encoding
-    can say, such as a file name's odd bytes, is escaped.
+    Texts come in every script, and redirected output would otherwise be in the system's code page. What no encoding can
+    express, such as odd bytes in a file name, is escaped.
     """
     global _shown
     _shown = True
@@ -39,14 +39,14 @@ def show() -> None:
 
 
 def warn(message: str) -> None:
-    """Say what a user should know: what was cut, chosen or dropped. In a library it is an EdgeleafWarning."""
+    """Report what was cut, chosen or dropped. In a library this is an EdgeleafWarning."""
     say(message)
     if not _shown:
         warnings.warn(message, EdgeleafWarning, stacklevel=3)
 
 
 def say(message: str) -> None:
-    """Print one line to standard error, above the bar if there is one, when progress is shown; log it in any case."""
+    """Log one line; if progress is shown, also print it to standard error, above the bar if there is one."""
     logger.info(message)
     if not _shown:
         return
@@ -62,7 +62,7 @@ def bar(description: str, total: int) -> Iterator[Callable[[int], None]]:
     """Show a bar while ``total`` units of work pass.
 
     Yields:
-        ``advance(n)``: say that ``n`` more units are done.
+        ``advance(n)``: report that ``n`` further units are done.
     """
     if not _shown:
         yield lambda n: None

@@ -1,8 +1,8 @@
-"""Keeps the parts silent that report to their makers by default. edgeleaf itself sends nothing.
+"""Switches off the reports that some packages send to their makers by default. edgeleaf itself sends nothing.
 
-``import edgeleaf`` calls :func:`silence`, so every way in passes here before a part is loaded: the library, the command
-line, ``python -m edgeleaf...``, and every process that they start, which inherits the variables. A part that a later
-feature brings gets a line in :data:`PARTS`.
+``import edgeleaf`` calls :func:`silence` before any such package is loaded. This covers the library, the command line,
+``python -m edgeleaf...``, and every process that they start, which inherits the variables. Whoever adds a package that
+reports adds a line to :data:`PARTS`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from edgeleaf.errors import TelemetryWarning
 from edgeleaf.files import cache_root
 
 ONNXRUNTIME_REPORTS_SINCE = (1, 29)
-"""The first onnxruntime that reports on Linux and macOS by itself."""
+"""The first onnxruntime that reports on Linux and macOS by default."""
 _NO = frozenset({"0", "false", "no", "off", "n"})
 _YES = frozenset({"1", "true", "yes", "on", "y"})
 
@@ -27,10 +27,10 @@ class Part:
     """A package that reports by default.
 
     Args:
-        package: as it is imported.
+        package: its import name.
         variable: the environment variable that it reads when it is loaded.
-        quiet: the value that keeps it silent.
-        reports: values, in lower case, by which a user asks for the reports; these stay as they are.
+        quiet: the value that switches the reports off.
+        reports: values, in lower case, with which a user asks for the reports; these are not changed.
     """
 
     package: str
@@ -43,19 +43,19 @@ ONNXRUNTIME = Part("onnxruntime", "ORT_DISABLE_TELEMETRY", "1", _NO)
 PARTS = (
     ONNXRUNTIME,
     Part("huggingface_hub", "HF_HUB_DISABLE_TELEMETRY", "1", _NO),
-    # A request to the hub for every data set that is loaded, local files included.
+    # It sends a request to the hub for every data set that is loaded, even from local files.
     Part("datasets", "HF_UPDATE_DOWNLOAD_COUNTS", "0", _YES),
-    # Asks the hub, in the background, to convert a model that has no safetensors file.
+    # It asks the hub, in the background, to convert a model that has no safetensors file.
     Part("transformers", "DISABLE_SAFETENSORS_CONVERSION", "true", _NO),
     Part("ray", "RAY_USAGE_STATS_ENABLED", "0", _YES),
 )
 
 
 def silence() -> None:
-    """Set every part's variable, unless the user asks for its reports by name.
+    """Set every package's variable, unless the user asks for its reports.
 
     Warns:
-        TelemetryWarning: onnxruntime was loaded before, in a version that reports, without its variable.
+        TelemetryWarning: onnxruntime was loaded earlier, in a version that reports, without its variable.
     """
     late = _late()
     for part in PARTS:
@@ -72,12 +72,12 @@ def silence() -> None:
 
 
 def wanted(part: Part) -> bool:
-    """Whether the user has asked for a part's reports."""
+    """Return whether the user has asked for a package's reports."""
     return os.environ.get(part.variable, "").strip().lower() in part.reports
 
 
 def onnxruntime() -> Any:
-    """Import onnxruntime and switch off what its variable does not: events on Windows, and those of a late import."""
+    """Import onnxruntime and switch off what its variable does not cover: events on Windows and after a late import."""
     import onnxruntime
 
     if not wanted(ONNXRUNTIME):
@@ -86,13 +86,13 @@ def onnxruntime() -> Any:
 
 
 def matplotlib_files() -> None:
-    """Let matplotlib keep its list of fonts in edgeleaf's cache, where edgeleaf is the first to import it."""
+    """Make matplotlib keep its list of fonts in edgeleaf's cache, if edgeleaf is the first to import it."""
     if "matplotlib" not in sys.modules:
         os.environ.setdefault("MPLCONFIGDIR", str(cache_root() / "matplotlib"))
 
 
 def _late() -> str:
-    """The version of an onnxruntime that the program has loaded already and that may report; else nothing.
+    """Return the version of an onnxruntime that the program has already loaded and that may report; else nothing.
 
     On Windows the variable would have changed nothing, so there is nothing to warn of.
     """

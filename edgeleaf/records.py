@@ -1,7 +1,7 @@
-"""JSON from other hands: read strictly, and checked against the types of the dataclass that it is to become.
+"""Untrusted JSON: read strictly, and checked against the types of the dataclass that it becomes.
 
-Everything that a bundle, an index or a model folder says comes through here. A fault is one :class:`RecordError`, a
-line that names the key and what it is; readers put the file's name before it and raise it as their own kind.
+All JSON of a bundle, an index or a model folder is read here. A fault is a :class:`RecordError` of one line that names
+the key and its value; readers put the file's name before it and raise it as their own error.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pathlib import Path, PureWindowsPath
 from typing import Any, Literal, TypeVar
 
 MOST_BYTES = 64 << 20
-"""Largest JSON file that is read, where a reader does not say otherwise."""
+"""Size of the largest JSON file that is read, unless a reader sets another limit."""
 MOST_DEPTH = 64
-"""Brackets in brackets, at most; nothing that edgeleaf reads has more than a dozen."""
+"""Greatest depth of nested brackets; no file that edgeleaf reads has a depth above a dozen."""
 MOST_NUMBER = 2**63 - 1
 MOST_DIGITS = 40
-"""Of a whole number. transformers writes 10^30 for "no limit"."""
+"""Greatest number of digits of a whole number. transformers writes 10^30 for "no limit"."""
 _SHOWN = 60
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -30,18 +30,18 @@ Record = TypeVar("Record")
 
 
 class RecordError(ValueError):
-    """JSON that is none, or says something of the wrong kind; one line."""
+    """Invalid JSON, or a value of the wrong kind; one line."""
 
 
 def read_bytes(file: Path, *, most_bytes: int = MOST_BYTES) -> bytes:
     """Read a regular file of at most ``most_bytes``.
 
     Raises:
-        RecordError: it is larger, or no regular file (a folder, a pipe, a device).
-        OSError: it is not there, or may not be read.
+        RecordError: it is larger, or not a regular file (a folder, a pipe, a device).
+        OSError: it does not exist, or may not be read.
     """
     if not file.is_file():
-        file.stat()  # FileNotFoundError where it is missing
+        file.stat()  # FileNotFoundError if it is missing
         raise RecordError("no regular file")
     with file.open("rb") as stream:
         data = stream.read(most_bytes + 1)
@@ -54,18 +54,18 @@ def read_json(file: Path, *, most_bytes: int = MOST_BYTES) -> Any:
     """Read a JSON file as :func:`parse_json` does.
 
     Raises:
-        RecordError: not UTF-8, not JSON, or what :func:`read_bytes` and :func:`parse_json` refuse.
-        OSError: it is not there, or may not be read.
+        RecordError: not UTF-8, not JSON, or refused by :func:`read_bytes` or :func:`parse_json`.
+        OSError: it does not exist, or may not be read.
     """
     return parse_json(read_bytes(file, most_bytes=most_bytes))
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Parse JSON, and refuse what other readers would read otherwise, or fall over.
+    """Parse JSON, and refuse what other readers would read differently or fail on.
 
     Raises:
-        RecordError: not UTF-8, not JSON, a key that stands twice in a table, NaN or Infinity, a whole number of more
-            than :data:`MOST_DIGITS` digits, half a surrogate pair, or more than :data:`MOST_DEPTH` brackets deep.
+        RecordError: not UTF-8, not JSON, a key that occurs twice in a table, NaN or Infinity, a whole number of more
+            than :data:`MOST_DIGITS` digits, half a surrogate pair, or brackets nested deeper than :data:`MOST_DEPTH`.
 
     Example:
         >>> parse_json('{"a": 1, "a": 2}')
@@ -97,26 +97,26 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def record(cls: type[Record], value: Any, *, where: str = "", more: bool = False) -> Record:
-    """Make a dataclass, or a TypedDict, of plain JSON, every value checked against its type.
+    """Make a dataclass or a TypedDict from plain JSON, checking every value against its type.
 
     Args:
-        cls: with fields of str, int, float, bool, None, Any, Literal, dataclasses, TypedDicts, ``tuple[X, ...]``,
-            ``list[X]``, ``Mapping[str, X]`` and unions of them.
-        value: what :func:`parse_json` gave.
-        where: the key that ``value`` stands under, for messages.
-        more: leave out keys that a dataclass does not know, instead of refusing them. A TypedDict keeps them.
+        cls: a class with fields of str, int, float, bool, None, Any, Literal, dataclasses, TypedDicts,
+            ``tuple[X, ...]``, ``list[X]``, ``Mapping[str, X]`` and unions of them.
+        value: a result of :func:`parse_json`.
+        where: the key of ``value``, for messages.
+        more: ignore keys that a dataclass does not have, instead of refusing them. A TypedDict keeps them.
 
     Raises:
-        RecordError: a key that is missing or unknown, or a value of another kind; it names the key.
+        RecordError: a key that is missing or unknown, or a value of the wrong kind; it names the key.
     """
     return typing.cast(Record, _checked(cls, value, where, more))
 
 
 def checked(hint: Any, value: Any, where: str) -> Any:
-    """Return a value of plain JSON if it is what a type hint says; see :func:`record`.
+    """Return a value of plain JSON if it matches a type hint; see :func:`record`.
 
     Raises:
-        RecordError: it is something else.
+        RecordError: it does not match.
     """
     return _checked(hint, value, where, False)
 
@@ -125,7 +125,7 @@ def number(value: Any, where: str, *, low: float, high: float = MOST_NUMBER, who
     """Return a number in [low, high].
 
     Raises:
-        RecordError: something else; it names ``where``.
+        RecordError: it is not; the message names ``where``.
     """
     kinds = (int,) if whole else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
@@ -136,12 +136,12 @@ def number(value: Any, where: str, *, low: float, high: float = MOST_NUMBER, who
 
 
 def inside(folder: Path, name: str) -> Path:
-    """Return ``folder / name``, if that is a place in ``folder`` and no link leads from there to elsewhere.
+    """Return ``folder / name``, if that path is inside ``folder`` and is not a link to somewhere else.
 
-    A link of the Hugging Face hub's cache, from a snapshot to the blobs beside it, is what it stands for.
+    A link in the Hugging Face hub's cache, from a snapshot to the blobs beside it, is followed.
 
     Args:
-        folder: a folder that may come from other hands.
+        folder: a folder that may be untrusted.
         name: a relative path with ``/`` between its parts.
 
     Raises:
@@ -166,7 +166,7 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def shown(value: Any) -> str:
-    """Return a value as JSON of some 60 characters at most, for a message."""
+    """Return a value as JSON of at most some 60 characters, for a message."""
     if isinstance(value, str):
         value = value[: _SHOWN + 1]
     elif isinstance(value, (Mapping, list, tuple)):
@@ -176,7 +176,7 @@ def shown(value: Any) -> str:
 
 
 def _of_the_hub(folder: Path, link: Path) -> bool:
-    """Whether a link goes from ``models--X/snapshots/REVISION`` to a file in ``models--X/blobs``."""
+    """Return whether a link goes from ``models--X/snapshots/REVISION`` to a file in ``models--X/blobs``."""
     real = folder.resolve()
     home = next((above.parent for above in (real, *real.parents) if above.name == "snapshots"), None)
     return home is not None and link.resolve().parent == home / "blobs"
@@ -208,7 +208,7 @@ def _whole(digits: str) -> int:
 
 
 def _look_through(value: Any, *, surrogates: bool) -> None:
-    """Refuse what is too deep, and half a surrogate pair, which JSON can escape and UTF-8 cannot say."""
+    """Refuse what is nested too deeply, and half a surrogate pair, which JSON can escape but UTF-8 cannot encode."""
     level: list[Any] = [value]
     for _ in range(MOST_DEPTH):
         inner: list[Any] = []
@@ -265,7 +265,7 @@ def _checked(hint: Any, value: Any, where: str, more: bool) -> Any:
 
 
 def _one_of(hints: tuple[Any, ...], value: Any, where: str, more: bool) -> Any:
-    """Check against the alternatives of a union; the fault of the only one that is no bare null is told as it is."""
+    """Check a value against a union; if the union has only one alternative besides null, report that one's fault."""
     kinds = [hint for hint in hints if hint is not type(None)]
     if value is None and len(kinds) < len(hints):
         return None

@@ -10,7 +10,7 @@ import numpy.typing as npt
 Vectors = npt.NDArray[np.floating[Any]]
 DOCUMENTS_A_CHUNK = 8192
 SCORE_DIGITS = 6
-"""Scores are rounded to this before ranking, so that equal documents tie whatever the matrix product's last bit is."""
+"""Scores are rounded to this before ranking, so that equal documents tie even if the product's last bits differ."""
 
 
 def cosine_rows(left: Vectors, right: Vectors) -> npt.NDArray[np.float64]:
@@ -40,13 +40,13 @@ def cosine_rows(left: Vectors, right: Vectors) -> npt.NDArray[np.float64]:
 def nearest(
     queries: Vectors, documents: Vectors, k: int, *, skip: npt.NDArray[np.int64] | None = None
 ) -> npt.NDArray[np.int64]:
-    """Return each query's ``k`` nearest documents by cosine, nearest first; of equals, the lower row comes first.
+    """Return each query's ``k`` nearest documents by cosine, nearest first; of equals, the lower row first.
 
     Args:
         queries: [n, dim].
         documents: [m, dim], any float type, may be memory-mapped: it is read in chunks.
-        k: how many; at most m come back.
-        skip: int64 [n], a row of ``documents`` that each query does not find, or -1; comes last where k is m.
+        k: how many; at most m are returned.
+        skip: int64 [n], per query a row of ``documents`` that it must not find, or -1; that row is last if k is m.
 
     Returns:
         int64 [n, min(k, m)], row numbers of ``documents``.
@@ -69,7 +69,7 @@ def nearest(
         rows = _first(scores, k)
         best_scores = np.concatenate([best_scores, np.take_along_axis(scores, rows, axis=1)], axis=1)
         best_rows = np.concatenate([best_rows, rows + start], axis=1)
-        # Earlier chunks stand to the left with lower rows, so a stable order by score alone settles ties.
+        # Earlier chunks are on the left and have lower rows, so a stable sort by score alone settles ties.
         order = np.argsort(-best_scores, axis=1, kind="stable")[:, :k]
         best_scores = np.take_along_axis(best_scores, order, axis=1)
         best_rows = np.take_along_axis(best_rows, order, axis=1)
@@ -77,7 +77,7 @@ def nearest(
 
 
 def _first(scores: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:
-    """Columns of the ``k`` highest scores of each row [n, m], highest first, of equals the lower column first."""
+    """Return the columns of the ``k`` highest scores of each row [n, m], highest first; of equals, the lower column."""
     k = min(k, scores.shape[1])
     columns = np.empty((len(scores), k), dtype=np.int64)
     limits = np.partition(scores, scores.shape[1] - k, axis=1)[:, scores.shape[1] - k]
@@ -88,7 +88,7 @@ def _first(scores: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:
 
 
 def overlap(left: npt.NDArray[np.int64], right: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Return the share of documents that two rankings have in common, query by query.
+    """Return the share of documents that two rankings have in common, per query.
 
     Args:
         left, right: int64 [n, k], as :func:`nearest` returns them; the order within a row does not matter.
@@ -111,7 +111,7 @@ def overlap(left: npt.NDArray[np.int64], right: npt.NDArray[np.int64]) -> npt.ND
 
 
 def truncate(vectors: npt.NDArray[np.float32], dims: int) -> npt.NDArray[np.float32]:
-    """Cut float32 [n, width] to [n, dims] and give the rows unit L2 norm again (arXiv 2205.13147)."""
+    """Cut float32 [n, width] to [n, dims] and normalise the rows to unit L2 norm again (arXiv 2205.13147)."""
     if dims == vectors.shape[1]:
         return vectors
     return unit_rows(vectors[:, :dims])
@@ -125,5 +125,5 @@ def unit_rows(vectors: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]
 
 
 def is_whole(value: object) -> bool:
-    """Return whether ``value`` is a whole number, Python's or numpy's, and not a truth value."""
+    """Return whether ``value`` is a whole number, of Python or numpy, but not a bool."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)

@@ -1,3 +1,3 @@
-"""The version: of the package, of manifests, of the command line."""
+"""The version that the package, manifests and the command line give."""
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""What ships: manifest, encoder, golden pack. Needs numpy and onnxruntime only."""
+"""The parts of a bundle: manifest, encoder, golden pack. Needs only numpy and onnxruntime."""
 
 from edgeleaf.bundle.manifest import Manifest, VectorSpace
 

@@ -1,6 +1,6 @@
-"""QueryEncoder: the runtime. A string goes in, a teacher-space unit vector comes out.
+"""QueryEncoder: the runtime. A string goes in, a unit vector in the teacher's space comes out.
 
-Needs numpy and onnxruntime, nothing else.
+Needs only numpy and onnxruntime.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from edgeleaf.vectors import is_whole, truncate
 
 ENCODE_BATCH = 32
 BATCH_CHARACTERS = 65_536
-"""Characters that a batch may have with its padding, unless one text alone has more."""
+"""Greatest number of characters in a batch, padding included, unless one text alone exceeds it."""
 SHORT = 64
-"""Texts of up to so many characters go together, however short the shortest is."""
+"""Texts of up to this many characters share a batch, however short the shortest is."""
 LEAST_MODEL_BYTES = 4096
-"""Fewer bytes are no fused file; they may be a path that was encoded."""
+"""Fewer bytes cannot be a fused file; they may be an encoded path."""
 
 
 class QueryEncoder:
     """Encodes queries with a fused ``query_encoder.onnx``. Safe to share between threads.
 
-    Use :meth:`load`; the constructor takes what it has found.
+    Use :meth:`load` to make one; it calls the constructor with what it has read.
 
     Example:
         >>> encoder = QueryEncoder.load("out/demo")
@@ -62,22 +62,22 @@ class QueryEncoder:
         """Load a bundle folder or a fused .onnx file.
 
         Args:
-            path: a bundle folder, or a ``query_encoder.onnx``; its hash is checked where a manifest lies beside it. Or
-                such a file's bytes, whose hash is for the caller to check.
+            path: a bundle folder, or a ``query_encoder.onnx``, whose hash is checked if a manifest lies beside it. Or
+                the bytes of such a file, whose hash the caller has to check.
             threads: processor threads that one call may use.
-            providers: ONNX Runtime execution providers, first choice first; ``None`` is the processor.
+            providers: ONNX Runtime execution providers, first choice first; ``None`` means the processor.
             dims: cut vectors to their first ``dims`` numbers and normalise again (Matryoshka); ``None`` keeps all.
 
         Raises:
             BundleError: no such path, not a bundle, a damaged file, another schema version, a file that is not a fused
-                encoder, or ``dims``, ``threads`` or ``providers`` that it cannot give.
+                encoder, or invalid ``dims``, ``threads`` or ``providers``.
         """
         is_model = isinstance(path, (bytes, bytearray, memoryview)) and len(path) >= LEAST_MODEL_BYTES
         if not is_model and not isinstance(path, (str, os.PathLike)):
             raise BundleError(f"path is {reprlib.repr(path)}; a bundle folder or a fused .onnx file is needed")
         if not is_whole(threads) or threads < 1:
             raise BundleError(f"threads is {reprlib.repr(threads)}; a whole number from 1 is needed")
-        if isinstance(path, (bytes, bytearray, memoryview)):  # is_model, or it was refused above
+        if isinstance(path, (bytes, bytearray, memoryview)):  # is_model is true, or the path was refused above
             return QueryEncoder._of(bytes(path), threads=threads, providers=providers, dims=dims)
         path = Path(path)
         if "\0" in str(path):
@@ -111,7 +111,7 @@ class QueryEncoder:
         return encoder
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle what it was loaded from; the other process loads it again."""
+        """Pickle only what the encoder was loaded from; the other process loads it again."""
         if self._loaded_by is None:
             raise InputError("this QueryEncoder was not made by load, and cannot be pickled: load it in each process")
         return _load_again, self._loaded_by
@@ -121,7 +121,7 @@ class QueryEncoder:
 
         Args:
             texts: a list of strings, or a column of them (:func:`edgeleaf.bundle.strings.exact_strings`).
-                What exceeds the encoder's window is cut off. The query prompt is inside the file: do not add it.
+                Text beyond the encoder's window is cut off. The query prompt is inside the file: do not add it.
 
         Returns:
             float32 [len(texts), dim], rows of unit L2 norm, in the order of ``texts``; [0, dim] for an empty list.
@@ -150,7 +150,7 @@ _warned: set[str] = set()
 
 
 def _warn_once(bundle: Path, manifest: Manifest) -> None:
-    """Warn where the processor's kind is none that the bundle was certified on; once a process."""
+    """Warn, once per process, if the bundle was not certified on this kind of processor."""
     kind = processor_kind()
     if manifest.processors and kind not in manifest.processors and kind not in _warned:
         _warned.add(kind)
@@ -163,7 +163,7 @@ def _warn_once(bundle: Path, manifest: Manifest) -> None:
 
 
 def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Yield places of texts of like length, so that little is spent on padding: a vector depends on no other text."""
+    """Yield batches of positions of texts of similar length, to save padding; other texts do not change a vector."""
     batch: list[int] = []
     for place in sorted(range(len(lengths)), key=lengths.__getitem__):
         full = len(batch) == ENCODE_BATCH or (len(batch) + 1) * lengths[place] > max(BATCH_CHARACTERS, lengths[place])

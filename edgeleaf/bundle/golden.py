@@ -60,7 +60,7 @@ class _Header(TypedDict):
 
 
 class _Entry(TypedDict):
-    """One text, and what it must give."""
+    """One text, with its expected token ids and vector."""
 
     text: str
     input_ids: list[int]
@@ -68,7 +68,7 @@ class _Entry(TypedDict):
 
 
 def read_golden(bundle: Path) -> list[dict[str, Any]]:
-    """Return the entries of a bundle's golden pack, without the header: text, input_ids and embedding each.
+    """Return the entries of a bundle's golden pack without the header; each has text, input_ids and embedding.
 
     Raises:
         BundleError: no such file, or a damaged line.
@@ -77,22 +77,22 @@ def read_golden(bundle: Path) -> list[dict[str, Any]]:
 
 
 def verify(pack: Path, *, every: int = 1) -> dict[str, Any]:
-    """Run a pack in this Python's onnxruntime and compare with what it must give.
+    """Run a pack in this Python's onnxruntime and compare the results with the expected ones.
 
-    Embeddings are taken one by one and in one batch. Token ids are taken from ``tokenizer.onnx``, in batches of mixed
-    lengths; a folder without that file, such as a bundle, has only its embeddings compared.
+    Embeddings are computed one by one and in one batch. Token ids are computed by ``tokenizer.onnx``, in batches of
+    mixed lengths; for a folder without that file, such as a bundle, only embeddings are compared.
 
     Args:
         pack: a folder with ``query_encoder.onnx`` and ``golden.jsonl``, and ``tokenizer.onnx`` and ``parity/*.jsonl``
-            where token ids are to be compared.
-        every: of each parity set, take the first text and then each ``every``-th one. Golden texts are all taken, but
-            the batch, which costs most, holds each ``every``-th of them, or each eighth where ``every`` is above 8.
+            if token ids are to be compared.
+        every: of each parity set, take the first text and then every ``every``-th one. All golden texts are taken, but
+            the batch, which costs most, holds only every ``every``-th of them, or every eighth if ``every`` is above 8.
 
     Returns:
         ``{"passed", "runtime", "golden": {"texts", "id_mismatches", "cosine_min", "cosine_mean", "cosine_mismatches",
         "empty_batch"}, "parity": {NAME: {"texts", "mismatches"}}}``. ``cosine_mismatches`` counts the texts below the
-        header's ``cosine_min``, alone or in the batch; ``id_mismatches`` is ``None`` where token ids were not checked.
-        ``empty_batch`` says whether no texts give float32 [0, dim]; ``None`` for packs from before files could do that.
+        header's ``cosine_min``, alone or in the batch; ``id_mismatches`` is ``None`` if token ids were not checked.
+        ``empty_batch`` tells whether no texts give float32 [0, dim]; ``None`` for packs of older files, which cannot.
 
     Raises:
         BundleError: ``every`` below 1, a file that is missing or damaged, or one that onnxruntime cannot open or run.
@@ -141,7 +141,7 @@ def verify(pack: Path, *, every: int = 1) -> dict[str, Any]:
 
 
 def _entries(file: Path) -> Iterator[dict[str, Any]]:
-    """Yield a file's header, if it has one, and its entries, which hold text and input_ids at least."""
+    """Yield a file's header, if it has one, and its entries, each of which has at least text and input_ids."""
     try:
         if file.is_symlink():
             inside(file.parent, file.name)
@@ -165,7 +165,7 @@ def _reason(error: OSError) -> str:
 
 
 def _cosines(file: Path, golden: Sequence[dict[str, Any]], every: int) -> Any:
-    """Return float64 [texts]: each text's cosine to its embedding in the pack, alone or in a batch, the lower one.
+    """Return float64 [texts]: the lower of each text's cosines, alone and in a batch, to its embedding in the pack.
 
     The batch holds every ``every``-th text, short and long together.
     """
@@ -186,13 +186,13 @@ def _cosines(file: Path, golden: Sequence[dict[str, Any]], every: int) -> Any:
 
 
 def _empty_batch(file: Path, dim: int) -> bool:
-    """Whether no texts give no vectors: float32 [0, dim]."""
+    """Return whether no texts give no vectors: float32 [0, dim]."""
     (found,) = _run(session(file, threads=1), [], ["embedding"])
     return bool(found.shape == (0, dim) and found.dtype == np.float32)
 
 
 def _cosine(vectors: Any, expected: Any) -> Any:
-    """Return row by row cosines; 0 for a vector that is zero or not finite."""
+    """Return the cosine of each pair of rows; 0 if a vector is zero or not finite."""
     with np.errstate(all="ignore"):
         vectors = vectors.astype(np.float64)
         norms = np.linalg.norm(vectors, axis=1) * np.linalg.norm(expected, axis=1)
@@ -200,7 +200,7 @@ def _cosine(vectors: Any, expected: Any) -> Any:
 
 
 def _compare_ids(tokenizer: Any, entries: Iterable[dict[str, Any]]) -> dict[str, int]:
-    """Count the texts, and those whose token ids are not the expected ones."""
+    """Count the texts, and those whose token ids differ from the expected ones."""
     texts = wrong = 0
     rows = iter(entries)
     while batch := list(islice(rows, _BATCH_SIZE)):
@@ -214,14 +214,14 @@ def _compare_ids(tokenizer: Any, entries: Iterable[dict[str, Any]]) -> dict[str,
 def _run(model: Any, texts: list[str], outputs: list[str]) -> list[Any]:
     try:
         results: list[Any] = model.run(outputs, {"text": np.array(texts, dtype=object)})
-    except Exception as error:  # onnxruntime raises many kinds without a common base below Exception
+    except Exception as error:  # onnxruntime's errors have no common base below Exception
         reason = " ".join(str(error).split())
         raise BundleError(f"onnxruntime cannot take {', '.join(outputs)} from a text: {reason_of(reason)}") from None
     return results
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Verify a pack and print the report as JSON; return 0, 1 for a mismatch, 2 for bad input."""
+    """Verify a pack and print the report as JSON; return 0 if it passes, 1 for a mismatch, 2 for bad input."""
     parser = argparse.ArgumentParser(prog="python -m edgeleaf.bundle.golden", description="Verify a bundle or a pack.")
     parser.add_argument("pack", type=Path, help="folder that tests/ports.py wrote, or a bundle (embeddings only)")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="every N-th text of each parity set only")

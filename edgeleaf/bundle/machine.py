@@ -1,6 +1,6 @@
-"""This machine, as far as latencies and vectors depend on it.
+"""The facts about this machine on which latencies and vectors depend.
 
-The runtime imports it, so what takes long to import is imported where it is used.
+The runtime imports this module, so slow imports are made where they are used.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ KERNEL_FEATURES = (
 
 
 def machine() -> dict[str, Any]:
-    """Return what a latency depends on: processor, features that choose kernels, cores, system, versions."""
+    """Return the facts that decide latency: processor, features that select kernels, cores, system, versions."""
     name, features = _processor()
     return {
         "processor": name,
@@ -49,22 +49,22 @@ PROCESSOR_KINDS: tuple[tuple[str, str], ...] = (
     *(("avx2", "x86-64-v3"), ("sse4_2", "x86-64-v2")),
     *(("sme", "armv9"), ("i8mm", "armv8.6-i8mm"), ("asimddp", "armv8.2-dotprod"), ("asimd", "armv8.0")),
 )
-"""Feature and kind of processor, by how ONNX Runtime's kernels multiply bytes there; the first that fits.
+"""Features and kinds of processor, by how ONNX Runtime's kernels multiply bytes there; the first match counts.
 
-AMX adds up exactly, as VNNI does; AVX-512 without VNNI saturates, as AVX2 does. The others are what
-``edgeleaf.emulation`` can emulate, under its names, so that a machine with VNNI can certify a bundle for all of them.
+AMX adds up exactly, as VNNI does; AVX-512 without VNNI saturates, as AVX2 does. The other kinds have the names under
+which ``edgeleaf.emulation`` can emulate them, so that a machine with VNNI can certify a bundle for all of them.
 """
 _SYSCTL = {
     **{"hw.optional.arm.FEAT_SME": "sme", "hw.optional.arm.FEAT_I8MM": "i8mm", "hw.optional.AdvSIMD": "asimd"},
     **{"hw.optional.arm.FEAT_DotProd": "asimddp", "hw.optional.avx2_0": "avx2", "hw.optional.sse4_2": "sse4_2"},
 }
-"""macOS's names of the features."""
+"""macOS's names for the features."""
 _WINDOWS = {70: "sme", 66: "i8mm", 43: "asimddp", 19: "asimd", 40: "avx2", 38: "sse4_2"}
-"""Windows' numbers of them, of IsProcessorFeaturePresent. It has none for VNNI, which then counts as AVX2."""
+"""Windows' numbers for them, for IsProcessorFeaturePresent. VNNI has no number, so it counts as AVX2."""
 
 
 def processor_kind() -> str:
-    """Return the kind of this processor: a name of :data:`KINDS`, the architecture where its features are unknown."""
+    """Return the kind of this processor: a name of :data:`KINDS`, or the architecture if its features are unknown."""
     features = _processor()[1]
     return next((kind for feature, kind in PROCESSOR_KINDS if feature in features), platform.machine())
 
@@ -107,7 +107,7 @@ def _windows() -> dict[str, str]:
 
 
 def _gpu() -> str | None:
-    """The name of the first NVIDIA GPU, None where there is none."""
+    """Return the name of the first NVIDIA GPU, or None if there is none."""
     if shutil.which("nvidia-smi") is None:
         return None
     import subprocess
@@ -119,7 +119,7 @@ def _gpu() -> str | None:
 
 
 def _governor() -> str | None:
-    """How Linux chooses the first processor's clock; None where it does not tell, as in most virtual machines."""
+    """Return how Linux chooses the first processor's clock; None if it does not tell, as in most virtual machines."""
     with suppress(OSError):
         return Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor").read_text(encoding="ascii").strip()
     return None

@@ -1,4 +1,4 @@
-"""What a bundle holds: its layout, its manifest, the hashes of its files, and the identity of its vector space."""
+"""The contents of a bundle: layout, manifest, hashes of its files, and the identity of its vector space."""
 
 from __future__ import annotations
 
@@ -41,29 +41,29 @@ _FACTS: tuple[tuple[str, str, Any], ...] = (
     ("held_out", "origin", str),
     ("held_out", "texts", int),
 )
-"""What other parts of edgeleaf read of a manifest's tables, where it is there."""
+"""The keys of a manifest's tables that other parts of edgeleaf read, if they are there."""
 _UNHASHED = frozenset({MANIFEST, LATENCY, MODEL_CARD})
-"""The manifest cannot hold its own hash; timings differ from run to run; a model card is there to be added to."""
+"""The manifest cannot hold its own hash, timings differ between runs, and users may add to a model card."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """``edgeleaf.json``: what this bundle is and which files belong to it.
+    """``edgeleaf.json``: describes a bundle and the files that belong to it.
 
     Args:
         space: the vector space of its outputs.
         recipe: the recipe's name, or the model's for a plain export.
-        description: what it is, in a sentence.
-        teacher_max_length: window of the teacher in tokens, which cut the documents off.
+        description: one sentence about it.
+        teacher_max_length: window of the teacher in tokens, at which documents were cut.
         student: how the student was made: start model, hash of its own weights, texts, objective, seed.
         tokenizer: type, vocabulary size, maximum length, hash of tokenizer.json.
-        quantization: preset and what it did.
-        gates: what the certificate is judged by.
-        held_out: where the texts of ``held_out.jsonl``, which it was certified on, come from, and how many they are.
-        processors: what was found on each kind of processor that it was certified on, see
-            ``edgeleaf.bundle.machine.processor_kind``: the machine that made the certificate, and those it
+        quantization: preset and its results.
+        gates: the limits by which the certificate is judged.
+        held_out: source and number of the texts in ``held_out.jsonl``, on which it was certified.
+        processors: the results on each kind of processor that it was certified on, see
+            ``edgeleaf.bundle.machine.processor_kind``: the machine that made the certificate, and those that it was
             compared with.
-        dims: output widths that were asked for; the first is the file's own.
+        dims: the requested output widths; the first is the file's own.
         files: sha256 of each file, by its path in the bundle.
     """
 
@@ -88,7 +88,7 @@ class Manifest:
 
     @staticmethod
     def read(folder: Path) -> Manifest:
-        """Read ``edgeleaf.json`` of a bundle; every value has the type that it should have.
+        """Read ``edgeleaf.json`` of a bundle and check the type of every value.
 
         Raises:
             BundleError: no such folder, not a bundle, not readable, a value of the wrong kind, a path that leads out of
@@ -122,10 +122,10 @@ class Manifest:
             raise BundleError(f"{path}: damaged manifest ({error}); build or copy the bundle again") from None
 
     def fact(self, table: str, key: str) -> Any:
-        """Return what a table of the manifest says, such as ``fact("tokenizer", "max_length")``.
+        """Return a value from a table of the manifest, such as ``fact("tokenizer", "max_length")``.
 
         Raises:
-            BundleError: it does not say.
+            BundleError: it is missing.
         """
         try:
             return getattr(self, table)[key]
@@ -133,10 +133,10 @@ class Manifest:
             raise BundleError(f"{MANIFEST}: {table}.{key} is missing; build or copy the bundle again") from None
 
     def verify(self, folder: Path, *names: str) -> None:
-        """Check that ``names`` (all files when none is given) have the hashes of the manifest.
+        """Check that ``names`` (all files if none is given) have the hashes in the manifest.
 
         Raises:
-            BundleError: files that are missing, links, or whose hashes differ; the message names each.
+            BundleError: files that are missing or links, or whose hashes differ; the message names each.
         """
         problems = []
         for name in names or sorted(self.files.keys() - _UNHASHED):
@@ -157,7 +157,7 @@ class Manifest:
 
 
 def _check_values(manifest: Manifest, folder: Path) -> None:
-    """Raise RecordError where a value has the right type and makes no sense."""
+    """Raise RecordError if a value has the right type but makes no sense."""
     manifest.space.check(where="space")
     width = manifest.space.dim
     if not manifest.dims:
@@ -177,7 +177,7 @@ def _check_values(manifest: Manifest, folder: Path) -> None:
 
 
 def says_failed(bundle: Path) -> bool:
-    """Whether a bundle's certificate says FAILED; not where it has none, or one that cannot be read."""
+    """Return whether a bundle's certificate failed; False if it has none, or one that cannot be read."""
     try:
         certificate = read_json(bundle / CERTIFICATE, most_bytes=MOST_CERTIFICATE_BYTES)
         return isinstance(certificate, dict) and certificate.get("passed") is False
@@ -186,7 +186,7 @@ def says_failed(bundle: Path) -> bool:
 
 
 def hash_files(folder: Path) -> dict[str, str]:
-    """Return the sha256 of every file of a bundle, by its path, apart from manifest, timings and model card."""
+    """Return the sha256 of every file of a bundle by its path, except manifest, timings and model card."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     names = {path.relative_to(folder).as_posix(): path for path in paths}
     return {name: sha256(path) for name, path in names.items() if name not in _UNHASHED}

@@ -1,4 +1,4 @@
-"""The one way to open a fused file in ONNX Runtime."""
+"""Opens fused files in ONNX Runtime; the only place that does."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def session(model: Path | bytes, *, threads: int, providers: Sequence[str] | Non
     Args:
         model: an .onnx file, or its bytes.
         threads: processor threads that one call may use; 0 leaves the number to onnxruntime.
-        providers: ONNX Runtime execution providers, first choice first; ``None`` is the processor.
+        providers: ONNX Runtime execution providers, first choice first; ``None`` means the processor.
 
     Raises:
         BundleError: onnxruntime cannot open it, or has no such provider.
@@ -43,7 +43,7 @@ def session(model: Path | bytes, *, threads: int, providers: Sequence[str] | Non
         return ort.InferenceSession(
             str(model) if isinstance(model, Path) else model, options, providers=list(providers)
         )
-    except Exception as error:  # onnxruntime raises many kinds without a common base below Exception
+    except Exception as error:  # onnxruntime's errors have no common base below Exception
         name = str(model) if isinstance(model, Path) else "the graph"
         raise BundleError(
             f"{name}: onnxruntime {ort.__version__} cannot open it; the file is damaged or the onnxruntime too old "

@@ -1,4 +1,4 @@
-"""The identity of a vector space, and whether two spaces are one."""
+"""The identity of a vector space, and whether two spaces are the same."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgeleaf.records import RecordError, number, parse_json, record, shown
 MOST_DIM = 65_536
 _NAMES = frozenset({"teacher", "revision"})
 _LATER: dict[str, str] = {"tokenizer_sha256": "tokenizer", "attention": "attention direction"}
-"""Fields that records of edgeleaf 0.1 do not have, and what people call them."""
+"""Fields that records of edgeleaf 0.1 do not have, and their names in messages."""
 
 
 @dataclass(frozen=True)
@@ -22,15 +22,15 @@ class VectorSpace:
     """The space that a vector lives in. Vectors of two spaces must never be compared, see :func:`same_space`.
 
     Args:
-        teacher: the name it was loaded by, such as ``sentence-transformers/all-mpnet-base-v2``.
-        revision: the hub revision, where one was pinned.
+        teacher: the name that it was loaded by, such as ``sentence-transformers/all-mpnet-base-v2``.
+        revision: the hub revision, if one was pinned.
         weights_sha256: hash of the teacher's weights.
         pooling: ``mean``, ``cls``, ``lasttoken``, ...
         normalized: whether vectors have unit L2 norm.
-        query_prompt, document_prompt: what is put before a text.
+        query_prompt, document_prompt: the text that is put before a query, or a document.
         dim: the width of a vector.
-        tokenizer_sha256: hash of the teacher's tokenizer, see ``edgeleaf.models.weights.tokenizer_sha256``; None where
-            it is not known, as in what edgeleaf 0.1 wrote.
+        tokenizer_sha256: hash of the teacher's tokenizer, see ``edgeleaf.models.weights.tokenizer_sha256``; None if
+            it is not known, as in files of edgeleaf 0.1.
         attention: whether a token sees those after it (``bidirectional``) or not (``causal``); None as above.
     """
 
@@ -52,9 +52,9 @@ class VectorSpace:
         return f"{self.teacher.rsplit('/', 1)[-1]}/{self.dim}/{digest[:12]}"
 
     def identity(self) -> dict[str, Any]:
-        """What makes the space: everything but the name under which the teacher happened to be found.
+        """Return what identifies the space: every field except the name under which the teacher was found.
 
-        A field that only later records have is left out where it is not known, so that an old record keeps its id.
+        A field that only later records have is left out if it is not known, so that an old record keeps its id.
         """
         return {
             key: value
@@ -64,17 +64,17 @@ class VectorSpace:
 
     @staticmethod
     def read(value: Any, *, where: str = "") -> VectorSpace:
-        """Make a space of what its JSON holds, or of the JSON's text.
+        """Make a space from parsed JSON, or from the text of its JSON.
 
         Raises:
-            RecordError: it is none; the message names the key.
+            RecordError: it is not a space; the message names the key.
         """
         space = record(VectorSpace, parse_json(value) if isinstance(value, (str, bytes)) else value, where=where)
         space.check(where=where)
         return space
 
     def check(self, *, where: str = "") -> None:
-        """Raise RecordError where a value makes no sense."""
+        """Raise RecordError if a value makes no sense."""
         number(self.dim, f"{where}.dim".removeprefix("."), low=1, high=MOST_DIM)
         for name in ("teacher", "pooling"):
             text = getattr(self, name)
@@ -83,9 +83,9 @@ class VectorSpace:
 
 
 def same_space(one: VectorSpace, other: VectorSpace) -> bool:
-    """Whether vectors of two spaces may be compared: all that both records say is equal.
+    """Return whether vectors of two spaces may be compared: whether everything that both record is equal.
 
-    What one of them does not say, because an older edgeleaf wrote it, is not compared; a SpaceWarning names it.
+    A field that one of them lacks, because an older edgeleaf wrote it, is not compared; a SpaceWarning names it.
     """
     a, b = one.identity(), other.identity()
     if any(a[key] != b[key] for key in a.keys() & b.keys()):

@@ -1,4 +1,4 @@
-"""Texts as an encoder takes them: a sequence of strings, each an exact ``str`` of valid Unicode."""
+"""Turns texts into what an encoder needs: a list of strings, each an exact ``str`` of valid Unicode."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ def exact_strings(texts: Any) -> list[str]:
 
     Args:
         texts: a list, a tuple, an iterator, or a column of a table with one dimension (numpy, pandas, polars, pyarrow)
-            whose elements are strings. An element of a subclass of ``str`` stands for its own characters, whatever its
-            ``__str__`` gives.
+            whose elements are strings. For an element of a subclass of ``str`` its own characters count, whatever its
+            ``__str__`` returns.
 
     Raises:
         InputError: one string instead of several, something that has no order or several columns (a mapping, a set, a
-            data frame), or an element that is no string or holds half a surrogate pair; the message names the place.
+            data frame), or an element that is not a string or holds half a surrogate pair; the message gives its place.
     """
     kind = type(texts).__name__
     if isinstance(texts, (str, bytes, bytearray)):

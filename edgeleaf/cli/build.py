@@ -29,7 +29,7 @@ def run_command(
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Build a certified bundle from a recipe; goes on where a killed run stopped."""
+    """Build a certified bundle from a recipe; continues where a stopped run left off."""
     from edgeleaf.cli import tables
 
     result = edgeleaf.run(recipe, output=output, processors=processor_names(processors), force=force)
@@ -39,16 +39,17 @@ def run_command(
 def adapt_command(
     bundle: Bundle,
     documents: Annotated[
-        Path, typer.Option(help="Your documents: BEIR's corpus.jsonl, or .txt with a document a line; or gzipped.")
+        Path,
+        typer.Option(help="Your documents: BEIR's corpus.jsonl, or .txt with one document per line; may be gzipped."),
     ],
     output: Output,
     queries: Annotated[
-        Path | None, typer.Option(help="Real queries, where you have some: .txt, .tsv or .jsonl, gzipped or not.")
+        Path | None, typer.Option(help="Real queries, if you have any: .txt, .tsv or .jsonl, gzipped or not.")
     ] = None,
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Go on distilling a bundle's student on your own text, without labels."""
+    """Distill a bundle's student further on your own text, without labels."""
     from edgeleaf.cli import tables
 
     result = edgeleaf.adapt(bundle, documents=documents, queries=queries, output=output, force=force)
@@ -60,7 +61,7 @@ def distill_command(
     output: Output,
     force: Force = False,
 ) -> None:
-    """Run a recipe as far as the student, a sentence-transformers model, and print its folder."""
+    """Run a recipe up to the student, a sentence-transformers model, and print its folder."""
     echo(str(edgeleaf.distill(recipe, output=output, force=force)))
 
 
@@ -68,26 +69,30 @@ def export_command(
     model: Annotated[str, typer.Argument(help="A sentence-transformers model: local folder or hub id.")],
     output: Output,
     prompt: Annotated[
-        str | None, typer.Option(help="Put before every query, inside the file. Default: the model's own query prompt.")
+        str | None,
+        typer.Option(help="Text that the file puts before every query. Default: the model's own query prompt."),
     ] = None,
     prompt_name: Annotated[
-        str | None, typer.Option(help="The same, by its name among the model's own prompts; not with --prompt.")
+        str | None, typer.Option(help="Name of one of the model's own prompts, to use it; not together with --prompt.")
     ] = None,
     max_length: Annotated[int | None, typer.Option(help="Window in tokens. Default: the model's own.")] = None,
     texts: TextFiles = None,
     exporter: Annotated[
-        str, typer.Option(help="What writes the graph: torch, or optimum (needs edgeleaf[optimum] and transformers 4).")
+        str,
+        typer.Option(help="What exports the graph: torch, or optimum (needs edgeleaf[optimum] and transformers 4)."),
     ] = "torch",
     trust_remote_code: Annotated[
         bool,
-        typer.Option("--trust-remote-code", help="Run code that comes with the model, to load it. Never a default."),
+        typer.Option(
+            "--trust-remote-code", help="Run code that comes with the model, to load it. Never on by default."
+        ),
     ] = False,
-    preset: Annotated[str, typer.Option(help="int8, int4, fp16 or fp32: how it is made small.")] = "int8",
+    preset: Annotated[str, typer.Option(help="How the file is quantised: int8, int4, fp16 or fp32.")] = "int8",
     processors: Processors = "",
     force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make the fused, quantised, checked bundle of an existing model, without distilling."""
+    """Make a fused, quantised, checked bundle from an existing model, without distilling."""
     from edgeleaf.cli import tables
 
     result = edgeleaf.export(
@@ -108,23 +113,26 @@ def export_command(
 
 def fuse_command(
     tokenizer: Annotated[Path, typer.Argument(help="A tokenizer.json.")],
-    model: Annotated[Path, typer.Argument(help="An ONNX encoder: input_ids, attention_mask, maybe token_type_ids.")],
+    model: Annotated[
+        Path,
+        typer.Argument(help="An ONNX encoder with inputs input_ids, attention_mask and optionally token_type_ids."),
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="The .onnx file to write.")],
     pooling: Annotated[
-        str | None, typer.Option(help="mean, cls, last or max, for an encoder that gives token vectors.")
+        str | None, typer.Option(help="mean, cls, last or max, for an encoder whose output is token vectors.")
     ] = None,
     encoder_output: Annotated[
         str | None,
-        typer.Option(help="The encoder's output to take. Default: the one that fits, or the last layer."),
+        typer.Option(help="Name of the encoder's output to use. Default: the one that fits, or the last layer."),
     ] = None,
     max_length: Annotated[
         int | None, typer.Option(min=3, help="Window in tokens. Default: the tokenizer's own.")
     ] = None,
-    prompt: Annotated[str, typer.Option(help="Put before every text, inside the file.")] = "",
-    dims: Annotated[int | None, typer.Option(min=1, help="Cut vectors to so many numbers (Matryoshka).")] = None,
+    prompt: Annotated[str, typer.Option(help="Text that the file puts before every text.")] = "",
+    dims: Annotated[int | None, typer.Option(min=1, help="Cut vectors to this many numbers (Matryoshka).")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put a tokenizer into an ONNX encoder that you have already; exit 1 if a token id would differ."""
+    """Put a tokenizer into an ONNX encoder that you already have; exit 1 if a token id would differ."""
     from edgeleaf.cli import tables
     from edgeleaf.graph.standalone import fuse_file
 
@@ -148,10 +156,10 @@ def ship_command(
     processors: Processors = "",
     keep_texts: Annotated[
         bool,
-        typer.Option("--keep-texts", help="Leave the bundle's own held-out texts in the copy, and its certificate."),
+        typer.Option("--keep-texts", help="Keep the bundle's own held-out texts and its certificate in the copy."),
     ] = False,
 ) -> None:
-    """Copy a bundle to give away: no unfused graphs, its student in float16, certified on texts that are not yours."""
+    """Copy a bundle to give away: no unfused graphs, the student in float16, certified on texts that are not yours."""
     edgeleaf.ship(
         bundle, output=output, texts=texts or (), processors=processor_names(processors), keep_texts=keep_texts
     )

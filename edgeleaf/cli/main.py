@@ -1,4 +1,4 @@
-"""The command line. Standard output is the result, standard error the progress.
+"""The command line. The result goes to standard output, progress to standard error.
 
 Exit codes: 0 done, 1 a gate failed, 2 bad input or any other failure, 130 stopped by Ctrl-C. A failure is one line.
 """
@@ -34,9 +34,9 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",  # as markup of rich, [n, dim] in a help text would be a colour
-    help="Text in, teacher-space vector out, in one certified ONNX file.",
-    epilog="Exit codes: 0 done, 1 a gate failed, 2 anything else that went wrong, in one line on standard error.",
+    rich_markup_mode="markdown",  # in rich's own markup, [n, dim] in a help text would be a style
+    help="Text goes in, a vector in the teacher's space comes out: one certified ONNX file.",
+    epilog="Exit codes: 0 done, 1 a gate failed, 2 any other failure, reported in one line on standard error.",
 )
 COMMANDS = (
     run_command,
@@ -57,7 +57,7 @@ COMMANDS = (
 
 
 class _Carried(Exception):
-    """An error that click would take for its own: of an end of file, of a pipe."""
+    """An end-of-file or operating system error, wrapped so that click does not treat it as its own."""
 
 
 def _carried(command: Callable[..., None]) -> Callable[..., None]:
@@ -85,7 +85,9 @@ def _options(
     traceback: Annotated[
         bool,
         typer.Option(
-            "--traceback", envvar=TRACEBACK, help="Show where in the code an error arose, before its one line."
+            "--traceback",
+            envvar=TRACEBACK,
+            help="Show where in the code an error arose, before the line that reports it.",
         ),
     ] = False,
 ) -> None:
@@ -114,11 +116,13 @@ def main() -> None:
             warnings.showwarning = _show_warning
             status = app(prog_name="edgeleaf", standalone_mode=False)
     except _Stopped:
-        sys.stderr.write("edgeleaf: stopped; run, adapt, distill and export go on from here when given again\n")
+        sys.stderr.write(
+            "edgeleaf: stopped; run, adapt, distill and export continue from here when you repeat the command\n"
+        )
         sys.exit(130)
     except Exception as error:
         cause = error.__cause__ if isinstance(error, _Carried) and error.__cause__ else error
-        with suppress(BrokenPipeError):  # nobody reads standard error any more
+        with suppress(BrokenPipeError):  # nobody reads standard error any longer
             if _traceback:
                 traceback.print_exception(cause)
             sys.stderr.write(f"{_line(cause)}\n")
@@ -129,7 +133,7 @@ def main() -> None:
 
 
 def _line(error: BaseException) -> str:
-    """Return what the user is told of an error: one line, the command's help for a command without arguments."""
+    """Return the one line that reports an error; for a command without arguments, the command's help."""
     if isinstance(error, EdgeleafError):
         return f"edgeleaf: {error}"
     if hasattr(error, "format_message"):  # of click, which some releases of typer carry inside
@@ -155,7 +159,7 @@ def _usage(error: Any) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """Where in edgeleaf an error arose: the last of its own lines that were being run."""
+    """Return where in edgeleaf an error arose: the innermost of edgeleaf's own lines in the traceback."""
     root = Path(__file__).resolve().parents[1]
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if Path(frame.filename).resolve().is_relative_to(root)]
@@ -174,7 +178,7 @@ def _show_warning(
 
 
 class _Stopped(BaseException):
-    """Ctrl-C, under a name that neither click nor a library takes for its own."""
+    """Ctrl-C, as a class that neither click nor a library catches."""
 
 
 def _stop(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""Commands that measure a bundle: against its teacher, and its latency."""
+"""Commands that measure a bundle: how close it is to its teacher, and its latency."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def check_command(
     output: Report = None,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a bundle against its teacher again; exit 1 names the gates it fails. The bundle stays as it is."""
+    """Measure a bundle against its teacher again; exit 1 if it fails a gate. The bundle is not changed."""
     from edgeleaf.cli import tables
 
     certificate = edgeleaf.check(
@@ -60,10 +60,10 @@ def check_command(
 
 def bench_command(
     bundle: Bundle,
-    repeats: Annotated[int | None, typer.Option(min=1, help="Timed calls for each length.")] = None,
-    alone: Annotated[bool, typer.Option("--alone", help="Only the fused file: no teacher, no torch.")] = False,
+    repeats: Annotated[int | None, typer.Option(min=1, help="Timed calls per length.")] = None,
+    alone: Annotated[bool, typer.Option("--alone", help="Time only the fused file: no teacher, no torch.")] = False,
     compare: Annotated[
-        Path | None, typer.Option(help="A latency.json of another bundle or machine, to print beside this one.")
+        Path | None, typer.Option(help="A latency.json of another bundle or machine, to print side by side.")
     ] = None,
     output: Report = None,
     as_json: AsJson = False,
@@ -72,7 +72,7 @@ def bench_command(
     from edgeleaf.latency.report import comparison, latency_table, read_latency
 
     if compare is not None and as_json:
-        raise InputError("--compare prints a table of two latency.json; leave --json out")
+        raise InputError("--compare prints a table of two latency.json files; leave --json out")
     other = None if compare is None else read_latency(compare)
     report = edgeleaf.bench(bundle, repeats=repeats, alone=alone, output=output)
     if as_json:

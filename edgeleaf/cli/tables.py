@@ -1,4 +1,4 @@
-"""What the command line shows of results, as ``rich`` tables, and the same as plain values for ``--json``."""
+"""Results as the command line shows them: ``rich`` tables, and plain values for ``--json``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def result_table(result: Result) -> Any:
-    """Return what a run has made, in ten lines."""
+    """Return the result of a run as a table of nine lines."""
     from rich.table import Table
 
     summary = result_summary(result)
@@ -50,7 +50,7 @@ def result_table(result: Result) -> Any:
 
 
 def result_summary(result: Result) -> dict[str, Any]:
-    """Return what a run has made as plain values."""
+    """Return the result of a run as plain values."""
     certificate = result.certificate
     threads = min(result.latency["settings"]["threads"])
     tokens = min(result.latency["settings"]["lengths"], key=lambda length: abs(length - 16))
@@ -124,7 +124,7 @@ def certificate_table(certificate: Certificate) -> Any:
 
 
 def _gains(found: Retrieval | None) -> tuple[float | None, ...]:
-    """nDCG@10, MRR@10 and recall@100, as far as they are known."""
+    """Return nDCG@10, MRR@10 and recall@100; None for those that are not known."""
     if found is None:
         return (None, None, None)
     recall = found.recall_at_100
@@ -132,7 +132,7 @@ def _gains(found: Retrieval | None) -> tuple[float | None, ...]:
 
 
 def bundle_table(manifest: Manifest, bundle: Path) -> Any:
-    """Return what a bundle is: a line for every fact and file."""
+    """Return a bundle's description, one line per fact and file."""
     from rich.table import Table
 
     files = [name for name in manifest.files if (bundle / name).is_file()]
@@ -151,7 +151,7 @@ def bundle_table(manifest: Manifest, bundle: Path) -> Any:
 
 
 def bundle_summary(manifest: Manifest, certificate: Certificate | None) -> dict[str, Any]:
-    """Return a bundle's manifest and what its certificate comes to (null without one) as plain values."""
+    """Return a bundle's manifest and a summary of its certificate (null without one) as plain values."""
     verdict = certificate and {
         "passed": certificate.passed,
         "failures": certificate.failures,
@@ -162,7 +162,7 @@ def bundle_summary(manifest: Manifest, certificate: Certificate | None) -> dict[
 
 
 def fused_table(made: FusedFile) -> Any:
-    """Return what ``edgeleaf fuse`` has made, in a few lines."""
+    """Return the result of ``edgeleaf fuse`` as a short table."""
     from rich.table import Table
 
     table = Table(show_header=False, title=str(made.path))
@@ -181,12 +181,12 @@ def fused_table(made: FusedFile) -> Any:
 
 
 def fused_summary(made: FusedFile) -> dict[str, Any]:
-    """Return what ``edgeleaf fuse`` has made as plain values."""
+    """Return the result of ``edgeleaf fuse`` as plain values."""
     return {**asdict(made), "path": str(made.path), "space": made.space.id}
 
 
 def token_lines(row: TokenizedText) -> str:
-    """Return a text and its tokens: ids, and names where they are known."""
+    """Return a text and its tokens: ids, and names if they are known."""
     names = row.tokens or [""] * len(row.input_ids)
     cells = [f"{token_id} {name}".rstrip() for token_id, name in zip(row.input_ids, names, strict=True)]
     verdict = {True: "", False: "   <- `tokenizers` gives other ids", None: ""}[row.equal]

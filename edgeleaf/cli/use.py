@@ -1,4 +1,4 @@
-"""Commands that use a bundle: encode, index, search, look inside."""
+"""Commands that use a bundle: encode, index, search, describe, tokenize."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ from edgeleaf.errors import GateFailed, TextsError
 def encode_command(
     bundle: Annotated[Path, typer.Argument(help="A bundle folder or a fused .onnx file.")],
     texts: Annotated[list[str] | None, typer.Argument(help=f"Texts; {FROM_STDIN}")] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write a .npy file instead.")] = None,
-    dims: Annotated[int | None, typer.Option(min=1, help="Cut vectors to so many numbers (Matryoshka).")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Write a .npy file instead of printing.")
+    ] = None,
+    dims: Annotated[int | None, typer.Option(min=1, help="Cut vectors to this many numbers (Matryoshka).")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Processor threads.")] = 1,
 ) -> None:
-    """Encode queries: a JSON line {"text", "embedding"} for each, or float32 [n, dim] with -o FILE.npy."""
+    """Encode queries: one JSON line {"text", "embedding"} per query, or float32 [n, dim] with -o FILE.npy."""
     import numpy as np
 
     from edgeleaf.bundle.encoder import QueryEncoder
@@ -45,13 +47,15 @@ def encode_command(
 
 def index_command(
     bundle: Bundle,
-    documents: Annotated[Path, typer.Argument(help="BEIR's corpus.jsonl, or .txt with a document a line; or gzipped.")],
+    documents: Annotated[
+        Path, typer.Argument(help="BEIR's corpus.jsonl, or .txt with one document per line; may be gzipped.")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the index.")],
     pca: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="Shorten vectors to so many numbers, fewer than the space has, along the documents' principal axes.",
+            help="Shorten vectors to this many numbers along the documents' principal axes; fewer than the space has.",
         ),
     ] = None,
     passages: Annotated[
@@ -60,7 +64,7 @@ def index_command(
             "--passages", help="Cut documents longer than the teacher's window into passages: ID#1, ID#2, ..."
         ),
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace an index that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing index.")] = False,
 ) -> None:
     """Encode documents with the bundle's teacher, for the bundle's queries to search."""
     from edgeleaf.pipeline.index import make_index
@@ -78,7 +82,7 @@ def search_command(
     bundle: Annotated[Path, typer.Argument(help="A bundle folder or a fused .onnx file.")],
     index: Annotated[Path, typer.Argument(help="A folder that edgeleaf index wrote.")],
     queries: Annotated[list[str] | None, typer.Argument(help=f"Queries; {FROM_STDIN}")] = None,
-    k: Annotated[int, typer.Option("-k", min=1, help="Documents for each query.")] = 5,
+    k: Annotated[int, typer.Option("-k", min=1, help="Documents per query.")] = 5,
     as_json: AsJson = False,
 ) -> None:
     """Find the documents nearest to each query, without the teacher."""
@@ -96,7 +100,7 @@ def search_command(
 
 
 def info_command(bundle: Bundle, as_json: AsJson = False) -> None:
-    """Describe a bundle: its vector space, files, tokenizer, quantisation, alignment; checks every hash."""
+    """Describe a bundle: vector space, files, tokenizer, quantisation, alignment; checks every hash."""
     from edgeleaf.bundle.manifest import CERTIFICATE, Manifest
     from edgeleaf.certify.certificate import Certificate
     from edgeleaf.cli import tables
@@ -118,11 +122,11 @@ def tokenize_command(
     file: Annotated[Path, typer.Argument(help="A fused .onnx file or a bundle folder.")],
     texts: Annotated[list[str] | None, typer.Argument(help=f"Texts; {FROM_STDIN}")] = None,
     tokenizer: Annotated[
-        Path | None, typer.Option(help="A tokenizer.json, to name and to compare tokens. Default: the bundle's own.")
+        Path | None, typer.Option(help="A tokenizer.json, to name tokens and compare ids. Default: the bundle's own.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the tokens that a fused file cuts texts into; exit 1 if `tokenizers` gives others."""
+    """Show the tokens that a fused file cuts texts into; exit 1 if `tokenizers` gives other ids."""
     from edgeleaf.cli import tables
     from edgeleaf.graph import standalone
 

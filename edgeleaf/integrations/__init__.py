@@ -1,1 +1,1 @@
-"""Bundles inside other frameworks, one module each; nothing here is imported by edgeleaf itself."""
+"""Bundles inside other frameworks, one module per framework; edgeleaf itself imports none of them."""

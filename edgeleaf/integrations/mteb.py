@@ -1,12 +1,12 @@
-"""A bundle as a model that mteb runs: MTEB and BEIR unchanged, queries by the fused file.
+"""A bundle as a model for mteb: runs MTEB and BEIR unchanged, with queries encoded by the fused file.
 
     import mteb
     from edgeleaf.integrations.mteb import BundleEncoder
 
     mteb.evaluate(BundleEncoder("out/mpnet"), mteb.get_tasks(["SciFact"]))
 
-In asymmetric mode, the default, documents of retrieval tasks are the teacher's; all else (queries, and both sides of
-any other kind of task) is the fused file's. In symmetric mode nothing is the teacher's.
+In asymmetric mode, the default, the teacher encodes documents of retrieval tasks, and the fused file encodes all else:
+queries, and both sides of any other kind of task. In symmetric mode the teacher encodes nothing.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ class BundleEncoder(AbsEncoder):  # type: ignore[misc]
 
     Args:
         bundle: a bundle folder.
-        revision, device: mteb's, for models of a hub; a bundle has its own and runs on the processor.
+        revision, device: parameters of mteb for models of a hub; a bundle has its own and runs on the processor.
         documents: who encodes the documents of retrieval tasks: ``teacher`` (asymmetric) or ``student`` (symmetric).
-            The teacher's vectors stay in ``BUNDLE.work``, so that a second run is quick.
+            The teacher's vectors stay in ``BUNDLE.work``, so a second run is quick.
         threads: processor threads of the fused file.
 
     Raises:
         BundleError: the bundle is damaged.
-        ModelError: from ``encode``, where the teacher is out of reach or has other weights.
+        ModelError: from ``encode``, if the teacher cannot be reached or has other weights.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class BundleEncoder(AbsEncoder):  # type: ignore[misc]
 
         Args:
             inputs: batches, each with a list of strings under ``text``.
-            task_metadata, hf_split, hf_subset: of the task; the vectors do not depend on them.
+            task_metadata, hf_split, hf_subset: facts about the task, on which the vectors do not depend.
             prompt_type: query, document, or None for tasks that have no sides.
 
         Returns:
@@ -102,7 +102,7 @@ class BundleEncoder(AbsEncoder):  # type: ignore[misc]
 
         if self._teacher is None:
             self._teacher = teacher_of(self._manifest)
-        with Stages(work_folder(self._bundle)) as stages:  # nobody else writes the cache meanwhile
+        with Stages(work_folder(self._bundle)) as stages:  # keeps others from writing the cache meanwhile
             cache = stages.work / VECTOR_CACHE
             found = teacher_vectors([Text(text, "document") for text in texts], self._teacher, cache)
         return np.asarray(found, dtype=np.float32)
@@ -120,7 +120,7 @@ class BundleEncoder(AbsEncoder):  # type: ignore[misc]
 
     def _meta(self) -> ModelMeta:
         manifest = self._manifest
-        # mteb keeps results by name and revision, so these are all that vectors depend on.
+        # mteb stores results by name and revision, so these must contain everything that vectors depend on.
         files = (manifest.files[QUERY_ENCODER], str(manifest.student["weights_sha256"]))
         identity = (*files, manifest.space.id, str(manifest.teacher_max_length))
         return ModelMeta(

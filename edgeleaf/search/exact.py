@@ -1,7 +1,7 @@
-"""The documents nearest to queries, exactly, in memory that does not grow with queries times documents.
+"""Exact search for the documents nearest to queries. Memory does not grow with queries times documents.
 
-A matrix product finds the candidates; its last bits depend on how it is cut into blocks. So candidates are scored
-again, one by one, in float64, and ranked by that: equal documents tie wherever they stand. Needs numpy only.
+A matrix product finds the candidates, but its last bits depend on how it is cut into blocks. So candidates are scored
+again, one by one, in float64, and ranked by that: equal documents tie wherever they are. Needs only numpy.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from edgeleaf.vectors import truncate
 DOCUMENTS_A_BLOCK = 8192
 QUERIES_A_BLOCK = 1024
 FOUND_A_BLOCK = 4_000_000
-"""Scores that are kept for a block of queries, at most: ``k`` for each, where ``k`` is not larger than this."""
+"""Greatest number of scores kept per block of queries: ``k`` per query, unless ``k`` itself is larger than this."""
 RESCORED_NUMBERS = 4_000_000
 
 Vectors = npt.NDArray[np.floating[Any]]
@@ -27,13 +27,13 @@ Rows = npt.NDArray[np.int64]
 
 
 def top_k(queries: Scores, documents: Vectors, k: int) -> Iterator[tuple[Rows, Scores]]:
-    """Find each query's ``k`` documents of the highest inner product, highest first; of equals the lower row is first.
+    """Find each query's ``k`` documents with the highest inner product, highest first; of equals, the lower row first.
 
     Args:
         queries: float32 [n, dims], finite.
         documents: [m, width], any float type, memory-mapped or not, ``width`` at least ``dims``: wider ones are cut and
-            brought to unit norm again.
-        k: how many, from 1; at most m come back.
+            normalised again.
+        k: how many, from 1; at most m are returned.
 
     Yields:
         for each query in order: int64 [min(k, m)] rows of ``documents``, float32 [min(k, m)] scores.
@@ -52,14 +52,14 @@ def _top_k(queries: Scores, documents: Vectors, k: int) -> Iterator[tuple[Rows, 
     n, dims = queries.shape
     of_query, rows, scores = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
     lowest = np.full(n, -np.inf, dtype=np.float32)
-    """What a document must reach to be among the first ``k`` so far."""
+    """The score that a document needs to be among the first ``k`` so far."""
     lengths = np.linalg.norm(queries.astype(np.float64), axis=1)
     for start in range(0, len(documents) if k else 0, DOCUMENTS_A_BLOCK):
         chunk = truncate(np.asarray(documents[start : start + DOCUMENTS_A_BLOCK], dtype=np.float32), dims)
         with np.errstate(over="ignore", invalid="ignore"):
             about = queries @ chunk.T
         longest = _check_finite(about, chunk, start)
-        # The product of two float32 rows is off by dims * 2**-24 of their lengths at most; both sides may be.
+        # The product of two float32 rows is off by at most dims * 2**-24 of their lengths; both sides may be off.
         slack = np.float32(dims * 2.0**-22) * (lengths * longest).astype(np.float32)
         floor = lowest
         if k <= len(chunk) and not np.isfinite(lowest).all():
@@ -86,7 +86,7 @@ def _top_k(queries: Scores, documents: Vectors, k: int) -> Iterator[tuple[Rows, 
 
 
 def _exact(queries: Scores, chunk: Scores, asked: Rows, columns: Rows) -> Scores:
-    """Score pairs one by one: what a pair gives does not depend on its neighbours."""
+    """Score pairs one by one, so that the score of a pair does not depend on its neighbours."""
     scores = np.empty(len(asked), dtype=np.float32)
     piece = max(1, RESCORED_NUMBERS // max(queries.shape[1], 1))
     for start in range(0, len(asked), piece):
@@ -97,7 +97,7 @@ def _exact(queries: Scores, chunk: Scores, asked: Rows, columns: Rows) -> Scores
 
 
 def _check_finite(scores: Scores, chunk: Scores, start: int) -> float:
-    """Return the length of the longest row of ``chunk``, once all scores are known to be finite."""
+    """Check that all scores are finite, and return the length of the longest row of ``chunk``."""
     longest = float(np.sqrt(np.einsum("nd,nd->n", chunk, chunk).max(initial=0.0)))
     if np.isfinite(longest) and np.isfinite(scores).all():
         return longest

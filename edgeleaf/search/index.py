@@ -1,10 +1,12 @@
 """An exact index of teacher vectors on disk: a matrix, the documents beside it, and the space they live in.
 
 A folder with ``index.json`` (schema version, vector space, count, width), ``vectors.npy`` (float16 [n, dims], unit L2
-norm), ``documents.jsonl`` (``{"id", "text"}`` a line) and, if its vectors are shorter than the space's, ``pca.npy``
-(float32 [dim, dims]): a query's vector times this matrix, brought to unit norm again, is what they are compared with.
-Needs numpy only. Vectors and texts stay on disk until they are needed, so a few million documents are no matter of
-memory; beyond that, load ``vectors.npy`` into the approximate index of your choice.
+norm), ``documents.jsonl`` (one ``{"id", "text"}`` per line) and, if its vectors are shorter than the space's,
+``pca.npy`` (float32 [dim, dims]): a query's vector is multiplied by this matrix and normalised again before it is
+compared.
+
+Needs only numpy. Vectors and texts stay on disk until they are needed, so a few million documents need little memory;
+beyond that, load ``vectors.npy`` into an approximate index of your choice.
 """
 
 from __future__ import annotations
@@ -28,13 +30,13 @@ from edgeleaf.vectors import is_whole
 
 INDEX_SCHEMA = 2
 READABLE = (1, 2)
-"""Version 1 had neither ``dims`` nor ``pca.npy``, and is otherwise the same."""
+"""Version 1 had neither ``dims`` nor ``pca.npy``; otherwise it is the same."""
 _CHUNK = 16_384
 
 
 @dataclass(frozen=True)
 class Hit:
-    """A document that was found: its id, its text and its cosine to the query, that of the index's own vectors."""
+    """A document that was found: id, text, and cosine to the query as computed from the index's vectors."""
 
     id: str
     text: str
@@ -46,10 +48,10 @@ class Index:
 
     Args:
         space: the vector space.
-        documents: (id, text) pairs; a list, or what reads them when they are asked for.
+        documents: (id, text) pairs; a list, or a sequence that reads them when they are needed.
         vectors: [len(documents), dims], unit L2 norm, any float type, memory-mapped or not.
-        pca: float32 [space.dim, dims], what the vectors were shortened with (:func:`edgeleaf.search.fit_pca`); None
-            where they have the space's width.
+        pca: float32 [space.dim, dims], the axes along which vectors were shortened (:func:`edgeleaf.search.fit_pca`);
+            None if they have the space's width.
 
     Raises:
         BundleError: another number of vectors than documents, or another width than the space's or ``pca``'s.
@@ -79,7 +81,7 @@ class Index:
 
         Raises:
             InputError: ``dims`` is not below the vectors' width.
-            BundleError: they are short already.
+            BundleError: they are already short.
         """
         if self.pca is not None:
             raise BundleError(
@@ -92,11 +94,11 @@ class Index:
         return Index(space=self.space, documents=self.documents, vectors=short, pca=pca)
 
     def save(self, folder: Path, *, force: bool = False) -> None:
-        """Write the index, whole or not at all; ``force`` replaces an index that is there.
+        """Write the index completely or not at all; ``force`` replaces an existing index.
 
         Raises:
-            BundleError: ``folder`` is there, and neither empty nor an index to be replaced; it cannot be written; a
-                vector holds numbers that are not finite; a document is no pair of strings.
+            BundleError: ``folder`` exists, and is neither empty nor an index to be replaced; it cannot be written; a
+                vector holds numbers that are not finite; a document is not a pair of strings.
         """
         self.check_target(folder, force=force)
         try:
@@ -112,7 +114,7 @@ class Index:
 
     @staticmethod
     def check_target(folder: Path, *, force: bool = False) -> None:
-        """Raise BundleError where :meth:`save` would."""
+        """Raise BundleError if :meth:`save` would."""
         try:
             if (folder / HEADER).is_file():
                 if not force:
@@ -127,7 +129,7 @@ class Index:
         """Open an index; vectors and texts stay on disk, memory-mapped.
 
         Raises:
-            BundleError: no such index, damaged (the message names the file), or of another schema version.
+            BundleError: no such index, a damaged one (the message names the file), or another schema version.
         """
         folder = Path(folder)
         try:
@@ -163,20 +165,20 @@ class Index:
         return Index(space=space, documents=documents, vectors=vectors, pca=pca)
 
     def search(self, queries: npt.NDArray[np.float32], *, space: VectorSpace, k: int = 10) -> list[list[Hit]]:
-        """Find the ``k`` documents nearest to each query, nearest first; of equals the one that was indexed first.
+        """Find the ``k`` documents nearest to each query, nearest first; of equals, the one that was indexed first.
 
-        Exact. Memory does not grow with queries times documents, only with what is found.
+        The search is exact. Memory grows with the number of hits only, not with queries times documents.
 
         Args:
             queries: float32 [n, space.dim], unit L2 norm; an index with ``pca`` shortens them itself. Without it they
-                may have fewer numbers (Matryoshka), and the documents are cut alike.
+                may have fewer numbers (Matryoshka), and documents are cut to the same width.
             space: the space that the queries were encoded in, ``QueryEncoder.space``.
-            k: how many, from 1; all documents where the index has fewer.
+            k: how many, from 1; if the index has fewer documents, all of them are returned.
 
         Raises:
-            BundleError: the queries are of another space, the message names both; or the index is damaged.
-            InputError: queries that are no matrix of finite float numbers of this width; ``k`` that is no whole number
-                from 1; cut queries for an index that shortens them itself.
+            BundleError: the queries are of another space (the message names both), or the index is damaged.
+            InputError: queries that are not a matrix of finite float numbers of this width; ``k`` that is not a whole
+                number from 1; cut queries for an index that shortens them itself.
         """
         if not isinstance(space, VectorSpace):
             raise InputError(f"space is {type(space).__name__}; a vector space is needed: QueryEncoder.space")

@@ -1,9 +1,9 @@
 """Shorter vectors along the documents' principal axes, for teachers that were not trained to be cut (Matryoshka).
 
-The documents' principal axes keep most of what tells them apart, first numbers of such a teacher do not. The axes come
-from the document vectors alone: nothing is trained, no query is needed, and the query encoder stays as it is. A random
-rotation of the kept axes leaves cosines as they are and spreads them over all numbers, which single bits need (as in
-faiss's ``PCAR``, https://github.com/facebookresearch/faiss/wiki/The-index-factory). Needs numpy only.
+The documents' principal axes keep most of what distinguishes the documents; the first numbers of such a teacher do not.
+The axes come from the document vectors alone: nothing is trained, no query is needed, and the query encoder does not
+change. A random rotation of the kept axes preserves cosines and spreads the information over all numbers, which single
+bits need (as in faiss's ``PCAR``, https://github.com/facebookresearch/faiss/wiki/The-index-factory). Needs only numpy.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ def check_dims(dims: int, width: int) -> None:
 def fit_pca(documents: Rows, *, dims: int) -> npt.NDArray[np.float32]:
     """Find the axes that keep most of the documents' lengths, and rotate them among themselves.
 
-    Not centred: it is cosines that are to be kept, and those are about the origin.
+    The vectors are not centred: cosines are to be preserved, and they refer to the origin.
 
     Example:
         >>> pca = fit_pca(documents, dims=128)
         >>> short_documents, short_queries = apply_pca(documents, pca), apply_pca(queries, pca)
 
     Args:
-        documents: [n, width], unit L2 norm, any float type, memory-mapped or not; a sample of a large index will do.
+        documents: [n, width], unit L2 norm, any float type, memory-mapped or not; a sample of a large index is enough.
         dims: how many numbers to keep, fewer than ``width``.
 
     Returns:
         float32 [width, dims], orthonormal columns.
 
     Raises:
-        InputError: ``dims`` is not below ``width``, or ``documents`` is no matrix of finite numbers.
+        InputError: ``dims`` is not below ``width``, or ``documents`` is not a matrix of finite numbers.
     """
     if documents.ndim != 2 or not len(documents):
         raise InputError(f"principal axes need document vectors [n, width], this is of shape {documents.shape}")
@@ -57,14 +57,14 @@ def fit_pca(documents: Rows, *, dims: int) -> npt.NDArray[np.float32]:
         moments += rows.T @ rows
     if not np.isfinite(moments).all():
         raise InputError("document vectors hold numbers that are not finite; encode them again")
-    axes = np.linalg.eigh(moments)[1][:, -dims:]  # its values ascend
-    axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(dims)])  # eigh leaves the signs open
+    axes = np.linalg.eigh(moments)[1][:, -dims:]  # eigenvalues are in ascending order
+    axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(dims)])  # eigh does not fix the signs
     rotation, _ = np.linalg.qr(np.random.default_rng(ROTATION_SEED).normal(size=(dims, dims)))
     return np.ascontiguousarray(axes @ rotation, dtype=np.float32)
 
 
 def apply_pca(vectors: Rows, pca: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Shorten vectors, queries' and documents' alike, and bring them to unit norm again.
+    """Shorten vectors of queries or documents, and normalise them again.
 
     Args:
         vectors: [n, width], any float type, memory-mapped or not.
@@ -74,7 +74,7 @@ def apply_pca(vectors: Rows, pca: npt.NDArray[np.float32]) -> npt.NDArray[np.flo
         float32 [n, dims], unit L2 norm; a zero row stays zero.
 
     Raises:
-        InputError: vectors of another width than ``pca`` is for.
+        InputError: vectors whose width ``pca`` does not fit.
     """
     if vectors.ndim != 2 or vectors.shape[1] != len(pca):
         raise InputError(f"vectors of shape {vectors.shape}, where these principal axes shorten [n, {len(pca)}]")

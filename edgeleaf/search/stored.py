@@ -1,4 +1,4 @@
-"""The files of an index folder: written in pieces, and checked before anything in them is used. Needs numpy only."""
+"""The files of an index folder: written in pieces, and checked before anything in them is used. Needs only numpy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from edgeleaf.vectors import is_whole
 HEADER, VECTORS, DOCUMENTS, PCA_FILE = "index.json", "vectors.npy", "documents.jsonl", "pca.npy"
 HEADER_BYTES = 1 << 20
 CHECKED_BYTES = 64 << 20
-"""Vectors and documents up to so many bytes are looked through at load; of larger files each part when it is used."""
+"""Files of up to this many bytes are checked at load; in larger files each part is checked when it is used."""
 _PIECE = 4 << 20
 _ROWS = 16_384
 
@@ -36,7 +36,7 @@ def file_inside(folder: Path, name: str) -> Path:
     """Return the path of one of the index's files.
 
     Raises:
-        BundleError: there is none, or it is a link that leads out of the folder.
+        BundleError: there is no such file, or it is a link that leads out of the folder.
     """
     path = folder / name
     try:
@@ -50,7 +50,7 @@ def file_inside(folder: Path, name: str) -> Path:
 
 
 def read_header(folder: Path) -> dict[str, Any]:
-    """Return ``index.json`` as an object whose values are still to be checked.
+    """Return ``index.json`` as an object whose values have not been checked yet.
 
     Raises:
         BundleError: damaged, or far too large.
@@ -109,8 +109,8 @@ def read_matrix(folder: Path, name: str, *, rows: int, width: int) -> Vectors:
         float16, float32 or float64 [rows, width].
 
     Raises:
-        BundleError: another shape or type, a file cut off or too long, numbers that are not finite (where the file has
-            at most :data:`CHECKED_BYTES`).
+        BundleError: another shape or type, a file cut off or too long, numbers that are not finite (checked if the file
+            has at most :data:`CHECKED_BYTES`).
     """
     path = file_inside(folder, name)
     try:
@@ -152,7 +152,7 @@ def read_matrix(folder: Path, name: str, *, rows: int, width: int) -> Vectors:
 
 
 def unusable_row(matrix: Vectors) -> int | None:
-    """Return the first row [n, width] with a number that is not finite, None where there is none."""
+    """Return the first row [n, width] with a number that is not finite, or None."""
     rows = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
     return int(rows[0]) if len(rows) else None
 
@@ -161,7 +161,7 @@ def write_matrix(path: Path, matrix: Vectors) -> None:
     """Write a matrix [n, width] as float16 .npy, a piece at a time.
 
     Raises:
-        BundleError: a number that is not finite, or not in float16.
+        BundleError: a number that is not finite, or out of float16's range.
     """
     with path.open("wb") as stream:
         header = {"descr": "<f2", "fortran_order": False, "shape": matrix.shape}
@@ -178,7 +178,7 @@ def write_documents(path: Path, documents: Sequence[tuple[str, str]]) -> None:
     """Write (id, text) pairs as JSON lines, one at a time.
 
     Raises:
-        BundleError: what is no pair of strings, or no text.
+        BundleError: a document that is not a pair of strings, or not valid text.
     """
     with path.open("wb", buffering=_PIECE) as stream:
         for number, pair in enumerate(documents):
@@ -194,14 +194,14 @@ def write_documents(path: Path, documents: Sequence[tuple[str, str]]) -> None:
 
 
 class StoredDocuments(Sequence[tuple[str, str]]):
-    """The (id, text) pairs of ``documents.jsonl``, read when they are asked for, through a table of their places.
+    """The (id, text) pairs of ``documents.jsonl``, read when they are needed, through a table of their positions.
 
     Args:
-        folder: of the index.
+        folder: the folder of the index.
 
     Raises:
-        BundleError: no UTF-8, or a line that is no document (all lines of a file up to :data:`CHECKED_BYTES`, the first
-            and the last of a longer one; the others when they are asked for).
+        BundleError: not UTF-8, or a line that is not a document. All lines of a file up to :data:`CHECKED_BYTES` are
+            checked at once; in a longer file the first and the last, and the others when they are read.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -241,7 +241,7 @@ class StoredDocuments(Sequence[tuple[str, str]]):
         return StoredDocuments, (self._folder,)
 
     def ids(self) -> Iterator[str]:
-        """Give the ids in order, without keeping a text."""
+        """Yield the ids in order, without keeping any text."""
         for row in range(len(self)):
             yield self._pair(row)[0]
 

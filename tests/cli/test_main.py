@@ -136,7 +136,7 @@ def test_bad_output_name_and_bad_input(tiny_bundle: Path, tmp_path: Path) -> Non
 def test_standard_input_that_is_empty_has_blank_lines_or_is_asked_for(tiny_bundle: Path) -> None:
     done = edgeleaf("encode", tiny_bundle, stdin=b"")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "edgeleaf: no text given; name texts, or pipe them in, one a line\n"
+    assert done.stderr == "edgeleaf: no text given; name texts, or pipe them in, one per line\n"
     for arguments in ((), ("-",)):
         done = edgeleaf("encode", tiny_bundle, *arguments, stdin=b"one\n\ntwo\n")
         assert [json.loads(line)["text"] for line in done.stdout.splitlines()] == ["one", "", "two"]

@@ -98,5 +98,5 @@ def given_texts_again(data: bytes, monkeypatch: pytest.MonkeyPatch) -> list[str]
 
 def test_arguments_that_the_locale_could_not_read_are_utf8() -> None:
     assert given_texts([os.fsdecode("Zürich".encode()), "東京"]) == ["Zürich", "東京"]
-    with pytest.raises(TextsError, match="a text of the command line is not UTF-8"):
+    with pytest.raises(TextsError, match="a text on the command line is not UTF-8"):
         given_texts([os.fsdecode(b"Z\xfcrich")])
