@@ -1,4 +1,4 @@
-"""One set of queries and documents on every rung: how close the vectors are, and how alike the rankings."""
+"""Compares the rungs on one set of queries and documents: how close vectors are, and how similar rankings are."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _K = 10
 
 
 class Aligned:
-    """Vectors of the same queries by teacher and rungs, ranked against the teacher's documents.
+    """Vectors of the same queries by the teacher and the rungs, ranked against the teacher's documents.
 
     Args:
         rungs: torch student first, fused file last.
         vectors: float32 [queries, dim] by the rung's name.
         teacher_queries: [queries, dim].
         teacher_documents: [documents, dim].
-        collection: where queries and documents are from, for its qrels.
+        collection: the source of queries and documents, for its qrels.
     """
 
     def __init__(
@@ -51,11 +51,11 @@ class Aligned:
 
     @cached_property
     def overlaps(self) -> dict[str, npt.NDArray[np.float64]]:
-        """Share of the teacher's first ten of each query [queries], by the rung's name."""
+        """Return the share of the teacher's first ten that a rung finds, [queries], by the rung's name."""
         return {name: overlap(rows[:, :_K], self.teacher_ranking[:, :_K]) for name, rows in self.rankings.items()}
 
     def reports(self) -> tuple[RungReport, ...]:
-        """Return a report a rung."""
+        """Return one report per rung."""
         reports, before = [], 1.0
         for rung in self.rungs:
             ranking = self.rankings[rung.name]
@@ -90,8 +90,9 @@ def collection_report(
 
     Args:
         part: the collection and the teacher's vectors.
-        aligned: the same on every rung.
-        encode_documents: the student's own vectors of documents, and what encoded them; asked where there are qrels.
+        aligned: the same queries on every rung.
+        encode_documents: returns the student's own vectors of documents and what encoded them; called if there are
+            qrels.
     """
     collection, judged = part.collection, aligned.judged
     fused = aligned.vectors[RUNG_FUSED]

@@ -1,4 +1,4 @@
-"""Cosines to the teacher, summed up."""
+"""Summaries of cosines to the teacher."""
 
 from __future__ import annotations
 

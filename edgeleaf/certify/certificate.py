@@ -1,6 +1,7 @@
 """The certificate: everything that was measured about one bundle, and a verdict per gate.
 
-A plain record that goes to JSON and back. No timestamps, timings or paths: the same inputs give the same bytes.
+It is a plain record that can be written as JSON and read back. It has no timestamps, timings or paths, so the same
+inputs give the same bytes.
 """
 
 from __future__ import annotations
@@ -30,12 +31,13 @@ class RungReport:
     """One rung of the ladder, measured on one set of queries and documents.
 
     Args:
-        name, title, file: ``fused``, "fused file", its place in the bundle.
-        teacher_cosine, student_cosine: of its vectors to the teacher's, to the torch student's (none for itself).
-        step_loss: mean cosine to the teacher lost since the rung above, which for the first is the teacher itself.
+        name, title, file: such as ``fused``, "fused file", and its path in the bundle.
+        teacher_cosine, student_cosine: cosine of its vectors to the teacher's, and to the torch student's (None for the
+            student itself).
+        step_loss: mean cosine to the teacher lost since the previous rung; for the first rung, since the teacher.
         overlap_at_10: share of the teacher's first ten documents that it finds, mean over queries.
-        recall_at_100: share of the teacher's first 100 among its own; none where there are not more documents.
-        retrieval: against qrels, with the teacher's documents; none where there are none.
+        recall_at_100: share of the teacher's first 100 among its own; None if there are at most 100 documents.
+        retrieval: measured by qrels, with the teacher's documents; None without qrels.
     """
 
     name: str
@@ -51,11 +53,11 @@ class RungReport:
 
 @dataclass(frozen=True)
 class Symmetric:
-    """The fused file's queries among documents of the student, without the teacher.
+    """Search without the teacher: the fused file's queries among documents that the student encoded.
 
     Args:
-        documents: what encoded them: ``fused file`` or ``torch student``.
-        retrieval: against qrels.
+        documents: what encoded the documents: ``fused file`` or ``torch student``.
+        retrieval: measured by qrels.
     """
 
     documents: str
@@ -64,13 +66,13 @@ class Symmetric:
 
 @dataclass(frozen=True)
 class CollectionReport:
-    """What was measured on one collection.
+    """The measurements on one collection.
 
     Args:
-        name: of its folder.
+        name: the name of its folder.
         queries, documents: how many.
         rungs: the ladder, torch student first, fused file last.
-        teacher: the teacher's own retrieval; none without qrels, as ``symmetric``.
+        teacher: the teacher's own retrieval; None without qrels, like ``symmetric``.
         shortened: shorter and quantised vectors.
     """
 
@@ -84,7 +86,7 @@ class CollectionReport:
 
     @property
     def ndcg_loss(self) -> float | None:
-        """Share of the torch student's nDCG@10 that the fused file loses; none without qrels, or where it has none."""
+        """The share of the torch student's nDCG@10 that the fused file loses; None without qrels, or if it is zero."""
         student, fused = (self.rungs[place].retrieval for place in (0, -1))
         if student is None or fused is None or student.ndcg_at_10.mean <= 0:
             return None
@@ -93,7 +95,7 @@ class CollectionReport:
 
 @dataclass(frozen=True)
 class PerQuery:
-    """One number per held-out query, in their order: what the plots show."""
+    """One number per held-out query, in their order: the data of the plots."""
 
     tokens: tuple[int, ...]
     student_cosine: tuple[float, ...]
@@ -115,27 +117,26 @@ class HardQuery:
 
 @dataclass(frozen=True)
 class Certificate:
-    """What was measured about one bundle, and the verdicts.
+    """The measurements of one bundle, and the verdicts.
 
     Args:
         space: the teacher's vector space: teacher, revision, hash, pooling, prompts, dim.
-        query_prompt: what the fused file puts before each query.
+        query_prompt: the text that the fused file puts before each query.
         max_length: its window in tokens.
-        file_sha256: of the query_encoder.onnx that was measured.
-        measured_on: architecture, processor features that choose kernels, onnxruntime version.
-        texts: where the queries and documents come from.
+        file_sha256: hash of the query_encoder.onnx that was measured.
+        measured_on: architecture, processor features that select kernels, onnxruntime version.
+        texts: the source of queries and documents.
         queries, documents: how many held-out queries and teacher-encoded documents.
-        sizes_mb: 10^6 bytes of each rung, by its place in the bundle.
+        sizes_mb: size of each rung in 10^6 bytes, by its path in the bundle.
         rungs: the ladder, torch student first, fused file last.
-        parity: token parity of the fused file.
-        batch_invariance, padding_invariance: of the fused file.
+        parity, batch_invariance, padding_invariance: of the fused file.
         shortened: shorter and quantised vectors of the held-out texts.
-        collections: the same figures for collections that were given.
-        similarities: correlation with people's scores on files of pairs that were given.
-        processors: the fused file on other processors, where it was run there.
+        collections: the same figures for the given collections.
+        similarities: correlation with people's scores on the given files of pairs.
+        processors: the fused file on other processors, if it was run there.
         per_query: figures of single queries.
-        worst: the twenty queries furthest from the teacher, worst first.
-        verdicts: one per gate that was asked.
+        worst: the twenty queries farthest from the teacher, worst first.
+        verdicts: one per gate that is set.
     """
 
     space: Mapping[str, str | int | bool | None]
@@ -162,7 +163,7 @@ class Certificate:
 
     @property
     def passed(self) -> bool:
-        """Whether every gate that was asked is met."""
+        """Whether every gate that is set is met."""
         return all(verdict.ok for verdict in self.verdicts)
 
     @property
@@ -182,7 +183,7 @@ class Certificate:
         raise KeyError(name)
 
     def to_json(self) -> str:
-        """Return the certificate as JSON, lists of numbers on one line, ending in a newline."""
+        """Return the certificate as JSON with lists of numbers on one line and a newline at the end."""
         return json_text({"schema_version": self.schema_version, "passed": self.passed, **asdict(self)})
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""The check after quantisation: how close is the file that ships to the teacher, and does it keep its promises?
+"""The check after quantisation: how close is the shipped file to the teacher, and does it keep its promises?
 
 :func:`certify` measures, :func:`write` writes ``certificate.json`` and the page ``certificate.html``.
 """
@@ -62,21 +62,21 @@ def certify(
         bundle: the folder, with ``query_encoder.onnx``, ``onnx/`` and ``student/``; nothing is written there.
         queries: held-out queries, without the prompt.
         teacher_queries: the teacher's vectors of them, float [len(queries), dim].
-        documents: texts, shown beside the worst queries.
+        documents: texts; they are shown beside the worst queries.
         teacher_documents: the teacher's vectors of them, float [len(documents), dim]; may be float16 and memory-mapped.
-        gates: limits by name, see ``edgeleaf.recipe.specs.Gates``; ``None`` and ``False`` are not asked.
-        query_prompt: what the fused file puts before a query, and what the other rungs are given.
-        space: the teacher's vector space, shown as it comes.
-        document_prompt: what the student puts before a document.
-        collections: further queries and documents with the teacher's vectors, and qrels where there are some.
+        gates: limits by name, see ``edgeleaf.recipe.specs.Gates``; ``None`` and ``False`` mean no limit.
+        query_prompt: the text that the fused file puts before a query; the other rungs get it with the query.
+        space: the teacher's vector space, shown unchanged.
+        document_prompt: the text that the student puts before a document.
+        collections: further queries and documents with the teacher's vectors, and qrels if there are any.
         pairs: sentences with people's scores and the teacher's vectors.
         processors: the file's runs on other processors, passed through and judged.
-        texts: where queries and documents come from, shown as it is.
-        threads: processor threads; does not appear in the certificate.
+        texts: the source of queries and documents, shown unchanged.
+        threads: processor threads; not part of the certificate.
         code_points: also compare the token ids of every Unicode code point (half a minute).
 
     Returns:
-        The certificate, figures rounded to 6 digits (invariances to 8); verdicts are about rounded figures.
+        The certificate, with figures rounded to 6 digits (invariances to 8); verdicts judge rounded figures.
 
     Raises:
         TextsError: too few queries or documents, or vectors that do not belong to them.
@@ -112,7 +112,7 @@ def certify(
 
     file = bundle / layout.QUERY_ENCODER
     parity = token_parity(
-        fused_token_ids(file),  # every core has a batch of its own
+        fused_token_ids(file),  # one batch per core
         reference_token_ids(ladder.tokenizer, query_prompt),
         texts=[*queries, *added_token_texts(ladder.tokenizer)],
         code_points=code_points,
@@ -175,14 +175,14 @@ def certify(
 
 
 def _parts(vectors: Mapping[str, _FloatRows], counts: Sequence[int]) -> list[dict[str, _FloatRows]]:
-    """Cut every rung's rows into runs of ``counts`` rows."""
+    """Cut every rung's rows into consecutive parts of ``counts`` rows."""
     ends = np.cumsum(counts)[:-1]
     cut = {name: np.split(rows, ends) for name, rows in vectors.items()}
     return [{name: rows[part] for name, rows in cut.items()} for part in range(len(counts))]
 
 
 def _worst(held_out: Aligned, queries: Sequence[str], documents: Sequence[str]) -> tuple[HardQuery, ...]:
-    """Return the queries whose fused vector is furthest from the teacher's, worst first."""
+    """Return the queries whose fused vector is farthest from the teacher's, worst first."""
 
     def top(ranking: npt.NDArray[np.int64]) -> tuple[str, ...]:
         return tuple(_shortened(documents[row]) for row in ranking[:_TOP])
@@ -208,7 +208,7 @@ def _rounded(measured: Invariance) -> Invariance:
 
 
 def write(certificate: Certificate, folder: Path) -> None:
-    """Write ``certificate.json`` and ``certificate.html`` into ``folder``, each whole or not at all.
+    """Write ``certificate.json`` and ``certificate.html`` into ``folder``, each completely or not at all.
 
     Raises:
         MissingExtra: jinja2 or matplotlib is not installed.
@@ -254,7 +254,7 @@ def _measured_on() -> dict[str, str]:
 
 
 def _mb(path: Path) -> float:
-    """Size of a file, or of all files in a folder, in 10^6 bytes."""
+    """Return the size of a file, or of all files in a folder, in 10^6 bytes."""
     files = [path] if path.is_file() else [entry for entry in path.rglob("*") if entry.is_file()]
     return round(sum(file.stat().st_size for file in files) / 1e6, DIGITS)
 

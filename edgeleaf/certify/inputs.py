@@ -1,4 +1,4 @@
-"""What a check reads besides held-out texts: collections and scored pairs, with the teacher's vectors."""
+"""Inputs of a check besides held-out texts: collections and scored pairs, with the teacher's vectors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EncodedPairs:
-    """Pairs and the teacher's vectors of both sides, float [pairs, dim], as queries."""
+    """Pairs, and the teacher's vectors of both sides encoded as queries, float [pairs, dim]."""
 
     pairs: Pairs
     teacher_first: npt.NDArray[Any]
@@ -26,7 +26,7 @@ class EncodedPairs:
 
 
 def encode_pairs(pairs: Pairs, teacher: Teacher, cache: Path) -> EncodedPairs:
-    """Return pairs with their teacher's vectors, from the cache where it has them."""
+    """Return pairs with the teacher's vectors, taken from the cache if it has them."""
     from edgeleaf.teachers.cache import teacher_vectors
 
     vectors = teacher_vectors([Text(text, "query") for text in (*pairs.first, *pairs.second)], teacher, cache)
@@ -43,7 +43,7 @@ class EncodedCollection:
 
 
 def encode_collection(collection: Collection, teacher: Teacher, cache: Path) -> EncodedCollection:
-    """Return a collection with its teacher's vectors, from the cache where it has them."""
+    """Return a collection with the teacher's vectors, taken from the cache if it has them."""
     from edgeleaf.teachers.cache import teacher_vectors
 
     texts = [Text(text, "query") for text in collection.queries]

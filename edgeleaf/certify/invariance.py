@@ -1,6 +1,6 @@
-"""Does a text keep its vector in company? Document vectors never move; a query's must not either.
+"""Does a text keep its vector in a batch? Document vectors never move, so query vectors must not either.
 
-Plain dynamic int8 shares one scale over a batch, so that a neighbour changes a text's vector (cosine 0.98 to itself).
+Plain dynamic int8 shares one scale over a batch, so a neighbour changes a text's vector (cosine 0.98 to itself).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from edgeleaf import progress
 from edgeleaf.vectors import Vectors, cosine_rows
 
 _Encode = Callable[[Sequence[str]], Any]
-"""Texts to vectors [n, dim], the whole sequence in one batch."""
+"""Encodes texts to vectors [n, dim], the whole sequence in one batch."""
 
 INVARIANCE_BATCHES = (2, 8, 32)
 LONG_WORDS = 400
@@ -24,11 +24,11 @@ LONG_WORDS = 400
 
 @dataclass(frozen=True)
 class Invariance:
-    """Cosine of texts alone to themselves in company.
+    """Cosines of texts encoded alone to the same texts encoded in batches.
 
     Args:
         texts: how many were tried.
-        placements: in how many places of how many batches in all.
+        placements: number of positions in batches at which texts were tried, in all.
         cosine_min, cosine_mean: over all placements.
         worst_text: the text of the minimum.
     """
@@ -50,16 +50,16 @@ def batch_invariance(
 ) -> Invariance:
     """Compare each text's vector alone with its vectors in batches of mixed lengths.
 
-    For every size, the texts are shuffled and cut into batches; each batch gets one long stranger at a random place, so
-    that every text is in the company most unlike it. So padding that leaks shows here too; :func:`padding_invariance`
-    tells it apart.
+    For every size, the texts are shuffled and cut into batches. Each batch gets one long stranger at a random position,
+    so that every text has a very different neighbour. Errors from padding show here, too; :func:`padding_invariance`
+    distinguishes them.
 
     Args:
-        encode: texts to vectors [n, dim], one batch a call.
+        encode: encodes texts to vectors [n, dim], one batch per call.
         texts: the texts to try.
-        alone: their vectors [n, dim], one text a call; encoded here where not given.
-        batch_sizes: texts in a batch, the stranger included; 2 and more.
-        seed: of the shuffles.
+        alone: their vectors [n, dim], encoded one text per call; computed here if not given.
+        batch_sizes: texts per batch, the stranger included; at least 2.
+        seed: seed of the shuffles.
 
     Raises:
         ValueError: no texts, or a batch size below 2.
@@ -87,10 +87,10 @@ def padding_invariance(
     """Compare each text's vector alone with its vector beside one text that fills the window, padded to its length.
 
     Args:
-        encode: texts to vectors [n, dim], one batch a call.
+        encode: encodes texts to vectors [n, dim], one batch per call.
         texts: the texts to try.
-        window: the encoder's, in tokens.
-        alone: their vectors [n, dim], one text a call; encoded here where not given.
+        window: the encoder's window in tokens.
+        alone: their vectors [n, dim], encoded one text per call; computed here if not given.
 
     Raises:
         ValueError: no texts.
@@ -108,7 +108,7 @@ def padding_invariance(
 def _compared(
     title: str, encode: _Encode, texts: Sequence[str], alone: Vectors, batches: Sequence[Sequence[int]]
 ) -> Invariance:
-    """Encode batches of row numbers, and compare every row that ``alone`` has."""
+    """Encode batches given by row numbers, and compare every row that ``alone`` has."""
     cosines: list[float] = []
     rows: list[int] = []
     with progress.bar(title, sum(map(len, batches))) as advance:
@@ -134,6 +134,6 @@ def _alone(encode: _Encode, texts: Sequence[str]) -> Vectors:
 
 
 def _filling(texts: Sequence[str], window: int) -> str:
-    """Return words of the texts, as many as the window has tokens: a word has one or more."""
+    """Return as many words of the texts as the window has tokens; each word has at least one token."""
     words = " ".join(texts).split() or ["long"]
     return " ".join((words * (window // len(words) + 1))[:window])

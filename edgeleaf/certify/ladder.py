@@ -1,7 +1,7 @@
-"""The rungs from the trained student to the file that ships, each asked for the same queries' vectors.
+"""The rungs from the trained student to the shipped file; each encodes the same queries.
 
 torch student → ONNX fp32 → ONNX quantised (not for fp32) → fused. A loss shows at the rung that causes it. The ONNX
-rungs take one query at a time, as a device meets them.
+rungs encode one query at a time, as a device does.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _FloatRows = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Rung:
-    """A rung's name, its place in the bundle, and what a person calls it."""
+    """A rung's name, its path in the bundle, and its title."""
 
     name: str
     place: str
@@ -36,9 +36,10 @@ class Rung:
 
 
 def rungs_of(bundle: Path) -> tuple[Rung, ...]:
-    """Return the rungs of a bundle, from the teacher's side to the device's.
+    """Return the rungs of a bundle, from the student to the fused file.
 
-    Three where nothing is quantised; two where the bundle holds no unfused graphs (:mod:`edgeleaf.pipeline.ship`).
+    There are three if nothing is quantised, and two if the bundle holds no unfused graphs
+    (:mod:`edgeleaf.pipeline.ship`).
     """
     quantized = quantized_onnx(bundle)
     place = None if quantized is None else quantized.relative_to(bundle).as_posix()
@@ -54,10 +55,10 @@ def rungs_of(bundle: Path) -> tuple[Rung, ...]:
 
 @dataclass(frozen=True)
 class Ladder:
-    """What climbing gave.
+    """The vectors of all rungs.
 
     Args:
-        rungs: which there were.
+        rungs: the rungs of the bundle.
         vectors: float32 [n, dim] by the rung's name, in the order of the queries.
         tokens: tokens of each query as the encoder sees it: prompt, special tokens and truncation included.
         max_length: the encoder's window in tokens.
@@ -77,7 +78,7 @@ def climb(bundle: Path, queries: Sequence[str], *, query_prompt: str = "", threa
     Args:
         bundle: the folder.
         queries: texts without the prompt.
-        query_prompt: put before each query for every rung but the last; the fused file holds it.
+        query_prompt: the text put before each query for every rung but the last; the fused file contains it.
         threads: processor threads.
 
     Raises:
@@ -120,7 +121,7 @@ def climb(bundle: Path, queries: Sequence[str], *, query_prompt: str = "", threa
 def student_vectors(
     folder: Path, queries: Sequence[str], *, prompt: str, threads: int, max_length: int | None = None
 ) -> tuple[_FloatRows, int]:
-    """Encode with the torch student: float32 [n, dim], and its window in tokens, its own if ``max_length`` is None."""
+    """Encode with the torch student; return float32 [n, dim] and its window (its own if ``max_length`` is None)."""
     from edgeleaf.models.loading import load_sentence_transformer
 
     model = load_sentence_transformer(folder).to("cpu")
@@ -130,7 +131,7 @@ def student_vectors(
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        # An empty prompt is given as such: left out, the model's own default prompt would come in.
+        # An empty prompt is passed on: without it, the model would use its own default prompt.
         rows = model.encode(list(queries), prompt=prompt, batch_size=32, show_progress_bar=False, device="cpu")
     finally:
         torch.set_num_threads(before)
@@ -138,7 +139,7 @@ def student_vectors(
 
 
 def encoder_vectors(file: Path, ids: Sequence[Sequence[int]], *, threads: int) -> _FloatRows:
-    """Encode token ids, a text at a time, with an unfused encoder: float32 [n, dim]."""
+    """Encode token ids, one text at a time, with an unfused encoder; return float32 [n, dim]."""
     encoder = session(file, threads=threads)
     inputs = {end.name for end in encoder.get_inputs()}
     unknown = inputs - {"input_ids", "attention_mask", "token_type_ids"}
@@ -153,7 +154,7 @@ def encoder_vectors(file: Path, ids: Sequence[Sequence[int]], *, threads: int) -
 
 
 def fused_encode(file: Path, *, threads: int) -> Any:
-    """Return ``encode(texts) -> float32 [n, dim]`` of a fused file: the whole sequence as one batch, as it comes."""
+    """Return ``encode(texts) -> float32 [n, dim]`` of a fused file, which encodes the whole sequence as one batch."""
     fused = session(file, threads=threads)
 
     def encode(texts: Sequence[str]) -> _FloatRows:
@@ -166,9 +167,10 @@ def fused_encode(file: Path, *, threads: int) -> Any:
 def document_vectors(
     bundle: Path, documents: Sequence[str], *, query_prompt: str, document_prompt: str, threads: int
 ) -> tuple[_FloatRows, str]:
-    """Encode documents with the student: float32 [n, dim], and what encoded them.
+    """Encode documents with the student; return float32 [n, dim] and the name of what encoded them.
 
-    The fused file does where its prompt is the documents' too; the torch student, with their own prompt, elsewhere.
+    This is the fused file if documents have the same prompt as queries; otherwise the torch student, with the prompt of
+    documents.
     """
     if query_prompt != document_prompt:
         rows, _ = student_vectors(bundle / layout.STUDENT, documents, prompt=document_prompt, threads=threads)

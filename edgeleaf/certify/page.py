@@ -1,7 +1,7 @@
-"""The certificate as one self-contained HTML page: verdict first, then where the numbers come from.
+"""The certificate as one self-contained HTML page: the verdict first, then the measurements behind it.
 
-A pure function of the certificate: no scripts, no external resources, no dates; plots are inline SVG that takes its
-colours from the page, light or dark.
+The page depends on the certificate only. It has no scripts, external resources or dates; plots are inline SVG that
+takes its colours from the page, light or dark.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from edgeleaf.errors import MissingExtra
 
 TEMPLATE = Path(__file__).with_name("certificate.html.j2")
 
-# Stand-ins for colours: matplotlib draws with them, the page's CSS decides what they are.
+# Placeholders for colours: matplotlib draws with them, and the page's CSS replaces them.
 _INK, _GRID, _STUDENT, _FUSED = "#0a0b0c", "#0a0b0d", "#0a0b0e", "#0a0b0f"
 _CSS = {_INK: "currentColor", _GRID: "var(--line)", _STUDENT: "var(--student)", _FUSED: "var(--fused)"}
 
@@ -86,9 +86,9 @@ def _gate_row(verdict: Verdict) -> dict[str, Any]:
 
 
 def _cuts(reports: Sequence[Shortened]) -> dict[str, Any]:
-    """Share that each setting loses of the first, the full width in float32, and at how many the file loses no more.
+    """Return what each setting loses of the first (full width, float32), and at how many the file loses no more.
 
-    Shares, not differences: who starts lower has less to lose.
+    Shares are compared, not differences, because a system that starts lower has less to lose.
     """
     first = reports[0]
     measures = ["overlap_at_10"] if first.fused_ndcg_at_10 is None else ["overlap_at_10", "ndcg_at_10"]
@@ -110,7 +110,7 @@ def _cuts(reports: Sequence[Shortened]) -> dict[str, Any]:
 
 
 def _plots(certificate: Certificate) -> list[tuple[str, str, str]]:
-    """Title, caption and SVG of each plot."""
+    """Return the title, caption and SVG of each plot."""
     per_query = certificate.per_query
     return [
         (
@@ -157,7 +157,7 @@ def _overlap_bars(axes: Any, student: Sequence[float], fused: Sequence[float]) -
 
 
 def _legend(axes: Any) -> None:
-    """Above the axes, where no bar can hide it; counts are whole numbers."""
+    """Put the legend above the axes, where no bar can hide it; counts are whole numbers."""
     axes.legend(frameon=False, labelcolor=_INK, loc="lower right", bbox_to_anchor=(1, 0.98), ncols=2)
     axes.yaxis.get_major_locator().set_params(integer=True)
 
@@ -181,7 +181,7 @@ def _cosine_by_length(axes: Any, tokens: Sequence[int], cosines: Sequence[float]
 
 
 def _draw(name: str, plot: Callable[[Any], None]) -> str:
-    """Return a plot as an SVG element, the same bytes for the same data."""
+    """Return a plot as an SVG element; the same data give the same bytes."""
     try:
         quiet.matplotlib_files()
         from matplotlib import rc_context

@@ -1,7 +1,7 @@
 """Does the same file give the same vectors on every kind of processor?
 
-The others are emulated (:mod:`edgeleaf.emulation`). What runs there, with numpy and onnxruntime only, is
-``python -m edgeleaf.certify.processors FILE TEXTS VECTORS``.
+Other processors are emulated (:mod:`edgeleaf.emulation`). They run
+``python -m edgeleaf.certify.processors FILE TEXTS VECTORS``, which needs only numpy and onnxruntime.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ import numpy as np
 import numpy.typing as npt
 
 COMPARED_QUERIES = 96
-"""Queries that are run on each processor: half a minute to a minute, and as much for opening the file."""
+"""Queries that are run on each processor: they take half a minute to a minute, and opening the file as long again."""
 TIMEOUT_S, SLOWDOWN = 600.0, 1000.0
-"""A run may take so many seconds, and so many times as long as it takes here; it takes some 20 to 100 times as long."""
+"""A run may take this many seconds plus this multiple of its time here; it takes some 20 to 100 times as long."""
 
 
 @dataclass(frozen=True)
 class ProcessorReport:
-    """The same queries on another processor, beside this machine's own run.
+    """The same queries on another processor, compared with this machine's own run.
 
     Args:
         name: as in ``edgeleaf.emulation.processors.PROCESSORS``; ``native`` is this machine.
         queries: how many were compared.
-        cosine_min, cosine_mean: of a query's vector there to its vector here.
+        cosine_min, cosine_mean: cosine of a query's vector there to its vector here.
         identical: how many vectors are equal to the last bit.
         worst_text: the query of the minimum.
     """
@@ -44,10 +44,10 @@ class ProcessorReport:
 
 
 def check_names(names: Sequence[str]) -> None:
-    """See that all of these processors can be had here.
+    """Check that all of these processors can be emulated here.
 
     Raises:
-        EmulationError: an unknown processor, or one whose emulation is not set up; says how to do that.
+        EmulationError: an unknown processor, or one whose emulation is not set up; the message tells how to set it up.
     """
     from edgeleaf.emulation.processors import missing
     from edgeleaf.errors import EmulationError
@@ -61,11 +61,11 @@ def compare(file: Path, queries: Sequence[str], names: Sequence[str]) -> tuple[P
 
     Args:
         file: a fused ``query_encoder.onnx``.
-        queries: a sample of them is taken, of all lengths, and texts that are hard for a tokenizer.
-        names: of :data:`edgeleaf.emulation.processors.PROCESSORS`.
+        queries: a sample of all lengths is taken, and texts that are hard for a tokenizer are added.
+        names: names of :data:`edgeleaf.emulation.processors.PROCESSORS`.
 
     Raises:
-        EmulationError: as :func:`check_names`, or a run that fails or does not end.
+        EmulationError: like :func:`check_names`, or a run that fails or does not end.
     """
     from edgeleaf import progress
     from edgeleaf.emulation.processors import prepare
@@ -110,7 +110,7 @@ def compare(file: Path, queries: Sequence[str], names: Sequence[str]) -> tuple[P
 
 
 def sample(queries: Sequence[str]) -> list[str]:
-    """At most :data:`COMPARED_QUERIES` texts: queries of all lengths, and some that are hard for a tokenizer."""
+    """Return at most :data:`COMPARED_QUERIES` texts: queries of all lengths, and some that are hard for a tokenizer."""
     from edgeleaf.bundle.golden import GOLDEN_HARD_TEXTS
 
     by_length = sorted(dict.fromkeys(queries), key=lambda text: (len(text), text))
@@ -122,7 +122,7 @@ def sample(queries: Sequence[str]) -> list[str]:
 
 
 def encode_alone(file: Path, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-    """Encode texts one at a time with a fused file, float32 [len(texts), dim]."""
+    """Encode texts one at a time with a fused file; return float32 [len(texts), dim]."""
     from edgeleaf.bundle.session import session
 
     fused = session(file, threads=1)

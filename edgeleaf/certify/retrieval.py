@@ -1,4 +1,4 @@
-"""nDCG@10, MRR@10 and recall@100 of rankings against qrels, with bootstrap intervals over queries; by ir_measures."""
+"""nDCG@10, MRR@10 and recall@100 of rankings by qrels, with bootstrap intervals over queries; uses ir_measures."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """How well one encoder's rankings answer a collection's queries; no recall where there are not 100 documents."""
+    """How well one encoder's rankings answer a collection's queries; no recall for fewer than 100 documents."""
 
     ndcg_at_10: Estimate
     mrr_at_10: Estimate
@@ -37,7 +37,7 @@ class Retrieval:
 
 
 def require_measures() -> None:
-    """Raise MissingExtra where ir_measures is not installed."""
+    """Raise MissingExtra if ir_measures is not installed."""
     if importlib.util.find_spec("ir_measures") is None:
         raise MissingExtra("ir-measures not installed; for collections with qrels: pip install 'edgeleaf[distill]'")
 
@@ -46,8 +46,8 @@ def retrieval(collection: Collection, ranking: npt.NDArray[np.int64]) -> Retriev
     """Judge rankings by a collection's qrels.
 
     Args:
-        collection: with qrels.
-        ranking: int64 [queries, k], row numbers of the documents, first places first; k from 10, 100 for the recall.
+        collection: a collection with qrels.
+        ranking: int64 [queries, k], row numbers of the documents, best first; k is at least 10, and 100 for recall.
 
     Raises:
         MissingExtra: ir_measures is not installed.
@@ -70,7 +70,7 @@ def per_query(collection: Collection, ranking: npt.NDArray[np.int64]) -> dict[st
     require_measures()
     import ir_measures
 
-    # Places stand for scores, so that ties are those of the ranking and no measure breaks them its own way.
+    # Ranks serve as scores, so that no measure breaks ties in its own way.
     run = {
         query: {collection.document_ids[row]: float(-place) for place, row in enumerate(rows)}
         for query, rows in zip(collection.query_ids, ranking.tolist(), strict=True)
@@ -84,18 +84,18 @@ def per_query(collection: Collection, ranking: npt.NDArray[np.int64]) -> dict[st
 
 
 def estimate(values: Sequence[float] | npt.NDArray[np.float64], *, seed: int = 0) -> Estimate:
-    """Return the mean of values [n] and its interval."""
+    """Return the mean of values [n] and its 95% interval."""
     numbers = np.asarray(values, dtype=np.float64)
     return bootstrap(lambda rows: float(numbers[rows].mean()), len(numbers), seed=seed)
 
 
 def bootstrap(figure: Callable[[npt.NDArray[np.int64]], float], count: int, *, seed: int = 0) -> Estimate:
-    """Return a figure and the interval of those of samples drawn with replacement (Efron 1979).
+    """Return a figure and its 95% interval over samples drawn with replacement (Efron 1979).
 
     Args:
-        figure: of the chosen rows, int64 [n]; NaN where a sample has none, which then does not count.
-        count: how many rows there are.
-        seed: of the samples.
+        figure: computes the figure of the chosen rows, int64 [n]; a sample that gives NaN does not count.
+        count: number of rows.
+        seed: seed of the samples.
     """
     dice = np.random.default_rng(seed)
     samples = [figure(dice.integers(0, count, count)) for _ in range(RESAMPLES)]

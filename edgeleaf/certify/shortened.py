@@ -1,8 +1,8 @@
-"""What shorter vectors and coarser numbers cost, beside what they cost the teacher itself.
+"""The cost of shorter vectors and coarser numbers, beside their cost for the teacher itself.
 
 Queries and documents are both shortened, to their first numbers (Matryoshka, arXiv 2205.13147) or to the documents'
 principal axes (``edgeleaf index --pca``), and both quantised. The axes are those of the documents that are searched, as
-they are in an index: the fewer documents, the less a width loses, and with as many axes as documents nothing.
+in an index: the fewer documents there are, the less a width loses, and with as many axes as documents it loses nothing.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ _FloatRows = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Shortened:
-    """One setting: the teacher and the fused file against the teacher's ranking at full width in float32.
+    """One setting: the teacher and the fused file compared with the teacher's ranking at full width in float32.
 
     Args:
-        dim, precision: of every vector, queries' and documents'.
-        bytes: of one vector.
+        dim, precision: width and precision of every vector, of queries and of documents.
+        bytes: size of one vector.
         teacher_overlap_at_10, fused_overlap_at_10: with the teacher's first ten at full width; means over queries.
-        teacher_ndcg_at_10, fused_ndcg_at_10: none where there are no qrels.
-        kept: what is kept of a vector, its ``first numbers`` or those along the documents' ``principal axes``.
+        teacher_ndcg_at_10, fused_ndcg_at_10: None without qrels.
+        kept: which numbers are kept: the ``first numbers``, or those along the documents' ``principal axes``.
     """
 
     dim: int
@@ -57,16 +57,16 @@ def shortened(
     *,
     collection: Collection | None = None,
 ) -> tuple[Shortened, ...]:
-    """Rank at every width, shortened in both ways, and precision.
+    """Rank at every width and precision, with vectors shortened in both ways.
 
     Args:
-        teacher_queries, fused_queries: [n, dim], of the same queries.
-        documents: [m, dim], the teacher's.
-        collection: where queries and documents are from, for nDCG@10 when it has qrels.
+        teacher_queries, fused_queries: [n, dim], vectors of the same queries.
+        documents: [m, dim], the teacher's vectors.
+        collection: the source of queries and documents, for nDCG@10 if it has qrels.
 
     Returns:
-        The full width first, then those of :data:`DIMS` below it; of each the first numbers, then, where there are more
-        documents than numbers, the principal axes; of each of these float32, int8, binary.
+        The full width first, then those of :data:`DIMS` below it; for each width the first numbers, then, if there are
+        more documents than numbers, the principal axes; for each of these float32, int8, binary.
     """
     skip = None if collection is None else collection.itself
     reference = nearest(teacher_queries, documents, _K, skip=skip)
@@ -89,7 +89,7 @@ def shortened(
 
 
 def _short(kept: str, dim: int, *parts: npt.NDArray[Any]) -> list[_FloatRows]:
-    """Shorten vectors [n, width] to unit rows [n, dim]; the last part are the documents."""
+    """Shorten vectors [n, width] to unit rows [n, dim]; the last part holds the documents."""
     if kept == BY_FIRST:
         return [unit_rows(vectors[:, :dim]) for vectors in parts]
     pca = fit_pca(unit_rows(parts[-1]), dims=dim)
@@ -108,10 +108,10 @@ def _ranking(
 
 
 def int8_codes(rows: _FloatRows, ranges: _FloatRows) -> npt.NDArray[np.int8]:
-    """Return int8 codes [n, dim] as sentence-transformers' ``quantize_embeddings`` gives them.
+    """Return the int8 codes [n, dim] that sentence-transformers' ``quantize_embeddings`` gives.
 
     Args:
-        rows: [n, dim]; what lies outside the range is brought to its end.
+        rows: [n, dim]; numbers outside the range are clipped to it.
         ranges: [2, dim], lowest and highest number of each dimension.
     """
     steps = (ranges[1] - ranges[0]) / 255
@@ -120,11 +120,11 @@ def int8_codes(rows: _FloatRows, ranges: _FloatRows) -> npt.NDArray[np.int8]:
 
 
 def decoded(codes: npt.NDArray[np.int8], ranges: _FloatRows) -> _FloatRows:
-    """Return the numbers [n, dim] in the middle of what int8 codes stand for; vectors are compared by these."""
+    """Return for each int8 code the middle of its interval, [n, dim]; vectors are compared by these numbers."""
     steps = (ranges[1] - ranges[0]) / 255
     return np.asarray(ranges[0] + (codes.astype(np.float32) + 128.5) * steps, dtype=np.float32)
 
 
 def signs(rows: _FloatRows) -> _FloatRows:
-    """Return +1 where a number is above zero, else -1: the more equal signs, the smaller the Hamming distance."""
+    """Return +1 where a number is above zero, else -1; products of these rank as Hamming distances do."""
     return np.where(rows > 0, np.float32(1), np.float32(-1))

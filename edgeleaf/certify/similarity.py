@@ -1,4 +1,4 @@
-"""Semantic textual similarity (STS): do cosines order pairs of sentences as people do? Spearman's correlation."""
+"""Semantic textual similarity (STS): do cosines rank pairs of sentences as people do? Spearman's correlation."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Similarity:
     """Spearman's correlation of cosines with people's scores on one file of pairs, with 95% bootstrap intervals.
 
     Args:
-        name: of the file.
-        pairs: how many.
-        teacher, student, fused: both sides by teacher, torch student, fused file.
-        asymmetric: the first sentence by the fused file, the second by the teacher.
+        name: name of the file.
+        pairs: number of pairs.
+        teacher, student, fused: both sentences encoded by the teacher, the torch student, the fused file.
+        asymmetric: the first sentence encoded by the fused file, the second by the teacher.
     """
 
     name: str
@@ -59,7 +59,7 @@ def similarity(part: EncodedPairs, *, student: _Floats, fused: _Floats) -> Simil
 
 
 def spearman(cosines: npt.NDArray[np.float64], scores: Sequence[float]) -> Estimate:
-    """Return Spearman's correlation of [n] and [n], and its interval; 0 for cosines that are all alike."""
+    """Return Spearman's correlation of [n] and [n], and its interval; 0 if all cosines are equal."""
     from scipy.stats import spearmanr
 
     given = np.asarray(scores, dtype=np.float64)
@@ -67,7 +67,7 @@ def spearman(cosines: npt.NDArray[np.float64], scores: Sequence[float]) -> Estim
         return Estimate(0.0, 0.0, 0.0)
 
     def correlation(rows: npt.NDArray[np.int64]) -> float:
-        """NaN for a sample of one score or one cosine only: it has none."""
+        """Return Spearman's correlation, NaN for a sample in which all scores or all cosines are equal."""
         apart = np.ptp(given[rows]) and np.ptp(cosines[rows])
         return float(spearmanr(cosines[rows], given[rows]).statistic) if apart else math.nan
 

@@ -1,4 +1,4 @@
-"""Gates and verdicts: what a certificate is judged by, and the outcome in one line each."""
+"""Gates and verdicts: the limits that a certificate is judged by, and each outcome in one line."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GATES: tuple[tuple[str, str, str], ...] = (
     ("token_mismatches", AT_MOST, "texts whose token ids differ from the reference tokenizer's"),
     ("file_mb", AT_MOST, "size of query_encoder.onnx in 10^6 bytes"),
 )
-"""Name as in a recipe's [gates], direction, meaning. All are about the fused file."""
+"""Name as in a recipe's [gates], direction, meaning. All concern the fused file."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Verdict:
 
     @property
     def line(self) -> str:
-        """The outcome in one line, with as many digits as tell value and limit apart."""
+        """The outcome in one line, with enough digits to distinguish value and limit."""
         value, limit = apart(self.value, self.limit)
         if self.ok:
             return f"gate {self.gate}: {value} is {self.bound} {limit}"
@@ -49,12 +49,12 @@ def gates_verdicts(measurements: Mapping[str, float], gates: object) -> list[Ver
     """Judge measurements by gates.
 
     Args:
-        measurements: numbers by names of :data:`GATES`; what was not measured is left out, and not judged.
+        measurements: numbers by names of :data:`GATES`; a missing name was not measured and is not judged.
         gates: an object with those names as attributes, such as ``edgeleaf.recipe.specs.Gates``; ``None`` and
-            ``False`` ask nothing.
+            ``False`` mean no limit.
 
     Returns:
-        One verdict per gate that is asked and measured, in the order of :data:`GATES`. Not-a-number fails.
+        One verdict per gate that is set and measured, in the order of :data:`GATES`. NaN fails.
     """
     verdicts = []
     for name, bound, meaning in GATES:
@@ -68,7 +68,7 @@ def gates_verdicts(measurements: Mapping[str, float], gates: object) -> list[Ver
 
 
 def apart(value: float, limit: float) -> tuple[str, str]:
-    """Write two numbers with the same digits: three, or as many as tell them apart and the first from 1.
+    """Write two numbers with the same digits: three, or as many as distinguish them, and the first from 1.
 
     Two whole numbers (``int``) are written without decimals.
     """

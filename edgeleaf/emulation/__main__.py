@@ -14,7 +14,7 @@ from edgeleaf.errors import EdgeleafError, fault_line
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run Python on a processor, or set up; return its exit status, 128 + N for signal N, 2 for bad input."""
+    """Run Python on a processor, or set up emulation; return the exit status, 128 + N for signal N, 2 for bad input."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     split = arguments.index("--") if "--" in arguments else len(arguments)
     parser = argparse.ArgumentParser(

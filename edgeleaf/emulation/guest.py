@@ -1,7 +1,7 @@
-"""What emulation takes, fetched once into the cache: qemu, and an aarch64 Python with onnxruntime and numpy.
+"""Fetches what emulation needs, once, into the cache: qemu, and an aarch64 Python with onnxruntime and numpy.
 
-Debian's packages come by a private apt with the system's sources and keys, Python's by pip. No root, and no trace on
-the system.
+Debian's packages come through a private apt with the system's sources and keys, Python's through pip. This needs no
+root and leaves no trace on the system.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from edgeleaf.files import cache_root
 
 ONNXRUNTIME = "1.32.0"
 NUMPY = "2.4.6"
-"""What constraints.txt pins, so that the processors differ in nothing else."""
+"""The versions that constraints.txt pins, so that only the processors differ."""
 
 WHEELS = ("manylinux_2_28_aarch64", "manylinux_2_27_aarch64", "manylinux_2_17_aarch64", "manylinux2014_aarch64")
 GUEST = ("python3-minimal", "libpython3-stdlib", "libstdc++6")
 IN_THE_WAY = ("usr/local", "usr/share", "usr/lib/python3")
-"""Folders of the guest that Python does not need, and that would hide this machine's folders of the same path."""
+"""Folders of the guest that Python does not need and that would hide this machine's folders of the same path."""
 
 DEBIAN = {"x86_64": "amd64", "aarch64": "arm64"}
 _ABANDONED_AFTER_S = 6 * 3600
 
-# This machine's sources and keys, and nothing else of its apt: no state, no hooks, another architecture.
+# Only this machine's sources and keys are used, nothing else of its apt: no state, no hooks, another architecture.
 APT_CONFIG = """
 #clear APT::Architectures;
 #clear APT::Update;
@@ -52,22 +52,22 @@ Dir::Cache::archives "archives";
 
 
 def guest_python(root: Path) -> Path:
-    """Debian's /usr/bin/python3, a link, without the link."""
+    """The target of Debian's link /usr/bin/python3."""
     return root / "usr" / "bin" / Path.readlink(root / "usr" / "bin" / "python3")
 
 
 def cache() -> Path:
-    """The folder of everything that is fetched."""
+    """Return the folder of everything that is fetched."""
     return cache_root() / "emulation"
 
 
 def guest_folder() -> Path:
-    """Where the aarch64 Python is, or will be."""
+    """Return the folder where the aarch64 Python is, or will be."""
     return cache() / f"aarch64-onnxruntime-{ONNXRUNTIME}-numpy-{NUMPY}"
 
 
 def find_qemu(architecture: str) -> str | None:
-    """The emulator: one on PATH, under either name, before the one in the cache, which may be older."""
+    """Return the emulator: one on PATH, under either name, or else the one in the cache, which may be older."""
     folders = (os.environ.get("PATH", os.defpath), str(cache() / "qemu"))
     names = ((name, folder) for folder in folders for name in _emulators(architecture))
     return next((found for name, folder in names if (found := shutil.which(name, path=folder))), None)
@@ -83,7 +83,7 @@ def fetch_qemu(architecture: str) -> str:
     with _temporary() as temporary:
         _debs(("qemu-user-static",), DEBIAN.get(platform.machine(), platform.machine()), temporary)
         (temporary / "qemu").mkdir()
-        for name in (name for kind in DEBIAN for name in _emulators(kind)):  # of 33, which are 370 MB
+        for name in (name for kind in DEBIAN for name in _emulators(kind)):  # of 33 emulators, which take 370 MB
             with suppress(FileNotFoundError):
                 shutil.copy2(temporary / "root" / "usr" / "bin" / name, temporary / "qemu")
         _keep(temporary / "qemu", cache() / "qemu")
@@ -94,7 +94,7 @@ def fetch_qemu(architecture: str) -> str:
 
 
 def fetch_guest(try_it: Callable[[Path], subprocess.CompletedProcess[str]]) -> None:
-    """Fetch Python, onnxruntime and numpy for aarch64 into the cache, and keep them if ``try_it`` exits with 0."""
+    """Fetch Python, onnxruntime and numpy for aarch64 into the cache; keep them if ``try_it`` exits with 0."""
     progress.say(f"emulation: fetching Python, onnxruntime {ONNXRUNTIME} and numpy {NUMPY} for aarch64")
     with _temporary() as temporary:
         guest = temporary / "guest"
@@ -102,7 +102,7 @@ def fetch_guest(try_it: Callable[[Path], subprocess.CompletedProcess[str]]) -> N
         _debs(GUEST, DEBIAN["aarch64"], guest)
         for name in IN_THE_WAY:
             shutil.rmtree(guest / "root" / name, ignore_errors=True)
-        if not (guest / "root" / "lib").exists():  # newer releases link it from a package that is not here
+        if not (guest / "root" / "lib").exists():  # newer releases link it from a package that is not fetched
             (guest / "root" / "lib").symlink_to("usr/lib")
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
         pip += ["--only-binary=:all:", "--target", str(guest / "packages"), "--implementation", "cp"]
@@ -120,7 +120,7 @@ def fetch_guest(try_it: Callable[[Path], subprocess.CompletedProcess[str]]) -> N
 
 @contextmanager
 def _temporary() -> Iterator[Path]:
-    """A folder in the cache that goes away; those that killed processes left go too."""
+    """Yield a temporary folder in the cache; also remove those that killed processes left behind."""
     cache().mkdir(parents=True, exist_ok=True)
     for leftover in cache().glob(".fetch-*"):
         if time.time() - leftover.stat().st_mtime > _ABANDONED_AFTER_S:
@@ -133,19 +133,19 @@ def _keep(folder: Path, target: Path) -> None:
     try:
         folder.rename(target)
     except OSError:
-        if not target.is_dir():  # else another process was faster, with the same files
+        if not target.is_dir():  # otherwise another process was faster, with the same files
             raise
 
 
 def _debs(packages: Sequence[str], architecture: str, folder: Path) -> None:
-    """Download Debian packages and those that they need, and unpack them into ``folder/root``."""
+    """Download Debian packages and their dependencies, and unpack them into ``folder/root``."""
     apt = folder / "apt"
     (apt / "archives" / "partial").mkdir(parents=True)
     (apt / "lists" / "partial").mkdir(parents=True)
     (apt / "status").touch()
     (apt / "config").write_text(APT_CONFIG.format(architecture=architecture, folder=apt))
     get = ["apt-get", "-c", str(apt / "config"), "-q", "-y"]
-    _do([*get, "update"], check=False)  # fails for any source without this architecture
+    _do([*get, "update"], check=False)  # fails if any source lacks this architecture
     _do([*get, "--download-only", "install", *packages])
     for deb in sorted((apt / "archives").glob("*.deb")):
         _do(["dpkg", "-x", str(deb), str(folder / "root")])

@@ -2,7 +2,7 @@
 
 x86-64 guests run this machine's own Python. aarch64 guests run Debian's, with onnxruntime's aarch64 wheel, set up once,
 without root and without a trace on the system, in ``$EDGELEAF_CACHE/emulation`` (``~/.cache/edgeleaf/emulation``). They
-cannot start further processes. Results under emulation hold; timings mean nothing.
+cannot start further processes. Results under emulation are valid; timings mean nothing.
 
 ``python -m edgeleaf.emulation armv8.0 -- -m edgeleaf.bundle.golden PACK`` runs Python with these arguments there.
 """
@@ -47,10 +47,10 @@ class Processor:
     """A processor to run on.
 
     Attributes:
-        architecture: as ``platform.machine()`` names it; empty: this machine's processor, without emulation.
-        model: for qemu's ``-cpu``.
-        part, features: what an Arm kernel writes into /proc/cpuinfo. qemu 7.2 shows guests this machine's file instead,
-            in which onnxruntime finds no Arm processor: 1.28 to 1.32 then crash at import.
+        architecture: as ``platform.machine()`` names it; empty for this machine's processor, without emulation.
+        model: the value of qemu's ``-cpu``.
+        part, features: what an Arm kernel writes into /proc/cpuinfo. qemu 7.2 shows guests this machine's file instead.
+            onnxruntime finds no Arm processor in it, and 1.28 to 1.32 then crash at import.
     """
 
     architecture: str = ""
@@ -60,7 +60,7 @@ class Processor:
 
     @property
     def own_python(self) -> bool:
-        """Whether this machine's own Python runs there."""
+        """Whether this machine's own Python runs on it."""
         return self.architecture in ("", platform.machine())
 
 
@@ -71,23 +71,23 @@ NATIVE = "native"
 PROCESSORS: Mapping[str, Processor] = {
     NATIVE: Processor(),
     "x86-64-v2": Processor("x86_64", "Nehalem"),
-    # Without what qemu warns that it cannot emulate; none of it computes.
+    # Without the features that qemu warns it cannot emulate; none of them affects arithmetic.
     "x86-64-v3": Processor("x86_64", "Haswell,-pcid,-x2apic,-tsc-deadline,-invpcid,-rtm,-hle"),
     "armv8.0": Processor("aarch64", "cortex-a53", "0xd03", _ARMV8),
     "armv8.2-dotprod": Processor("aarch64", "neoverse-n1", "0xd0c", _ARMV82),
     "armv8.6-i8mm": Processor("aarch64", "max,sve=off,sme=off", "0xd40", f"{_ARMV82} i8mm bf16"),
-    # All that qemu knows, SVE2, I8MM and SME included. No real part has it all; Neoverse V2 is the nearest.
+    # All features that qemu knows, SVE2, I8MM and SME included. No real part has all; Neoverse V2 is the nearest.
     "armv9": Processor("aarch64", "max", "0xd4f", f"{_ARMV82} sve sve2 i8mm bf16 sme"),
 }
 
 
 @dataclass(frozen=True)
 class Emulation:
-    """What :func:`prepare` has set up.
+    """The emulators that :func:`prepare` has set up.
 
     Attributes:
         qemu: the path of the emulator of each architecture that was prepared.
-        guest: the folder with Python for aarch64; ``None`` where that was not prepared.
+        guest: the folder with Python for aarch64; ``None`` if that was not prepared.
     """
 
     qemu: Mapping[str, str]
@@ -105,14 +105,14 @@ class Emulation:
             return ["env", _python_path(source, os.environ.get("PYTHONPATH")), sys.executable, *argv]
         if kind.architecture not in self.qemu or not (kind.own_python or self.guest):
             raise EmulationError(f"{processor} is not set up; prepare([{processor!r}]) does that")
-        # numpy's OpenBLAS must look at the emulated processor, whatever was set for the real one.
+        # numpy's OpenBLAS must detect the emulated processor, whatever was set for the real one.
         unset = ["OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"]
         if kind.own_python or self.guest is None:
             variables = [_python_path(source, os.environ.get("PYTHONPATH"))]
             python = [sys.executable]
         else:
             unset += ["LD_PRELOAD", "LD_LIBRARY_PATH", "PYTHONHOME"]
-            # The guest's packages come first: beside edgeleaf may lie packages for this machine.
+            # The guest's packages come first, because packages for this machine may lie beside edgeleaf.
             variables = [_python_path(str(self.guest / "packages"), source), "PYTHONNOUSERSITE=1"]
             root = _root(self.guest, processor, kind)
             python = ["-L", str(root), str(guest_python(root))]
@@ -122,10 +122,10 @@ class Emulation:
     def run(
         self, processor: str, argv: Sequence[str], *, timeout_s: float | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run Python with ``argv`` on a processor; return its exit status and what it printed, whatever they are.
+        """Run Python with ``argv`` on a processor; return its exit status and output, even if it failed.
 
         Raises:
-            EmulationError: as :meth:`command`, or no end within ``timeout_s``.
+            EmulationError: like :meth:`command`, or no end within ``timeout_s``.
         """
         command = self.command(processor, argv)
         try:
@@ -137,7 +137,7 @@ class Emulation:
 
 
 def missing(processors: Iterable[str] = tuple(PROCESSORS)) -> list[str]:
-    """Return what :func:`prepare` would fetch for these processors, a line each; nothing when all is there.
+    """Return what :func:`prepare` would fetch for these processors, one line per item; nothing if all is there.
 
     Raises:
         EmulationError: an unknown processor, or one that this machine cannot emulate.
@@ -152,11 +152,11 @@ def missing(processors: Iterable[str] = tuple(PROCESSORS)) -> list[str]:
 
 
 def prepare(processors: Iterable[str] = tuple(PROCESSORS)) -> Emulation:
-    """Set up what these processors need, unless it is there. That takes apt-get, dpkg, pip and a network.
+    """Set up what these processors need, unless it is there. This needs apt-get, dpkg, pip and a network.
 
     Raises:
         EmulationError: an unknown processor, one that this machine cannot emulate, a program that is missing, packages
-            out of reach, no space, or a guest that does not run. Nothing half done is kept.
+            that cannot be reached, no space, or a guest that does not run. Nothing incomplete is kept.
     """
     kinds = _emulated(processors)
     try:
@@ -180,7 +180,7 @@ def _processor(name: str) -> Processor:
 
 
 def _emulated(names: Iterable[str]) -> list[Processor]:
-    """The processors among them that need qemu, all of which this machine can emulate."""
+    """Return those of the processors that need qemu, after checking that this machine can emulate them."""
     kinds = {name: kind for name in names if (kind := _processor(name)).model}
     for name, kind in kinds.items():
         if platform.system() != "Linux" or (kind.architecture == "x86_64" and not kind.own_python):
@@ -194,7 +194,7 @@ def _python_path(*folders: str | None) -> str:
 
 
 def _root(guest: Path, name: str, processor: Processor) -> Path:
-    """The root folder that the guest sees on a processor: its libraries, and the /proc/cpuinfo of that processor."""
+    """Return the root folder that the guest sees on a processor: its libraries, and that processor's /proc/cpuinfo."""
     root = guest / "processors" / name
     cores = range(os.cpu_count() or 1)
     text = "".join(CPUINFO.format(number=n, features=processor.features, part=processor.part) for n in cores)
