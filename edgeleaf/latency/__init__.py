@@ -1,1 +1,1 @@
-"""Latency from the string, each system in processes of its own."""
+"""Latency from the string; each system runs in processes of its own."""

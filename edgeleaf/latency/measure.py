@@ -1,7 +1,7 @@
 """One bundle's latency, from the string: by query length, cold, in batches, beside teacher and student.
 
-Every system runs in fresh processes, which take turns: :mod:`edgeleaf.latency.runner`. The fused file alone needs numpy
-and onnxruntime, nothing else.
+Every system runs in fresh processes, which take turns: :mod:`edgeleaf.latency.runner`. The fused file alone needs only
+numpy and onnxruntime.
 """
 
 from __future__ import annotations
@@ -54,34 +54,34 @@ def measure(
     """Measure a bundle from the string to the vector: single texts, batches, cold starts.
 
     Args:
-        bundle: the folder; its ``golden.jsonl`` gives texts of known token counts, its ``held_out.jsonl`` queries of
+        bundle: the folder; its ``golden.jsonl`` has texts of known token counts, its ``held_out.jsonl`` queries of
             mixed lengths for batches.
         threads: thread counts, each measured in processes of its own.
         lengths: query lengths in tokens of the student, special tokens and prompt included.
         repeats: timed calls per length, over all visits.
         teacher: the teacher's local folder; ``None`` leaves it out.
         include_student: also measure the torch student.
-        query_prompt: put before each text for the torch student; the fused file holds it.
-        teacher_prompt: put before each text for the teacher.
-        visit_s: seconds that one visit may take; repeats that do not fit are left out, one a visit is always made.
-        seed: of every order.
+        query_prompt: text put before each text for the torch student; the fused file contains it.
+        teacher_prompt: text put before each text for the teacher.
+        visit_s: seconds that one visit may take; repeats that do not fit are left out, but each visit makes one.
+        seed: seed of every random order.
 
     Returns:
-        A record for ``latency.json``: schema version, machine, settings, notes, ``file_mb``, ``alignment`` (the
-        certificate's, where there is one), and per system and thread count what
-        :func:`edgeleaf.latency.runner.run` returns, with p50, p95 and p99 for each length.
+        A record for ``latency.json``: schema version, machine, settings, notes, ``file_mb``, ``alignment`` (from
+        the certificate, if there is one), and per system and thread count the record of
+        :func:`edgeleaf.latency.runner.run`, with p50, p95 and p99 per length.
 
     Raises:
         BundleError: the bundle lacks a file, or has no texts of any of the lengths.
         ModelError: no such teacher folder.
-        MissingExtra: student or teacher asked for without sentence-transformers.
-        EdgeleafError: a measuring process failed, with its last line.
+        MissingExtra: student or teacher is to be timed, but sentence-transformers is not installed.
+        EdgeleafError: a measuring process failed; the message has its last line.
     """
     file = bundle / layout.QUERY_ENCODER
     texts, notes = golden_texts(bundle, lengths)
     if not file.is_file():
         raise BundleError(f"{file}: missing; build or copy the bundle again")
-    # With a manifest the folder is loaded, as users do: its hash check belongs to the cold load.
+    # With a manifest the folder is loaded, as users do: the hash check is part of the cold load.
     fused = bundle if (bundle / layout.MANIFEST).is_file() else file
     systems = [System(FUSED, TITLES[FUSED], builtin(FUSED), str(fused))]
     torch = builtin(SENTENCE_TRANSFORMER)
@@ -124,7 +124,7 @@ def measure(
 
 
 def _alignment(bundle: Path) -> dict[str, float] | None:
-    """Cosine and overlap@10 to the teacher as a bundle's certificate has them; none where it has no certificate yet."""
+    """Return cosine and overlap@10 to the teacher from a bundle's certificate; None if it has no certificate yet."""
     from edgeleaf.certify.certificate import Certificate
 
     if not (bundle / layout.CERTIFICATE).is_file():
@@ -134,7 +134,7 @@ def _alignment(bundle: Path) -> dict[str, float] | None:
 
 
 def mixed_texts(bundle: Path, texts: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return the first held-out queries of a bundle; of one without them, the texts of known lengths."""
+    """Return the first held-out queries of a bundle, or the texts of known lengths if it has none."""
     path = bundle / layout.HELD_OUT
     if not path.is_file():
         return [text for found in texts.values() for text in found]
@@ -144,8 +144,8 @@ def mixed_texts(bundle: Path, texts: Mapping[str, Sequence[str]]) -> list[str]:
 def golden_texts(bundle: Path, lengths: Sequence[int]) -> tuple[dict[str, list[str]], list[str]]:
     """Return texts of exactly each length from ``golden.jsonl``, by length, and a note per length that has none.
 
-    Of several, the last in the file: they were made to fit, while an earlier one may be a long text that was cut off,
-    more work for a teacher with a wider window.
+    If there are several, the last in the file is taken: these were made to fit, while an earlier one may be a long text
+    that was cut off, which is additional work for a teacher with a wider window.
 
     Raises:
         BundleError: no such file, a damaged line, or no text of any of the lengths.

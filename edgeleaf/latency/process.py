@@ -1,4 +1,4 @@
-"""One system in a process of its own, held to its threads: started, asked, watched, ended."""
+"""Runs one system in its own process with a limited number of threads: starts, queries, watches and ends it."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ import numpy.typing as npt
 from edgeleaf.errors import EdgeleafError
 
 PATIENCE_S = 600.0
-"""A worker that has not replied after so long is given up."""
+"""A worker that has not replied after this time is given up."""
 ERROR_LINE = re.compile(r"[\w.]*(Error|Exception)\b")
 """How Python and Node end a traceback."""
 BUSY_THREAD = 0.05
-"""A thread that used this share of a visit counts as one that works."""
+"""A thread that was busy for this share of a visit counts as working."""
 
 
 @dataclass(frozen=True)
 class System:
-    """What is timed, and how its worker is started.
+    """A system to time, and how its worker is started.
 
     Args:
-        name: in the record.
-        title: for people.
+        name: its name in the record.
+        title: its name for people.
         command: starts a worker: ``edgeleaf.latency.worker`` or ``bench/peers/worker.mjs``, with its adapter.
         path: folder or file that the adapter loads.
-        prompt: put before each text, where the system does not hold it.
+        prompt: text put before each text, if the system does not contain it.
         options: further arguments of the adapter's ``load``.
         environment: added to this process's environment variables.
     """
@@ -57,11 +57,11 @@ class Worker:
     """A running worker process.
 
     Args:
-        system: what it loads.
-        threads: its budget, in the environment and for the adapter.
+        system: the system that it loads.
+        threads: its thread budget, in the environment and for the adapter.
 
     Raises:
-        EdgeleafError: from every method, where the process failed, with its last line.
+        EdgeleafError: from every method, if the process failed; the message has its last line.
     """
 
     def __init__(self, system: System, *, threads: int) -> None:
@@ -83,7 +83,7 @@ class Worker:
         self._requests, self._replies = cast(TextIO, self._process.stdin), cast(TextIO, self._process.stdout)
 
     def load(self, text: str) -> dict[str, Any]:
-        """Load the system and encode a first text: load_ms, cold_ms, dim."""
+        """Load the system and encode a first text; return load_ms, cold_ms, dim."""
         return self.ask(
             do="load",
             path=self.system.path,
@@ -95,7 +95,7 @@ class Worker:
         )
 
     def time(self, texts: Mapping[str, Sequence[str]], *, passes: int, seconds: float, seed: int) -> dict[str, Any]:
-        """Time single texts: times_ms and cpu_ms by length, and the threads that worked."""
+        """Time single texts; return times_ms and cpu_ms by length, and the number of threads that worked."""
         before, start = _thread_seconds(self._process.pid), time.perf_counter()
         reply = self.ask(do="time", texts=texts, passes=passes, seconds=seconds, seed=seed)
         wall, after = time.perf_counter() - start, _thread_seconds(self._process.pid)
@@ -106,7 +106,7 @@ class Worker:
         return reply
 
     def vectors(self, texts: Sequence[str], dim: int) -> npt.NDArray[np.float32]:
-        """Encode texts one by one: float32 [len(texts), dim]."""
+        """Encode texts one by one; return float32 [len(texts), dim]."""
         data = base64.b64decode(self.ask(do="vectors", texts=list(texts))["vectors"])
         return np.frombuffer(data, dtype="<f4").reshape(len(texts), dim).astype(np.float32)
 
@@ -140,7 +140,7 @@ class Worker:
 
     @contextmanager
     def _patience(self) -> Iterator[None]:
-        """Kill the worker if what is done in here takes too long."""
+        """Kill the worker if the body of the ``with`` statement takes too long."""
         watch = threading.Timer(PATIENCE_S, self._process.kill)
         watch.start()
         try:
@@ -152,15 +152,15 @@ class Worker:
         self._process.wait()
         self._errors.seek(0)
         lines = self._errors.read().strip().splitlines() or ["it said nothing"]
-        # A library may go on talking after the error that ends the process.
+        # A library may print further lines after the error that ends the process.
         return next((line for line in reversed(lines) if ERROR_LINE.match(line)), lines[-1])
 
 
 @contextmanager
 def held_to(threads: int) -> Iterator[None]:
-    """Let what is started in here begin on so many processors only, where the system can do that.
+    """Limit processes started in here to ``threads`` processors, if the system supports that.
 
-    A library that takes more threads than it was told does not get more processors, unless it binds them itself.
+    A library that uses too many threads then does not get additional processors, unless it binds its threads itself.
     """
     if not hasattr(os, "sched_setaffinity"):
         yield
@@ -175,7 +175,7 @@ def held_to(threads: int) -> Iterator[None]:
 
 @contextmanager
 def started(system: System, *, threads: int) -> Iterator[Worker]:
-    """A worker process, ended in any case."""
+    """Yield a worker process, and end it in any case."""
     worker = Worker(system, threads=threads)
     try:
         yield worker
@@ -184,16 +184,16 @@ def started(system: System, *, threads: int) -> Iterator[Worker]:
 
 
 def builtin(adapter: str) -> tuple[str, ...]:
-    """The command of a worker in this Python, with one of its built-in adapters."""
+    """Return the command of a worker in this Python with one of its built-in adapters."""
     return (sys.executable, "-m", "edgeleaf.latency.worker", adapter)
 
 
 def _thread_seconds(process: int) -> dict[str, float]:
-    """Processor seconds of each thread of a process; empty where the system does not tell."""
+    """Return the processor seconds of each thread of a process; empty if the system does not tell."""
     seconds = {}
     for task in Path(f"/proc/{process}/task").glob("*/schedstat"):
         try:
             seconds[task.parent.name] = int(task.read_text(encoding="ascii").split()[0]) / 1e9
-        except (OSError, ValueError, IndexError):  # a thread that has ended
+        except (OSError, ValueError, IndexError):  # the thread has ended
             continue
     return seconds

@@ -19,7 +19,7 @@ LATENCY_SCHEMA = 2
 TORCH_STUDENT, TEACHER = "student", "teacher"
 TITLES = {FUSED: "fused file", TORCH_STUDENT: "torch student", TEACHER: "teacher"}
 FEW = 100
-"""A 99th percentile of fewer times than this is their largest, more or less."""
+"""With fewer times than this, the 99th percentile is practically the largest of them."""
 BUSY_SHARE = 0.9
 
 
@@ -40,7 +40,7 @@ def settings(plan: Plan) -> dict[str, Any]:
 
 
 def add_percentiles(record: dict[str, Any]) -> None:
-    """Put p50_ms, p95_ms and p99_ms before the raw times of each length of a record."""
+    """Add p50_ms, p95_ms and p99_ms before the raw times of each length of a record."""
     record["lengths"] = [
         {"tokens": length["tokens"], **percentiles(length["times_ms"]), **length} for length in record["lengths"]
     ]
@@ -55,7 +55,7 @@ def percentiles(times_ms: Sequence[float]) -> dict[str, float]:
 
 
 def p50_ms(report: Mapping[str, Any], *, system: str = FUSED, threads: int = 1, tokens: int = 16) -> float | None:
-    """Return one median of a report, or ``None`` where it was not measured."""
+    """Return one median of a report, or ``None`` if it was not measured."""
     for entry in report["systems"]:
         if entry["system"] == system and entry["threads"] == threads:
             for length in entry["lengths"]:
@@ -65,7 +65,7 @@ def p50_ms(report: Mapping[str, Any], *, system: str = FUSED, threads: int = 1, 
 
 
 def write_latency(report: Mapping[str, Any], folder: Path) -> None:
-    """Write ``latency.json`` into ``folder``, raw times on one line each, whole or not at all."""
+    """Write ``latency.json`` into ``folder``, each list of raw times on one line, completely or not at all."""
     write_json(folder / layout.LATENCY, report)
 
 
@@ -100,7 +100,7 @@ def comparison(report: Mapping[str, Any], other: Mapping[str, Any], *, names: tu
     """Return a ``rich.table.Table`` of two reports' fused files side by side, and how much slower the second is.
 
     Raises:
-        InputError: they have no thread count and length in common.
+        InputError: the reports have no thread count and length in common.
     """
     from rich.table import Table
 
@@ -141,7 +141,7 @@ def read_latency(path: Path) -> dict[str, Any]:
     """Read a ``latency.json``.
 
     Raises:
-        InputError: no such file, or not one that this edgeleaf writes.
+        InputError: no such file, or not in the format that this edgeleaf writes.
     """
     path = path / layout.LATENCY if path.is_dir() else path
     try:
@@ -165,7 +165,7 @@ def read_latency(path: Path) -> dict[str, Any]:
 
 
 def _check_measured(report: Mapping[str, Any]) -> None:
-    """Raise RecordError for lists of nothing, and for times and counts that are not above 0."""
+    """Raise RecordError for empty lists, and for times and counts that are not above 0."""
     for i, entry in enumerate(report["systems"]):
         where = f"systems[{i}]"
         for key in ("cold_ms", "load_ms", "lengths"):
@@ -216,7 +216,7 @@ class _Alignment(TypedDict):
 
 
 class _Report(TypedDict):
-    """What is read of a report, to compare it with another."""
+    """The parts of a report that are read to compare it with another."""
 
     machine: _Machine
     settings: _Settings
@@ -240,14 +240,14 @@ def _footprint_line(report: Mapping[str, Any]) -> str:
 
 
 def _file(report: Mapping[str, Any]) -> str:
-    """Size and, where a certificate was there, how close its vectors are to the teacher's."""
+    """Return the size and, if there was a certificate, how close the vectors are to the teacher's."""
     found = report.get("alignment")
     close = f", cosine {found['cosine']:.4f}, overlap@10 {found['overlap_at_10']:.3f} (certificate)" if found else ""
     return f"{report['file_mb']:.1f} MB{close}"
 
 
 def _costs(entry: Mapping[str, Any]) -> str:
-    """What a system costs besides time: cold start, memory, queries a second."""
+    """Return the figures of a system besides latency: cold start, memory, queries per second."""
     parts = [
         f"cold start {statistics.median(entry['cold_ms']):.0f} ms ({statistics.median(entry['load_ms']):.0f} to load)"
     ]
@@ -262,7 +262,7 @@ def _costs(entry: Mapping[str, Any]) -> str:
 
 
 def _footprint(report: Mapping[str, Any]) -> str:
-    """Cold start, memory and throughput of every system at the lowest thread count, in one line each."""
+    """Return cold start, memory and throughput of every system at the lowest thread count, one line per system."""
     lines = [f"query_encoder.onnx: {_file(report)}"]
     for entry in report["systems"]:
         if entry["threads"] == report["settings"]["threads"][0]:
@@ -271,7 +271,7 @@ def _footprint(report: Mapping[str, Any]) -> str:
 
 
 def measurement_warnings(records: Sequence[Mapping[str, Any]], repeats: int, titles: Mapping[str, str]) -> list[str]:
-    """What makes figures less than they seem, and what to do about it."""
+    """Return warnings about figures that are less reliable than they look, and what to do about them."""
     found = []
     for entry in records:
         who = f"{titles[entry['system']]}, threads {entry['threads']}"

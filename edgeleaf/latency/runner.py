@@ -1,6 +1,6 @@
-"""Systems side by side: fresh processes that take turns in random order, so that a drifting machine hurts all alike.
+"""Times systems side by side: fresh processes take turns in random order, so a drifting machine affects all alike.
 
-``edgeleaf.latency`` runs one bundle beside its teacher with it, ``bench`` everything else that a user could pick.
+``edgeleaf.latency`` uses it for one bundle beside its teacher, ``bench`` for everything else that a user could choose.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ from edgeleaf.latency.process import System, Worker, started
 SESSIONS = 2
 VISITS = 5
 VISIT_S = 0.5
-"""Seconds that one visit may take: a slow system gets fewer repeats, at least one per visit, and this is reported."""
+"""Seconds that one visit may take. A slow system gets fewer repeats, at least one per visit, and this is reported."""
 BATCH_VISIT_S = 0.5
 SETTLE_S = 0.05
-"""Wait before a visit: threads that spin after their last call have gone to sleep then."""
+"""Wait before a visit, so that threads that spin after their last call have gone to sleep."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured of every system.
+    """What is measured for every system.
 
     Args:
         threads: thread counts, each measured in processes of its own.
         texts: by length in tokens, texts of exactly that length.
-        mixed: texts of mixed lengths, for batches; none where it is empty.
-        batch_sizes: of them.
-        repeats: timed calls for each length, over all visits.
+        mixed: texts of mixed lengths, for batches; if empty, batches are not measured.
+        batch_sizes: sizes of these batches.
+        repeats: timed calls per length, over all visits.
         sessions: how often every system is started anew; each start gives one cold start.
-        visits: how often it is visited in a session.
+        visits: how often it is visited per session.
         visit_s: seconds that a visit may take.
-        batch_visits: how often it is visited for batches in a session.
-        seed: of every order.
+        batch_visits: how often it is visited for batches per session.
+        seed: seed of every random order.
     """
 
     threads: Sequence[int]
@@ -54,7 +54,7 @@ class Plan:
     seed: int = 0
 
     def passes(self) -> list[list[int]]:
-        """Passes over all lengths, by session and visit; they add up to ``repeats``."""
+        """Return the number of passes over all lengths by session and visit; they add up to ``repeats``."""
         places = min(self.sessions * self.visits, self.repeats)
         shares = [self.repeats // places + (place < self.repeats % places) for place in range(places)]
         return [shares[session :: self.sessions] for session in range(min(self.sessions, places))]
@@ -71,21 +71,22 @@ def take_turns(
     """Measure all systems in one run.
 
     Args:
-        systems: in the order of the records.
+        systems: the systems, in the order of the records.
         plan: what is measured.
         advance: called with 1 for every visit and start; :func:`steps_of` returns how many there are.
-        between: called before every visit, when the last one's threads have gone to sleep, to look at the machine.
-        dropped: gets the names of systems that failed, and why; the others go on. None: the first failure is raised.
+        between: called before every visit, when the previous one's threads have gone to sleep, to check the machine.
+        dropped: receives the names of systems that failed, and why, while the others continue. None: the first failure
+            is raised.
 
     Returns:
-        A record per system and thread count, without those that were dropped: ``load_ms`` (load call to
+        One record per system and thread count, without those that were dropped: ``load_ms`` (load call to
         first vector), ``cold_ms`` (process start to first vector) and ``peak_rss_mb`` (after single texts), one per
         start; ``busy_threads`` and ``cores`` (processor time by wall time), one per visit; per length the raw
         ``times_ms``, ``visits`` (how many of them each visit made) and ``cpu_ms`` (mean); per batch size
-        ``queries_per_s`` and ``cpu_ms`` a query, one per visit.
+        ``queries_per_s`` and ``cpu_ms`` per query, one per visit.
 
     Raises:
-        EdgeleafError: a worker failed, with its last line.
+        EdgeleafError: a worker failed; the message has its last line.
     """
     dice = random.Random(plan.seed)
     records = [_empty(system, threads, plan) for threads in plan.threads for system in systems]
@@ -138,7 +139,7 @@ def take_turns(
 
 
 def steps_of(systems: Sequence[System], plan: Plan) -> int:
-    """How often :func:`take_turns` calls ``advance``, if nothing fails."""
+    """Return how often :func:`take_turns` calls ``advance`` if nothing fails."""
     visits = sum(len(shares) + 2 + (plan.batch_visits if plan.mixed else 0) for shares in plan.passes())
     return visits * len(plan.threads) * len(systems)
 
@@ -155,7 +156,7 @@ def _empty(system: System, threads: int, plan: Plan) -> dict[str, Any]:
 
 
 def _begin(stack: ExitStack, system: System, threads: int, record: dict[str, Any], plan: Plan) -> Worker:
-    """Start a worker and let it encode its first text."""
+    """Start a worker and make it encode its first text."""
     worker = stack.enter_context(started(system, threads=threads))
     loaded = worker.load(next(iter(plan.texts.values()))[0])
     for key in ("load_ms", "cold_ms"):

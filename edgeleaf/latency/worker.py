@@ -1,9 +1,9 @@
-"""Times one system in this process: requests as JSON lines on standard input, a reply a line on standard output.
+"""Times one system in this process: JSON requests on standard input, replies on standard output, one per line.
 
 Started by ``edgeleaf.latency.runner`` as ``python -P worker.py ADAPTER``, where ADAPTER is one of
 :data:`BUILT_IN` or the path of a Python file with ``load(path, *, threads, prompt, **options) -> encode``; ``encode``
-takes a list of strings and returns float32 [n, dim]. Needs the standard library, and what its adapter imports: this
-file also runs in environments without edgeleaf. ``bench/peers/worker.mjs`` is the same for Node.
+takes a list of strings and returns float32 [n, dim]. Needs the standard library and the imports of its adapter, because
+this file also runs in environments without edgeleaf. ``bench/peers/worker.mjs`` is the same for Node.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Load = Callable[..., _Encode]
 
 
 class TimingServer:
-    """One system: loads once, then encodes and takes the time. Each method answers one kind of request."""
+    """One system: loads it once, then encodes and times it. Each method answers one kind of request."""
 
     def __init__(self, adapter: str) -> None:
         self.adapter = adapter
@@ -35,7 +35,7 @@ class TimingServer:
     def load(
         self, *, path: str, threads: int, prompt: str, text: str, spawned: float, options: Mapping[str, Any]
     ) -> dict[str, Any]:
-        """Import, load and encode one text. ``spawned`` is when this process was started, as ``time.time`` counts."""
+        """Import, load and encode one text. ``spawned`` is when this process was started, by ``time.time``."""
         load = BUILT_IN[self.adapter]() if self.adapter in BUILT_IN else _module(self.adapter).load
         imported = time.time()
         self.encode = load(path, threads=threads, prompt=prompt, **options)
@@ -48,14 +48,14 @@ class TimingServer:
         }
 
     def time(self, *, texts: Mapping[str, list[str]], passes: int, seconds: float, seed: int) -> dict[str, Any]:
-        """Time single texts: ``passes`` times one of each length, in random order, one pass at least.
+        """Time single texts: ``passes`` times one of each length, in random order, at least one pass.
 
-        ``seconds`` bounds the visit: no pass begins after it.
+        ``seconds`` limits the visit: no pass begins later.
         """
         encode, dice, visits = self._ready(), random.Random(seed), list(texts)
         times_ms: dict[str, list[float]] = {tokens: [] for tokens in texts}
         cpu_ms = dict.fromkeys(texts, 0.0)
-        for tokens in visits:  # what other systems have done to the caches is not this one's time
+        for tokens in visits:  # the state in which other systems left the caches must not count
             encode([dice.choice(texts[tokens])])
         start = time.perf_counter()
         for turn in range(passes):
@@ -71,7 +71,7 @@ class TimingServer:
         return {"times_ms": times_ms, "cpu_ms": cpu_ms}
 
     def batches(self, *, texts: list[str], size: int, seconds: float) -> dict[str, Any]:
-        """Time batches of ``size`` texts of mixed lengths, all of them once at least, until ``seconds`` have passed."""
+        """Time batches of ``size`` texts of mixed lengths, each at least once, until ``seconds`` have passed."""
         encode = self._ready()
         encode(texts[:size])
         done, busy, start = 0, time.process_time(), time.perf_counter()
@@ -83,7 +83,7 @@ class TimingServer:
         return {"queries": done, "wall_s": round(wall, 5), "cpu_s": round(time.process_time() - busy, 5)}
 
     def vectors(self, *, texts: list[str]) -> dict[str, Any]:
-        """Encode texts one by one: float32, row after row, little-endian, in base64."""
+        """Encode texts one by one; return float32 rows, little-endian, in base64."""
         encode = self._ready()
         rows = b"".join(encode([text]).astype("<f4").tobytes() for text in texts)
         return {"vectors": base64.b64encode(rows).decode("ascii")}
@@ -98,7 +98,7 @@ class TimingServer:
 
 
 def _module(path: str) -> Any:
-    """Import an adapter by its path; what lies beside it is found after all packages."""
+    """Import an adapter by its path; modules beside it are searched after all packages."""
     sys.path.append(str(Path(path).parent))
     spec = importlib.util.spec_from_file_location("adapter", path)
     if spec is None or spec.loader is None:
@@ -112,7 +112,7 @@ def _fused() -> Load:
     from edgeleaf import quiet
     from edgeleaf.bundle.encoder import QueryEncoder
 
-    quiet.onnxruntime()  # its import is not the encoder's load
+    quiet.onnxruntime()  # its import does not count as loading the encoder
 
     def load(path: str, *, threads: int, prompt: str) -> _Encode:
         # The prompt is inside the file.
@@ -138,7 +138,7 @@ BUILT_IN: dict[str, Callable[[], Load]] = {FUSED: _fused, SENTENCE_TRANSFORMER: 
 
 
 def peak_rss_mb() -> float | None:
-    """Peak resident memory of this process in 10^6 bytes, where the system tells."""
+    """Return the peak resident memory of this process in 10^6 bytes, if the system tells."""
     try:
         # ru_maxrss of a forked process starts at its parent's; VmHWM is this program's own.
         for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
@@ -154,7 +154,7 @@ def peak_rss_mb() -> float | None:
 
 
 def _main() -> None:
-    # Whatever a library prints must not mix with the replies.
+    # The output of libraries must not mix with the replies.
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     worker = TimingServer(sys.argv[1])

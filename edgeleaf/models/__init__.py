@@ -1,1 +1,1 @@
-"""A model's name to a local folder, and loading it."""
+"""Finds a model's local folder by its name, and loads the model."""

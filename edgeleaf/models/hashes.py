@@ -1,4 +1,4 @@
-"""The files of carried models that decide a vector beside its weights, and their sha256 as published on the hub."""
+"""The files of carried models, besides weights, that decide a vector, and their sha256 as published on the hub."""
 
 from __future__ import annotations
 

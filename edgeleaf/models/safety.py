@@ -1,10 +1,10 @@
-"""What a model's folder may hold, found out before anything of it is loaded.
+"""Checks what a model's folder contains, before anything in it is loaded.
 
 sentence-transformers 5 runs a local folder's own code: a module that ``modules.json`` names is imported, from the
-folder or from anywhere. transformers asks before it does, but takes kernels and adapters that a configuration names.
-So folders are looked through here first. Two measures:
+folder or from anywhere. transformers asks before it runs code, but loads kernels and adapters that a configuration
+names. So folders are inspected here first. There are two standards:
 
-- what somebody names (a teacher, a model to export) runs no code of its own, unless that is asked for;
+- a model that the user names (a teacher, a model to export) runs no code of its own, unless the user allows it;
 - the student of a bundle is data: the modules that edgeleaf writes, safetensors, JSON, texts, and nothing else.
 """
 
@@ -20,7 +20,7 @@ from edgeleaf.models.tensors import check_tensors
 from edgeleaf.records import RecordError, inside, read_json, shown
 
 WRITTEN_MODULES = ("Transformer", "Pooling", "Dense", "Normalize")
-"""Kinds of modules that a bundle's student is made of."""
+"""Types of modules that a bundle's student may have."""
 MOST_JSON_BYTES = 512 << 20
 MOST_FILES = 10_000
 _MODULE = re.compile(r"sentence_transformers\.(models|base\.modules|sentence_transformer\.modules)(\.\w+)*\.([A-Z]\w*)")
@@ -38,13 +38,13 @@ _TRANSFORMER_CONFIG = re.compile(r"sentence_\w+_config\.json|sentence_xlm-robert
 
 
 def check_model(folder: Path) -> None:
-    """Look through the folder of a model that somebody named, and refuse what would run code of its own.
+    """Inspect the folder of a model that the user named, and refuse whatever would run code of its own.
 
-    Custom code of architectures that transformers has itself is not refused: it is left out when they are loaded.
+    Custom code for architectures that transformers has itself is not refused, because it is not used for loading.
 
     Raises:
-        ModelError: a module of another kind than sentence-transformers' own, a path out of the folder, kernels from
-            elsewhere, weights that are damaged; one line that names the file.
+        ModelError: a module that is not one of sentence-transformers' own, a path out of the folder, kernels from
+            elsewhere, damaged weights; one line that names the file.
     """
     modules = folder / "modules.json"
     places = [folder]
@@ -60,7 +60,7 @@ def check_model(folder: Path) -> None:
 
 
 def check_data_only(folder: Path) -> None:
-    """Look through the student of a bundle, and refuse all that is not data of the kinds that edgeleaf writes.
+    """Inspect the student of a bundle, and refuse everything except data of the kinds that edgeleaf writes.
 
     Raises:
         ModelError: code, ``auto_map``, pickled weights, links, other modules, files that name other models, damaged
@@ -94,7 +94,7 @@ def check_data_only(folder: Path) -> None:
 def _check_student_json(folder: Path, path: Path) -> None:
     value = _read(path)
     for key, part in _parts(value):
-        if key in _CODE_KEYS and type(part) is not int:  # a number is a token's, of a vocabulary
+        if key in _CODE_KEYS and type(part) is not int:  # a key with a number as value is a token of a vocabulary
             raise ModelError(f"{path}: {key} names code; a bundle's student is data, and code in it is not run")
         if key in _ATTENTION_KEYS and (not isinstance(part, (str, type(None))) or part not in _ATTENTION):
             raise ModelError(f"{path}: {key} is {shown(part)}; allowed: eager, sdpa")
@@ -113,7 +113,7 @@ def _check_student_json(folder: Path, path: Path) -> None:
 
 
 def _check_transformer(path: Path, value: Any) -> None:
-    """Refuse arguments for transformers' loaders, and methods of the encoder other than ``forward``."""
+    """Refuse arguments for transformers' loaders, and encoder methods other than ``forward``."""
     if not isinstance(value, dict):
         raise ModelError(f"{path}: no table")
     if unknown := [key for key in value if key not in _TRANSFORMER_KEYS and value[key] not in ({}, None)]:
@@ -127,7 +127,7 @@ def _check_transformer(path: Path, value: Any) -> None:
 
 
 def _check_modules(folder: Path, modules: Any, kinds: tuple[str, ...] | None) -> list[Path]:
-    """Check that modules are sentence-transformers' own, of ``kinds`` where they are given; return their folders."""
+    """Check that modules are sentence-transformers' own, and of ``kinds`` if given; return their folders."""
     places = []
     path = folder / "modules.json"
     if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
@@ -158,7 +158,7 @@ def _check_activation(path: Path, value: Any) -> None:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Yield what lies in a folder, links as such, without going along them."""
+    """Yield the contents of a folder; links are not followed."""
     count = 0
     waiting = [folder]
     while waiting:
@@ -182,7 +182,7 @@ def _read(path: Path) -> Any:
 
 
 def _parts(value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield every key of every table in a value, with what stands under it."""
+    """Yield every key of every table in a value, with its value."""
     waiting = [value]
     while waiting:
         part = waiting.pop()

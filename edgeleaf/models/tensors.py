@@ -1,4 +1,4 @@
-"""Weight files, looked at before they are loaded: a pointer in a file's place, half a file, tensors beyond its end."""
+"""Checks weight files before they are loaded: pointers of git-lfs, incomplete files, tensors beyond a file's end."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _LFS = b"version https://git-lfs"
 
 
 def check_tensors(folder: Path) -> None:
-    """Check the weight files of a model: whole, and no pointers of git-lfs.
+    """Check that the weight files of a model are complete and not pointers of git-lfs.
 
     Raises:
-        ModelError: one line that names the file and says what is wrong with it.
+        ModelError: one line that names the file and its fault.
     """
     for path in weight_files(folder):
         try:
@@ -42,7 +42,7 @@ def check_tensors(folder: Path) -> None:
 
 
 def _check_safetensors(path: Path) -> None:
-    """Read the header, and compare what it says of every tensor with the file's size."""
+    """Read the header, and compare its entry of every tensor with the file's size."""
     size = path.stat().st_size
     with path.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
@@ -62,7 +62,7 @@ def _check_safetensors(path: Path) -> None:
 
 
 def _span(name: str, tensor: Any) -> tuple[int, int]:
-    """Where a tensor's numbers stand, from the header's end; they are as many as its shape says."""
+    """Return the start and end of a tensor's numbers, counted from the header's end; check them against its shape."""
     try:
         kind, shape, (low, high) = tensor["dtype"], tensor["shape"], tensor["data_offsets"]
         numbers = math.prod(shape)

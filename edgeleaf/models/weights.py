@@ -15,14 +15,14 @@ from edgeleaf.records import RecordError, inside, parse_json, read_bytes, read_j
 def weights_sha256(folder: Path) -> str:
     """Return the sha256 of a model's weights, as 64 hex digits.
 
-    One weight file (model.safetensors, else pytorch_model.bin): its own hash. Several (shards; a Dense module beside
-    the transformer): the hash of the lines ``<relative name> <sha256>``, sorted by name.
+    For one weight file (model.safetensors, else pytorch_model.bin) this is its own hash. For several (shards, or a
+    Dense module beside the transformer) it is the hash of the lines ``<relative name> <sha256>``, sorted by name.
 
     Args:
         folder: a model in sentence-transformers' or transformers' layout.
 
     Raises:
-        ModelError: no weights there, or a shard is missing.
+        ModelError: there are no weights, or a shard is missing.
 
     Example:
         >>> weights_sha256(resolve("all-MiniLM-L6-v2"))[:8]  # doctest: +SKIP
@@ -38,7 +38,7 @@ def weights_sha256(folder: Path) -> str:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Weight files of a model's root and of its modules; an index's shards are all listed."""
+    """Return the weight files of a model's root and of its modules, including all shards of an index."""
     try:
         return list(_listed_weights(folder))
     except OSError as error:
@@ -71,7 +71,7 @@ def _listed_weights(folder: Path) -> Iterator[Path]:
 
 
 def _place(folder: Path, place: object) -> str:
-    """A module's place in its model, which is nowhere else."""
+    """Return a module's folder, which must be inside the model."""
     if place != "":
         inside(folder, str(place))
     return str(place)
@@ -82,10 +82,10 @@ _TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "spiece.model", "sentencepiec
 
 
 def tokenizer_sha256(folder: Path) -> str | None:
-    """Return the sha256 of a model's tokenizer; None where the folder holds none of the files that are known.
+    """Return the sha256 of a model's tokenizer; None if the folder has none of the known files.
 
-    Of a tokenizer.json: of what it says, in canonical JSON, but for padding and truncation, which do not change a
-    token. Of another file: its own.
+    For a tokenizer.json this is the hash of its content in canonical JSON without padding and truncation, which do not
+    change a token. For another file it is the hash of the file.
 
     Raises:
         ModelError: tokenizer.json is damaged.

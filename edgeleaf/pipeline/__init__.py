@@ -1,1 +1,1 @@
-"""What a command does. Only this package chains stages."""
+"""The work of each command. Only this package chains stages."""

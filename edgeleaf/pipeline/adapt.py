@@ -1,4 +1,4 @@
-"""Go on distilling a bundle's student on the text of the index that it will search."""
+"""Distils a bundle's student further, on the text of the index that it will search."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from edgeleaf.texts.pieces import pieces_of
 from edgeleaf.texts.readers import file_texts
 
 TEXTS, TOKENS = 24_000, 360_000
-"""Most training texts and tokens: a quarter of an hour on two cores, new bundle included (docs/log/training.md)."""
+"""Limits of training texts and tokens: a quarter of an hour on two cores, bundle included (docs/log/training.md)."""
 HELD_OUT_QUERIES, HELD_OUT_DOCUMENTS = 200, 400
-"""Texts that the result is judged by, at most; a tenth of a small corpus, and no fewer than the least."""
+"""Greatest number of texts that judge the result; a tenth of a small corpus, but at least the minimum."""
 LEAST_HELD_OUT, LEAST_TEXTS = 20, 100
 MAX_CHARS = 160
-"""Of a training text: the student reads queries, not passages."""
+"""Longest training text in characters: the student reads queries, not passages."""
 OBJECTIVE = ObjectiveSpec(epochs=2.0, batch_size=32, learning_rate=3e-4, checkpoint_steps=500)
 BENCHMARK = BenchmarkSpec(threads=(1,), lengths=(8, 16, 32), repeats=30)
-"""The graph is the one that was measured before, with other numbers in it."""
+"""The graph is the one that was measured before, with different numbers in it."""
 
 
 def drawn(texts: Iterable[str], most: int) -> tuple[int, list[str]]:
-    """Count texts, and draw some evenly (Vitter's algorithm R), the same of the same texts."""
+    """Count texts and draw an even sample (Vitter's algorithm R); the same texts give the same sample."""
     dice, count = random.Random(0), 0
     sample: list[str] = []
     for count, text in enumerate(texts, 1):
@@ -49,14 +49,14 @@ def drawn(texts: Iterable[str], most: int) -> tuple[int, list[str]]:
 def adaptation(manifest: Manifest, bundle: Path, documents: Path, queries: Path | None) -> Recipe:
     """Return the recipe of an adaptation.
 
-    It is judged by what quantisation may cost in the bundle's own gates; how close it comes to the teacher is for the
-    user to see.
+    It is judged by the bundle's own gates on the cost of quantisation; whether it is close enough to the teacher is for
+    the user to decide.
 
     Args:
-        manifest: the bundle's.
-        bundle: its folder, absolute.
-        documents: a corpus, absolute.
-        queries: real queries, absolute, or None.
+        manifest: the bundle's manifest.
+        bundle: absolute path of its folder.
+        documents: absolute path of a corpus.
+        queries: absolute path of real queries, or None.
 
     Raises:
         TextsError: a file cannot be read, or there is too little text.
@@ -113,18 +113,18 @@ def adapt(
     output: str | Path,
     force: bool = False,
 ) -> Result:
-    """Make a bundle's student better on the user's own text: minutes of LEAF, from the student as it is; no labels.
+    """Improve a bundle's student on the user's own text with some minutes of LEAF, from the present student; no labels.
 
     Args:
-        bundle: a bundle folder; its teacher must be within reach. It stays as it is.
-        documents: BEIR's corpus.jsonl, or .txt with a document a line, gzipped or not: titles, sentences and runs of
-            words from anywhere in them are learnt.
-        queries: a file of real queries, one a line (.txt, .tsv or .jsonl), where there is one.
+        bundle: a bundle folder, which is not changed; its teacher must be available.
+        documents: BEIR's corpus.jsonl, or .txt with one document per line, gzipped or not. The student learns titles,
+            sentences and runs of words from anywhere in them.
+        queries: a file of real queries, one per line (.txt, .tsv or .jsonl), if there is one.
         output: folder of the new bundle, of the same vector space.
         force: run every stage again.
 
     Raises:
-        GateFailed, EdgeleafError: as :func:`run`.
+        GateFailed, EdgeleafError: like :func:`run`.
     """
     folder = Path(bundle)
     manifest = open_bundle(folder)

@@ -19,13 +19,13 @@ from edgeleaf.stages.timed import benchmark, find_teacher
 def bench(
     bundle: str | Path, *, repeats: int | None = None, alone: bool = False, output: str | Path | None = None
 ) -> dict[str, Any]:
-    """Measure a bundle's latency from the string on this machine. The bundle stays as it is.
+    """Measure a bundle's latency from the string on this machine. The bundle is not changed.
 
     Args:
         bundle: a bundle folder.
-        repeats: timed calls for each length; 100 where it is None.
+        repeats: timed calls per length; None means 100.
         alone: measure the fused file only: no teacher, no torch.
-        output: a new folder for ``latency.json``; nothing is written where it is None.
+        output: a new folder for ``latency.json``; None writes nothing.
     """
     folder, report = Path(bundle), report_folder(output)
     if alone:

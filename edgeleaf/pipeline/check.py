@@ -30,21 +30,21 @@ def check(
     processors: Sequence[str] = (),
     output: str | Path | None = None,
 ) -> Certificate:
-    """Measure a bundle again. The bundle stays as it is.
+    """Measure a bundle again. The bundle is not changed.
 
     Args:
-        bundle: a bundle folder; its teacher must be within reach.
-        texts: files with queries, one a line, ranked against documentation found on this machine; where it is empty,
-            the held-out texts that the bundle was certified on.
-        collections: folders in BEIR's layout, measured besides. Their teacher vectors, the long part of it, stay in
+        bundle: a bundle folder; its teacher must be available.
+        texts: files with queries, one per line, ranked against documentation found on this machine; if empty, the
+            held-out texts that the bundle was certified on are used.
+        collections: further folders to measure, in BEIR's layout. Their teacher vectors, which take longest, stay in
             ``BUNDLE.work``, so that the next check is quick.
-        pairs: files of sentences with people's scores (STS): columns score, sentence1, sentence2, tabs between.
-        processors: others to compare this one with, emulated, by their names in
+        pairs: files of sentences with people's scores (STS): columns score, sentence1, sentence2, separated by tabs.
+        processors: processors to emulate and compare with this one, by their names in
             ``edgeleaf.emulation.processors.PROCESSORS``.
-        output: a new folder for the certificate and its page; nothing is written where it is None.
+        output: a new folder for the certificate and its page; None writes nothing.
 
     Raises:
-        BundleError, ModelError, TextsError: the bundle is damaged, its teacher or the texts cannot be had.
+        BundleError, ModelError, TextsError: the bundle is damaged, or its teacher or the texts are not available.
     """
     from edgeleaf.certify.inputs import encode_collection, encode_pairs
 
@@ -58,7 +58,7 @@ def check(
     with Stages(work_folder(folder)) as stages:
         held_out, origin = folder, str(manifest.held_out.get("origin"))
         own, vectors, cache = (stages.work / name for name in ("check-texts", "check-vectors", VECTOR_CACHE))
-        keeps = bool(read or scored) or cache.exists()  # of a run, or of a check with collections
+        keeps = bool(read or scored) or cache.exists()  # left by a run, or by a check with collections
         shutil.rmtree(own, ignore_errors=True)
         if texts:
             held_out, origin = own, checks.origin(texts)

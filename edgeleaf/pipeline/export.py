@@ -1,4 +1,4 @@
-"""An existing sentence-transformers model to a bundle, without distilling."""
+"""Makes a bundle from an existing sentence-transformers model, without distilling."""
 
 from __future__ import annotations
 
@@ -39,27 +39,27 @@ def export(
     trust_remote_code: bool = False,
     force: bool = False,
 ) -> Result:
-    """Make the fused, quantised, checked bundle of an existing sentence-transformers model, without distilling.
+    """Make a fused, quantised, checked bundle from an existing sentence-transformers model, without distilling.
 
-    The model is its own teacher: the certificate says how close the file is to the model's own vectors.
+    The model is its own teacher: the certificate reports how close the file is to the model's own vectors.
 
     Args:
-        model: a local folder, a hub id, or a model that a pip package carries; BERT WordPiece tokenizer, mean or CLS
-            pooling, with or without Dense and Normalize (vectors are normalised in any case).
+        model: a local folder, a hub id, or a model that a pip package carries. It needs a BERT WordPiece tokenizer and
+            mean or CLS pooling, with or without Dense and Normalize (vectors are normalised in any case).
         output: folder of the bundle.
-        prompt: put before every query, inside the file; the model's own query prompt where it is None.
-        prompt_name: take the prompt of that name among the model's own; not together with ``prompt``.
-        max_length: window in tokens; the model's own where it is None.
-        texts: files with queries to check with, one a line; documentation found on this machine where it is empty.
+        prompt: text that the file puts before every query; None means the model's own query prompt.
+        prompt_name: use the model's own prompt of this name; not together with ``prompt``.
+        max_length: window in tokens; None means the model's own.
+        texts: files with queries to check with, one per line; if empty, documentation found on this machine is used.
         exporter: torch or optimum, see :class:`edgeleaf.recipe.specs.ExportSpec`.
         preset: int8, int4, fp16 or fp32, see :class:`edgeleaf.recipe.specs.QuantizationSpec`.
         processors: as for :func:`run`.
         trust_remote_code: run code that comes with the model while it is loaded; the manifest records it. A model that
-            is made of such code is refused all the same: a bundle is data. Distil it (:func:`run`).
+            consists of such code is still refused, because a bundle is data. Distil it instead (:func:`run`).
         force: run every stage again.
 
     Raises:
-        GateFailed, EdgeleafError: as :func:`run`.
+        GateFailed, EdgeleafError: like :func:`run`.
     """
     target = output_folder(output)
     check_names(processors)

@@ -1,4 +1,4 @@
-"""A student folder to a shipped bundle: graph, quantised, fused, assembled, checked, benchmarked, put in place."""
+"""Makes a shipped bundle from a student: export, quantise, fuse, assemble, check, time, put in place."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run leaves: the bundle, its certificate and its latencies."""
+    """The result of a run: the bundle, its certificate and its latencies."""
 
     bundle: Path
     manifest: Manifest
@@ -37,15 +37,15 @@ class Result:
 
 
 def finish(job: Job, stages: Stages, texts: Path, vectors: Path, student: Path, output: Path) -> Result:
-    """Make the bundle of a student, and put it at ``output`` if every gate passes.
+    """Make a student's bundle, and put it at ``output`` if every gate passes.
 
     Args:
         job: what is shipped.
-        stages: where the work is done.
+        stages: the folder of work.
         texts: folder with ``held_out.jsonl``.
-        vectors: folder with ``held_out.npy``, the teacher's vectors of them.
+        vectors: folder with ``held_out.npy``, the teacher's vectors of these texts.
         student: folder with ``student/``, a sentence-transformers model.
-        output: the bundle's place.
+        output: the bundle's folder.
 
     Raises:
         GateFailed: the certificate is below a gate; nothing is put at ``output``.
@@ -102,7 +102,7 @@ def finish(job: Job, stages: Stages, texts: Path, vectors: Path, student: Path, 
 
 
 def _place(job: Job, stages: tuple[Path, ...], certificate: Certificate, output: Path) -> Manifest:
-    """Put the bundle together beside its place, then move it there in one step."""
+    """Put the bundle together beside its final folder, then move it there in one step."""
     progress.say(f"ship: {output}")
     with whole_folder(output) as new:
         for stage in stages:

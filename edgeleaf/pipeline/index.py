@@ -1,4 +1,4 @@
-"""Documents to an index, and the search of one."""
+"""Makes an index from documents, and searches one."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from edgeleaf.texts.documents import Document
 
 INDEX_CACHE = "index-vectors"
-"""Teacher vectors of an index that is being made, in the folder of work; no stage's folder has this name."""
+"""Name, in the folder of work, of the teacher vectors of an index that is being made; no stage has this name."""
 
 
 @dataclass(frozen=True)
 class Indexed:
-    """What :func:`make_index` made.
+    """The result of :func:`make_index`.
 
     Args:
-        index: opened from its folder.
-        window: how many tokens of a document the teacher read.
+        index: the index, opened from its folder.
+        window: how many tokens of a document the teacher reads.
         cut: how many documents, or passages, are longer than that.
     """
 
@@ -56,17 +56,17 @@ def index(
     """Encode documents with a bundle's teacher and write an index that the bundle's queries can search.
 
     Args:
-        bundle: a bundle folder; its teacher must be within reach.
-        documents: BEIR's corpus.jsonl, or .txt with a document a line, gzipped or not.
+        bundle: a bundle folder; its teacher must be available.
+        documents: BEIR's corpus.jsonl, or .txt with one document per line, gzipped or not.
         output: folder of the index.
-        pca_dims: shorten the vectors to so many numbers, along the documents' principal axes; None keeps them whole.
+        pca_dims: shorten the vectors to this many numbers, along the documents' principal axes; None keeps their width.
         passages: cut documents that are longer than the teacher's own window into passages, with the ids ``ID#1``,
-            ``ID#2``, ...; else what comes after the window is not searched.
-        force: replace an index that is there.
+            ``ID#2``, ...; otherwise text after the window is not searched.
+        force: replace an existing index.
 
     Raises:
-        BundleError, ModelError, TextsError: the bundle is damaged, its teacher or the documents cannot be had; another
-            run is at work on this output.
+        BundleError, ModelError, TextsError: the bundle is damaged, its teacher or the documents are not available, or
+            another run is at work on this output.
         InputError: ``pca_dims`` below 1, or not below the space's width.
     """
     return make_index(bundle, documents, output=output, pca_dims=pca_dims, passages=passages, force=force).index
@@ -81,7 +81,7 @@ def make_index(
     passages: bool = False,
     force: bool = False,
 ) -> Indexed:
-    """Do what :func:`index` does, and tell what was cut."""
+    """Like :func:`index`, but also return what was cut."""
     from edgeleaf.search.index import Index
     from edgeleaf.search.pca import check_dims
     from edgeleaf.texts.documents import titled_documents
@@ -109,7 +109,7 @@ def make_index(
 def _encoded(
     manifest: Manifest, documents: Sequence[Document], cache: Path, *, passages: bool
 ) -> tuple[list[tuple[str, str]], npt.NDArray[np.float16], int, int]:
-    """Return (id, text) pairs, their vectors by the teacher, its window, and how many texts are longer than that."""
+    """Return (id, text) pairs, the teacher's vectors of them, its window, and how many texts are longer than that."""
     from edgeleaf.teachers.cache import teacher_vectors
     from edgeleaf.teachers.window import Window, own_window
 
@@ -138,11 +138,11 @@ def _encoded(
 def search_index(
     bundle: str | Path, index_folder: str | Path, queries: Sequence[str], *, k: int = 10
 ) -> list[list[Hit]]:
-    """Find the documents nearest to each query; needs numpy and onnxruntime only.
+    """Find the documents nearest to each query; needs only numpy and onnxruntime.
 
     Raises:
         BundleError: the bundle or the index cannot be used, or they are of different vector spaces.
-        InputError: what is given is no list of strings.
+        InputError: the queries are not a list of strings.
     """
     from edgeleaf.search.index import Index
 

@@ -1,4 +1,4 @@
-"""Where a command works and writes."""
+"""The folders that commands read, work in and write to."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from edgeleaf.models.safety import check_data_only
 
 
 def open_bundle(folder: Path) -> Manifest:
-    """Read a bundle whose student is to be loaded: every hash is checked, and that the student is data.
+    """Read a bundle whose student is to be loaded; check every hash, and that the student contains only data.
 
     Raises:
-        BundleError: damaged, or a file lies in the student that the manifest does not list.
-        ModelError: the student holds something that is not data, see ``edgeleaf.models.safety.check_data_only``.
+        BundleError: the bundle is damaged, or the student contains a file that the manifest does not list.
+        ModelError: the student contains something that is not data, see ``edgeleaf.models.safety.check_data_only``.
     """
     manifest = Manifest.read(folder)
     student = folder / layout.STUDENT
@@ -31,10 +31,10 @@ def open_bundle(folder: Path) -> Manifest:
 
 
 def report_folder(output: str | Path | None) -> Path | None:
-    """Return the folder that a report is to be written to, None where none is asked for.
+    """Return the folder to write a report to; None if no report is requested.
 
     Raises:
-        BundleError: it is there, and not empty.
+        BundleError: it exists and is not empty.
     """
     if output is None:
         return None
@@ -45,13 +45,13 @@ def report_folder(output: str | Path | None) -> Path | None:
 
 
 def work_folder(output: Path) -> Path:
-    """Return the folder where the stages of a bundle work: its neighbour, so that the bundle itself holds no scraps."""
+    """Return the folder where the stages of a bundle work, beside the bundle, so that the bundle itself stays clean."""
     output = output.resolve()
     return output.with_name(output.name + ".work")
 
 
 def check_apart_from(bundle: Path, output: str | Path) -> None:
-    """Raise InputError where a bundle would take its own source's place."""
+    """Raise InputError if a bundle would replace its own source."""
     if Path(output).resolve() == bundle.resolve():
         raise InputError(f"{output} is the bundle itself, which stays as it is; give another folder with -o")
 

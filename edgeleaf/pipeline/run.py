@@ -1,4 +1,4 @@
-"""A recipe to a bundle."""
+"""Builds a bundle from a recipe."""
 
 from __future__ import annotations
 
@@ -30,24 +30,25 @@ from edgeleaf.texts.hub import pinned
 from edgeleaf.texts.readers import fingerprint
 
 REVISIONS = "revisions.json"
-"""What the hub said last about the recipe's data sets."""
+"""The hub's latest answer about the recipe's data sets."""
 
 
 def run(recipe: str | Path, *, output: str | Path, processors: Sequence[str] = (), force: bool = False) -> Result:
-    """Build the bundle of a recipe: texts, teacher vectors, student, graph, quantised, fused, checked, benchmarked.
+    """Build a recipe's bundle: texts, teacher vectors, student, export, quantisation, fusion, certificate, latency.
 
-    Stages work in ``OUTPUT.work`` beside the bundle; what is done there is not done again, so a run that was killed
-    goes on where it stopped.
+    Stages work in ``OUTPUT.work`` beside the bundle. Finished work is not repeated, so a run that was killed continues
+    where it stopped.
 
     Args:
         recipe: path of a TOML recipe.
-        output: folder of the bundle; replaced when it is one, and written only when every gate has passed.
-        processors: others to certify it on, emulated, by their names in ``edgeleaf.emulation.processors.PROCESSORS``.
+        output: folder of the bundle; an existing bundle is replaced. It is written only if every gate has passed.
+        processors: emulated processors to certify it on, too, by their names in
+            ``edgeleaf.emulation.processors.PROCESSORS``.
         force: run every stage again.
 
     Raises:
-        GateFailed: the certificate is below a gate; the message names each and the page.
-        EdgeleafError: bad input, each kind its own class.
+        GateFailed: the certificate fails a gate; the message names each failed gate and the page.
+        EdgeleafError: bad input; there is one class per kind.
     """
     return build(read_recipe(recipe), Path(recipe).resolve().parent, output, processors=processors, force=force)
 
@@ -61,7 +62,7 @@ def build(
     force: bool = False,
     base_bundle: Manifest | None = None,
 ) -> Result:
-    """Build a recipe's bundle; ``base`` is where its relative paths start, ``base_bundle`` what it goes on from."""
+    """Build a recipe's bundle. Relative paths start at ``base``; ``base_bundle`` is the bundle it continues from."""
     target = output_folder(output)
     check_kind(spec.teacher)
     files = fingerprint(spec.texts.sources, base)
@@ -99,7 +100,7 @@ def build(
 
 
 def distill(recipe: str | Path, *, output: str | Path, force: bool = False) -> Path:
-    """Run a recipe as far as the student, and return its folder in ``OUTPUT.work``: a sentence-transformers model."""
+    """Run a recipe up to the student, a sentence-transformers model, and return its folder in ``OUTPUT.work``."""
     spec, target, base = read_recipe(recipe), output_folder(output), Path(recipe).resolve().parent
     check_kind(spec.teacher)
     files = fingerprint(spec.texts.sources, base)
@@ -111,7 +112,7 @@ def distill(recipe: str | Path, *, output: str | Path, force: bool = False) -> P
 
 
 def _pinned(spec: Recipe, stages: Stages) -> Recipe:
-    """Name the revision of every hub dataset, so that a stage knows which one it was made from."""
+    """Set the revision of every hub dataset, so that a stage knows which one it was made from."""
     sources = pinned(spec.texts.sources, stages.work / REVISIONS)
     return replace(spec, texts=replace(spec.texts, sources=sources))
 
@@ -141,7 +142,7 @@ def _distilled(spec: Recipe, base: Path, files: list[str], teacher: Any, stages:
 
 
 def _vectors(texts: Path, teacher: Any, spec: TeacherSpec, stages: Stages) -> Path:
-    """Vectors of training texts and held-out texts; the former by the teacher's int8 export where that is asked for."""
+    """Make the vectors of training and held-out texts; training texts by the teacher's int8 export if so requested."""
     from edgeleaf.teachers.quantized import QuantizedTeacher
 
     quick = teacher
@@ -163,7 +164,7 @@ def _vectors(texts: Path, teacher: Any, spec: TeacherSpec, stages: Stages) -> Pa
 
 
 def _descent(base: Manifest | None) -> dict[str, Any]:
-    """What a manifest says of the bundle that its student goes on from."""
+    """Return the manifest's entry about the bundle that its student continues from."""
     if base is None:
         return {}
     before = base.student

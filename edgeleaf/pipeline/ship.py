@@ -1,4 +1,4 @@
-"""A copy of a bundle to give away: fused file, certificate and the student in half precision; a third of the size."""
+"""Makes a copy of a bundle to give away: fused file, certificate, student in half precision; a third of the size."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from edgeleaf.vectors import cosine_rows
 LEFT_OUT = "onnx"
 LEFT_TEXTS = 200
 CLOSE = 0.99999
-"""Cosine of each of these held-out texts' vectors to that of the student in float32, at least."""
+"""Lowest allowed cosine of the held-out texts' vectors to those of the student in float32."""
 
 
 def lighten(
@@ -48,16 +48,16 @@ def lighten(
     """Copy a bundle without its unfused graphs, with its student's weights in float16, certified on other texts.
 
     Args:
-        bundle: a bundle folder; it stays as it is. Its teacher must be within reach, unless ``keep_texts``.
-        output: folder of the copy; replaced when it is a bundle.
-        texts: files of queries that may be given away, one a line; documentation found on this machine where it is
-            empty. Documents are such documentation in any case.
-        processors: others to compare this one with, by their names in ``edgeleaf.emulation``.
-        keep_texts: leave the bundle's own texts, and its certificate, in the copy.
+        bundle: a bundle folder, which is not changed. Its teacher must be available, unless ``keep_texts``.
+        output: folder of the copy; an existing bundle is replaced.
+        texts: files of queries that may be given away, one per line; if empty, documentation found on this machine is
+            used. Documents are such documentation in any case.
+        processors: processors to compare with this one, by their names in ``edgeleaf.emulation``.
+        keep_texts: keep the bundle's own texts and its certificate in the copy.
 
     Raises:
-        BundleError: the bundle is damaged; or its student does not survive the rounding, and nothing is written.
-        GateFailed: what does not depend on the choice of texts is below a gate; nothing is written.
+        BundleError: the bundle is damaged, or rounding changes its student too much; nothing is written.
+        GateFailed: a gate that does not depend on the choice of texts fails; nothing is written.
     """
     from safetensors.numpy import load_file, save_file
 
@@ -90,7 +90,7 @@ def lighten(
 
 
 def _certify_anew(bundle: Path, manifest: Manifest, files: Sequence[str | Path], processors: Sequence[str]) -> Manifest:
-    """Put other held-out texts, golden pack, certificate and card in the place of a bundle's."""
+    """Replace a bundle's held-out texts, golden pack, certificate and card."""
     teacher = teacher_of(manifest)
     with tempfile.TemporaryDirectory() as scratch:
         texts, vectors, cache = (Path(scratch) / name for name in ("texts", "vectors", "cache"))
@@ -130,20 +130,20 @@ def ship(
     processors: Sequence[str] = (),
     keep_texts: bool = False,
 ) -> Manifest:
-    """Copy a bundle to give away: without unfused graphs, its student in float16, and none of its own texts.
+    """Copy a bundle to give away: without unfused graphs and its own texts, with the student in float16.
 
     Args:
-        bundle: a bundle folder. It stays as it is.
+        bundle: a bundle folder, which is not changed.
         output: folder of the copy.
-        texts: files of queries that may be given away, one a line, to certify the copy on; documentation found on this
-            machine where it is empty.
-        processors: others to compare this one with, as in :func:`run`.
-        keep_texts: leave the bundle's own held-out texts in the copy, and its certificate.
+        texts: files of queries that may be given away, one per line, to certify the copy on; if empty, documentation
+            found on this machine is used.
+        processors: processors to compare with this one, as in :func:`run`.
+        keep_texts: keep the bundle's own held-out texts and its certificate in the copy.
 
     Raises:
-        BundleError: the bundle is damaged, ``output`` is there and is no bundle, or float16 costs the student too much.
+        BundleError: the bundle is damaged, ``output`` is there and not a bundle, or float16 costs the student too much.
         GateFailed: the copy fails a gate on other texts.
-        InputError: ``keep_texts`` beside ``texts`` or ``processors``.
+        InputError: ``keep_texts`` together with ``texts`` or ``processors``.
     """
     if keep_texts and (texts or processors):
         raise InputError("the bundle's own texts and certificate are to be kept, and it is to be certified: choose one")

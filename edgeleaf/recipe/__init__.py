@@ -1,1 +1,1 @@
-"""What to build: recipes, their sources of texts, and presets."""
+"""Descriptions of what to build: recipes, their sources of texts, and presets."""

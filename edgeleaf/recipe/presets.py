@@ -1,4 +1,4 @@
-"""The quantisation presets, one row each: bits, files and gates. Another preset is another row."""
+"""The quantisation presets, one row each: bits, files and gates. To add a preset, add a row."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from edgeleaf.recipe.specs import Gates, shown
 
 @dataclass(frozen=True)
 class Preset:
-    """How a graph is made small, and what that may cost.
+    """How a graph is quantised, and what that may cost.
 
     Args:
-        bits: of the weights; 8 and 4 are quantised (:mod:`edgeleaf.graph.quantization`), 16 is float16, 32 float32.
-        file: where a bundle keeps the unfused graph; None: only ``onnx/model.onnx``, in float32.
-        weights: what the manifest says about the weights; None where nothing is quantised.
-        gates: limits of a recipe that sets none. Sizes are those of a 23M student.
-        export_gates: limits for a model that is exported as it is, against the model itself, whatever its size. Its
-            ranking is compared with its own, where any rounding moves a few places: there is no gate on that loss.
+        bits: bits per weight; 8 and 4 are quantised (:mod:`edgeleaf.graph.quantization`), 16 is float16, 32 float32.
+        file: path of the unfused graph in a bundle; None: only ``onnx/model.onnx``, in float32.
+        weights: the manifest's entry about the weights; None if nothing is quantised.
+        gates: limits of a recipe that sets none. File sizes are for a student of 23M parameters.
+        export_gates: limits for a model that is exported unchanged, compared with the model itself, whatever its size.
+            Its ranking is compared with its own, where any rounding moves a few documents, so that loss has no gate.
     """
 
     bits: int
@@ -104,17 +104,17 @@ PRESETS: Mapping[str, Preset] = {
 }
 
 TEXTS_DECIDE = ("cosine_mean", "cosine_p01", "overlap_at_10", "quantization_overlap_loss")
-"""Gates whose value depends on which texts are held out, and how many: they say nothing about other texts."""
+"""Gates whose value depends on which texts are held out, and on their number; they do not apply to other texts."""
 
 
 def quantized_onnx(folder: Path) -> Path | None:
-    """Return the quantised encoder of a bundle, unfused; None where its preset leaves it in float32."""
+    """Return the path of a bundle's quantised, unfused encoder; None if its preset leaves it in float32."""
     places = (folder / preset.file for preset in PRESETS.values() if preset.file)
     return next((place for place in places if place.is_file()), None)
 
 
 def gates_for(preset: str, gates: Gates) -> Gates:
-    """Return ``gates`` with every ``None`` filled from the table of the preset; ``False`` stays: not asked.
+    """Return ``gates`` with every ``None`` filled from the table of the preset; ``False`` stays and means no limit.
 
     Raises:
         RecipeError: no such preset.
@@ -127,7 +127,7 @@ def gates_for(preset: str, gates: Gates) -> Gates:
 
 
 def export_gates(preset: str) -> Gates:
-    """Return the gates of a model that is exported as it is.
+    """Return the gates of a model that is exported unchanged.
 
     Raises:
         RecipeError: no such preset.
@@ -140,7 +140,7 @@ def find_preset(name: str) -> Preset:
     """Return a preset by its name.
 
     Raises:
-        RecipeError: there is none of that name; the message lists those that there are.
+        RecipeError: there is no such preset; the message lists the existing ones.
     """
     if name not in PRESETS:
         raise RecipeError(f"quantization preset is {shown(name)}; allowed: {', '.join(map(shown, PRESETS))}")

@@ -1,4 +1,4 @@
-"""A recipe's TOML file to frozen dataclasses. An unknown key is an error that lists the known ones."""
+"""Reads a recipe's TOML file into frozen dataclasses. An unknown key is an error that lists the known ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def read_recipe(path: Path | str) -> Recipe:
 
     Raises:
         RecipeError: no such file, not TOML (with the line), an unknown or missing key, a wrong type or a value out of
-            range (with the key, and what is allowed).
+            range (with the key and the allowed values).
     """
     path = Path(path)
     try:
@@ -35,7 +35,7 @@ def read_recipe(path: Path | str) -> Recipe:
         raise RecipeError(f"{path}: cannot be read as a recipe: {error}") from None
     except RecursionError:
         raise RecipeError(f"{path}: not valid TOML: brackets in brackets, too many") from None
-    except ValueError as error:  # TOMLDecodeError, and int's own for thousands of digits
+    except ValueError as error:  # TOMLDecodeError, and the error of int for thousands of digits
         raise RecipeError(f"{path}: not valid TOML: {' '.join(str(error).split())[:200]}") from None
     try:
         recipe = typing.cast(Recipe, _table(Recipe, table, ""))
@@ -112,7 +112,7 @@ _SOURCES: dict[str, type] = {"files": FilesSource, "dataset": DatasetSource, "ma
 
 
 def _source(table: Any, key: str) -> Any:
-    """A source is known by its first word: ``files = …``, ``dataset = …`` or ``machine = true``."""
+    """Read a source; its type follows from its key: ``files = …``, ``dataset = …`` or ``machine = true``."""
     kinds = [kind for kind in _SOURCES if isinstance(table, dict) and kind in table]
     if len(kinds) != 1:
         raise RecipeError(f'{key} needs exactly one of: files = [...], dataset = "...", machine = true')

@@ -1,4 +1,4 @@
-"""Where texts come from, as a recipe names it."""
+"""The sources of texts that a recipe can name."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ KINDS: tuple[Kind, Kind] = ("query", "document")
 
 @dataclass(frozen=True)
 class FilesSource:
-    """Local files: .txt (a text a line), .tsv or .jsonl, each optionally .gz, in UTF-8.
+    """Local files: .txt (one text per line), .tsv or .jsonl, each optionally .gz, in UTF-8.
 
     Attributes:
-        files: paths or globs; ``~`` and ``${VARIABLE}`` are expanded, relative ones start at the recipe's folder.
+        files: paths or globs; ``~`` and ``${VARIABLE}`` are expanded, relative paths start at the recipe's folder.
         kind: "query" or "document".
         column: .tsv: a header's name (the first line is then the header) or an index from 0, by default the last
-            column; .jsonl: a key, by default "text", with "title" put before it where there is one.
-        weight: share of the corpus beside the other sources' weights.
-        pieces: "whole" texts, or their "sentences", or "spans": a few words of each sentence, as people type them,
-            or "windows": words in a row from anywhere, many of each text. A .jsonl row's title is then a text of its
-            own.
+            column; .jsonl: a key, by default "text", with "title" put before it if there is one.
+        weight: share of the corpus relative to the other sources' weights.
+        pieces: "whole" texts; their "sentences"; "spans", which are a few words of each sentence, as people type them;
+            or "windows", which are many runs of words from anywhere in a text. A .jsonl row's title is then a text of
+            its own.
     """
 
     files: tuple[str, ...]
@@ -34,18 +34,17 @@ class FilesSource:
 
 @dataclass(frozen=True)
 class DatasetSource:
-    """A column of a hub dataset, streamed: at most ten rows for every text asked for are read.
+    """A column of a hub dataset, streamed: at most ten rows are read per requested text.
 
     Attributes:
         dataset: hub id such as "sentence-transformers/msmarco-corpus".
         kind: "query" or "document".
         column: the column that holds the text.
-        config: the dataset's configuration, where it has several.
+        config: the dataset's configuration, if it has several.
         split: the split to stream.
-        weight: share of the corpus beside the other sources' weights.
+        weight: share of the corpus relative to the other sources' weights.
         pieces: as for FilesSource.
-        revision: branch, tag or commit of the dataset; by default the newest, and what that is when a run begins is
-            what the run reads.
+        revision: branch, tag or commit of the dataset; by default the one that is newest when the run begins.
     """
 
     dataset: str
@@ -60,7 +59,7 @@ class DatasetSource:
 
 @dataclass(frozen=True)
 class MachineSource:
-    """Documentation that this machine holds (docstrings, pydoc topics): half query-like, half passage-like texts."""
+    """Documentation on this machine (docstrings, pydoc topics): half query-like, half passage-like texts."""
 
     weight: float = 1.0
 

@@ -1,6 +1,6 @@
-"""What to build: a TOML file to frozen dataclasses. An unknown key is an error that lists the known ones.
+"""The frozen dataclasses that a recipe's TOML file is read into.
 
-Everything that changes the result is here, seeds included: the same recipe gives the same bundle.
+Everything that changes the result is here, seeds included, so the same recipe gives the same bundle.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from edgeleaf.recipe.sources import Source
 
 
 def _between(low: float, high: float, default: Any = dataclasses.MISSING) -> Any:
-    """A field whose number lies in [low, high]."""
+    """Return a field whose number must be in [low, high]."""
     return field(default=default, metadata={"low": low, "high": high})
 
 
 @dataclass(frozen=True)
 class TeacherSpec:
-    """The model whose vector space the documents live in."""
+    """The model in whose vector space the documents are."""
 
     model: str
     revision: str | None = None
@@ -30,10 +30,10 @@ class TeacherSpec:
     """A name in :data:`edgeleaf.teachers.opening.KINDS`."""
     max_length: int = _between(8, 32768, 128)
     training_vectors: Literal["exact", "int8"] = "exact"
-    """What encodes the training texts: the teacher itself, or on processors its int8 export, about twice as fast at
-    cosine 0.998. Held-out texts are always the teacher's own."""
+    """What encodes the training texts: the teacher itself, or its int8 export, which is about twice as fast on
+    processors and has a cosine of 0.998 to it. Held-out texts are always encoded by the teacher itself."""
     trust_remote_code: bool = False
-    """Run code that comes with the model; the manifest records it. A bundle's teacher is never loaded so afterwards."""
+    """Run code that comes with the model; the manifest records it. A bundle's teacher later never runs its own code."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class StudentSpec:
     ridge: float = _between(1e-6, 1e6, 1.0)
     """Ridge term of the projection's least-squares start, on unit-norm inputs."""
     pooling: tuple[Literal["mean", "max", "cls"], ...] | None = None
-    """What the projection reads, side by side; by default the mean, or what a start that is a student already has. One
-    pooling of a narrow encoder spans no more than its width of a wider teacher's space."""
+    """The poolings that the projection reads, side by side; by default the mean, or those of a start that is already a
+    student. One pooling of a narrow encoder spans only as many dimensions of a wider teacher's space as it is wide."""
 
 
 @dataclass(frozen=True)
 class TextsSpec:
-    """Where the texts come from, and how many are used."""
+    """The sources of texts, and how many are used."""
 
     sources: tuple[Source, ...]
     limit: int = _between(64, 10**9, 24_000)
@@ -74,12 +74,12 @@ class ObjectiveSpec:
     """Share of the steps with a rising learning rate."""
     weight_decay: float = _between(0, 1, 0.01)
     checkpoint_steps: int = _between(1, 10**9, 100)
-    """Steps between two checkpoints; at each the loss is logged and the held-out texts are judged."""
+    """Steps between two checkpoints; at each one the loss is logged and the held-out texts are evaluated."""
 
 
 @dataclass(frozen=True)
 class ExportSpec:
-    """What writes the student's graph."""
+    """What exports the student's graph."""
 
     exporter: Literal["torch", "optimum"] = "torch"
     """torch's own exporter, or optimum (``edgeleaf[optimum]``), which needs transformers 4."""
@@ -87,44 +87,44 @@ class ExportSpec:
 
 @dataclass(frozen=True)
 class QuantizationSpec:
-    """How the graph is made small."""
+    """How the graph is quantised."""
 
     preset: Literal["int8", "int4", "fp16", "fp32"] = "int8"
-    """int8 and int4 for processors, the same on all of them; fp16 and fp32 for accelerators."""
+    """int8 and int4 for processors, with equal vectors on all of them; fp16 and fp32 for accelerators."""
 
 
 @dataclass(frozen=True)
 class Gates:
-    """What a bundle must reach to ship. ``None`` leaves a gate to the preset, see :func:`gates_for`; ``False`` asks
-    nothing. A gate without a measurement, such as one about retrieval where there are no qrels, is not judged.
+    """The limits that a bundle must meet to ship. ``None`` leaves a gate to the preset (:func:`gates_for`), ``False``
+    means no limit. A gate without a measurement, such as one about retrieval without qrels, is not judged.
     """
 
     cosine_mean: float | None = _between(-1, 1, None)
-    """Mean cosine of the fused file's vectors to the teacher's, held-out queries, at least."""
+    """Lowest allowed mean cosine of the fused file's vectors to the teacher's, held-out queries."""
     cosine_p01: float | None = _between(-1, 1, None)
-    """The same, first percentile, at least."""
+    """Lowest allowed first percentile of the same cosine."""
     overlap_at_10: float | None = _between(0, 1, None)
-    """Share of the teacher's ten nearest documents that the fused file finds, at least."""
+    """Lowest allowed share of the teacher's ten nearest documents that the fused file finds."""
     quantization_cosine_mean: float | None = _between(-1, 1, None)
-    """Mean cosine of the fused file to the torch student, at least."""
+    """Lowest allowed mean cosine of the fused file to the torch student."""
     quantization_cosine_min: float | None = _between(-1, 1, None)
-    """The same for every query, at least."""
+    """Lowest allowed cosine of the fused file to the torch student for any query."""
     quantization_loss: float | None = _between(-1, 1, None)
-    """Mean cosine to the teacher that the fused file loses against the torch student, at most."""
+    """Highest allowed loss of mean cosine to the teacher, fused file compared with torch student."""
     quantization_overlap_loss: float | None = _between(-1, 1, None)
-    """Overlap of the first ten with the teacher's that the fused file loses against the torch student, at most."""
+    """Highest allowed loss of overlap@10 with the teacher, fused file compared with torch student."""
     quantization_ndcg_loss: float | None = _between(-1, 1, None)
-    """Share of the torch student's nDCG@10 that the fused file loses, mean over collections with qrels, at most."""
+    """Highest allowed share of the torch student's nDCG@10 that the file loses, mean over collections with qrels."""
     batch_invariance_cosine_min: float | None = _between(-1, 1, None)
-    """Cosine of a text alone to itself in any batch, at least."""
+    """Lowest allowed cosine of a text alone to the same text in any batch."""
     padding_invariance_cosine_min: float | None = _between(-1, 1, None)
-    """Cosine of a text alone to itself padded to the whole window, at least."""
+    """Lowest allowed cosine of a text alone to the same text padded to the whole window."""
     processor_cosine_min: float | None = _between(-1, 1, None)
-    """Cosine of a query's vector on another processor to the one here, at least."""
+    """Lowest allowed cosine of a query's vector on another processor to the one here."""
     token_mismatches: int | None = _between(0, 10**9, None)
-    """Texts whose token ids differ from those of the reference tokenizer, at most."""
+    """Highest allowed number of texts whose token ids differ from those of the reference tokenizer."""
     file_mb: float | None = _between(0.01, 10**4, None)
-    """Size of query_encoder.onnx in 10^6 bytes, at most."""
+    """Highest allowed size of query_encoder.onnx in 10^6 bytes."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class BenchmarkSpec:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One bundle: what to build, from what, and what it must reach."""
+    """One bundle: what to build, from what, and the limits that it must meet."""
 
     name: str
     teacher: TeacherSpec

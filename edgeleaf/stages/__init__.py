@@ -1,1 +1,1 @@
-"""Stages: functions that fill a folder from folders, run once for the same inputs."""
+"""Stages: functions that fill a folder from other folders, run once for the same inputs."""

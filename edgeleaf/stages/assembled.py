@@ -1,4 +1,4 @@
-"""The files of a bundle put together, with a first manifest and the golden pack."""
+"""Puts the files of a bundle together, with a first manifest and the golden pack."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def assemble(folder: Path, job: Job, texts: Path, student: Path, graph: Path, qu
 
 
 def tokenizer_facts(student: Path, max_length: int) -> dict[str, Any]:
-    """Return what the manifest says of the tokenizer."""
+    """Return the manifest's entries about the tokenizer."""
     from edgeleaf.graph.tokenizers.spec import parse
 
     path = student / layout.STUDENT / "tokenizer.json"

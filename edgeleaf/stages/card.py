@@ -1,4 +1,4 @@
-"""The model card of a bundle: what it is, how to use it, what it was certified for. Nothing in it is typed by hand."""
+"""The model card of a bundle: what it is, how to use it, what it was certified for. No part is written by hand."""
 
 from __future__ import annotations
 

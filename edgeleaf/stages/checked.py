@@ -1,4 +1,4 @@
-"""The certificate of a bundle: measured, written, read."""
+"""Measures, writes and reads the certificate of a bundle."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 def collections_of(folders: Sequence[str | Path]) -> list[Collection]:
-    """Read collections to check with; none where no folders are given.
+    """Read collections to check with; none if no folders are given.
 
     Raises:
         TextsError: one is missing or damaged.
-        MissingExtra: there are some, and ir-measures is not installed.
+        MissingExtra: there are some, but ir-measures is not installed.
     """
     if not folders:
         return []
@@ -41,7 +41,7 @@ def collections_of(folders: Sequence[str | Path]) -> list[Collection]:
 
 
 def pairs_of(files: Sequence[str | Path]) -> list[Pairs]:
-    """Read files of scored pairs; none where no files are given.
+    """Read files of scored pairs; none if no files are given.
 
     Raises:
         TextsError: one is missing or damaged.
@@ -52,10 +52,10 @@ def pairs_of(files: Sequence[str | Path]) -> list[Pairs]:
 
 
 def gates_of(manifest: Manifest) -> Gates:
-    """Return what a bundle was judged by when it shipped.
+    """Return the gates that a bundle was judged by when it shipped.
 
     Raises:
-        BundleError: a gate that this edgeleaf does not know, or one that is no number in its range.
+        BundleError: a gate that this edgeleaf does not know, or one that is not a number in its range.
     """
     known = Gates.__dataclass_fields__
     if unknown := [name for name in manifest.gates if name not in known]:
@@ -91,11 +91,11 @@ def certify_bundle(
     Args:
         bundle: the folder.
         texts, vectors: folders with ``held_out.jsonl`` and ``held_out.npy``.
-        space: the teacher's.
-        gates: what it must reach.
-        origin: where the texts come from.
-        collections, pairs: with the teacher's vectors.
-        processors: others to compare this one with, by their names in ``edgeleaf.emulation``.
+        space: the teacher's vector space.
+        gates: the limits that it must meet.
+        origin: the source of the texts.
+        collections, pairs: further inputs, with the teacher's vectors.
+        processors: processors to compare with this one, by their names in ``edgeleaf.emulation``.
     """
     from edgeleaf.certify.certify import certify
     from edgeleaf.certify.processors import compare
@@ -138,11 +138,11 @@ def read_certificate(folder: Path) -> Certificate:
 
 
 PROCESSOR_FACTS = ("queries", "cosine_min", "cosine_mean", "identical")
-"""What the manifest repeats of the certificate's record of a processor."""
+"""The facts that the manifest repeats from the certificate's record of a processor."""
 
 
 def processor_facts(certificate: Certificate) -> dict[str, dict[str, float]]:
-    """What the manifest says of processors: this machine's own kind, and those it was compared with."""
+    """Return the manifest's entries about processors: this machine's own kind, and those it was compared with."""
     own = certificate.rungs[-1].teacher_cosine
     found: dict[str, dict[str, float]] = {processor_kind(): {"teacher_cosine_mean": own.mean}}
     for report in certificate.processors:

@@ -1,4 +1,4 @@
-"""The code behind a stage's result, found from the function that makes it and what that function imports."""
+"""Finds the code behind a stage's result: the function that makes it, and everything that the function imports."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SILENT = frozenset(
         "edgeleaf.version",
     }
 )
-"""Modules that only report, or describe values, which are a stage's inputs: they change no result."""
+"""Modules that change no result: they only report, or describe values that are a stage's inputs."""
 PARTS = (
     "onnx",
     "onnxruntime",
@@ -40,17 +40,17 @@ BRINGS = {
     "optimum": ("optimum", "optimum-onnx", "torch", "transformers"),
     "transformers": ("transformers", "tokenizers", "torch"),
 }
-"""Import names that bring others of :data:`PARTS`."""
+"""Import names that also import others of :data:`PARTS`."""
 
 Start = tuple[str, str]
 """A module and the name of a function or class in it."""
 
 
 class Sources:
-    """The source files of edgeleaf, read once; the same wherever it is installed.
+    """The source files of edgeleaf, read once; they are the same wherever it is installed.
 
     Args:
-        root: the folder that holds the package's folder.
+        root: the folder that contains the package's folder.
     """
 
     def __init__(self, root: Path | None = None) -> None:
@@ -65,7 +65,7 @@ class Sources:
         return {name.removesuffix(".__init__"): path for name, path in zip(names, paths, strict=True)}
 
     def text(self, module: str) -> bytes:
-        """Return a module's source; its line ends do not depend on how it was checked out."""
+        """Return a module's source, with line ends that do not depend on how it was checked out."""
         if module not in self._texts:
             self._texts[module] = self._paths[module].read_bytes().replace(b"\r\n", b"\n")
         return self._texts[module]
@@ -79,8 +79,8 @@ class Sources:
     def digest(self, make: Callable[..., object]) -> dict[str, str]:
         """Return what a stage's function depends on: the code's sha256, and the version of each package it imports.
 
-        Of the module that defines the function, the function counts with what it uses there; of the modules that they
-        import, the whole. Functions of other packages than edgeleaf count for nothing.
+        In the module that defines the function, the function and what it uses there count; modules that they import
+        count as a whole. Functions of packages other than edgeleaf do not count.
         """
         pieces: dict[str, bytes] = {}
         outside: set[str] = set()
@@ -100,7 +100,7 @@ class Sources:
         return {"code": found.hexdigest(), **versions(outside)} if pieces else {}
 
     def _own(self, module: str, name: str) -> tuple[bytes, list[ast.AST]]:
-        """Source of a function with all that it uses of its own module, and the nodes that it is made of."""
+        """Return the source of a function with all that it uses in its own module, and the nodes of that source."""
         lines = self.text(module).split(b"\n")
         defined: dict[str, ast.stmt] = {}
         imports: dict[str, ast.stmt] = {}
@@ -126,7 +126,7 @@ class Sources:
         return b"\n".join(source), list(used.values())
 
     def _targets(self, nodes: Iterable[ast.AST], outside: set[str]) -> list[str]:
-        """Modules of edgeleaf that the nodes import; others' names are put into ``outside``."""
+        """Return the modules of edgeleaf that the nodes import; names of other modules are put into ``outside``."""
         found = []
         for node in _walk(nodes):
             if isinstance(node, ast.Import):
@@ -147,7 +147,7 @@ class Sources:
 
 
 def starts_of(make: Callable[..., object]) -> Iterator[Start]:
-    """Yield the functions and classes of edgeleaf that a stage's function is, calls by name or holds on to."""
+    """Yield the functions and classes of edgeleaf that a stage's function is, calls by name or refers to."""
     if not isinstance(make, types.FunctionType):
         yield from _place(getattr(make, "func", make))
         return
@@ -175,7 +175,7 @@ def starts_of(make: Callable[..., object]) -> Iterator[Start]:
 
 
 def versions(imported: Iterable[str]) -> dict[str, str]:
-    """Return the installed version of each of :data:`PARTS` that is among the imported names, or comes with one."""
+    """Return the installed version of each of :data:`PARTS` that is among the imported names, or imported by one."""
     names = {part for name in imported for part in BRINGS.get(name, (name.replace("_", "-"),))}
     found = {}
     for name in sorted(names.intersection(PARTS)):
@@ -187,7 +187,7 @@ def versions(imported: Iterable[str]) -> dict[str, str]:
 
 
 def _place(value: Any) -> Iterator[Start]:
-    """The module and name of a function or class of edgeleaf, or of an object's class; values are a stage's inputs."""
+    """Return module and name of edgeleaf's function or class, or of an object's class; values are a stage's inputs."""
     if not isinstance(value, type | types.FunctionType):
         if is_dataclass(value):
             return
@@ -202,7 +202,7 @@ def _names(node: ast.AST) -> list[str]:
 
 
 def _walk(nodes: Iterable[ast.AST]) -> Iterator[ast.AST]:
-    """Every node, but for what is there for type checkers only."""
+    """Yield every node except those that are there for type checkers only."""
     waiting = list(nodes)
     while waiting:
         node = waiting.pop()

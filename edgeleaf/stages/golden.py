@@ -21,9 +21,9 @@ def write_golden(bundle: Path, queries: Sequence[str], *, max_length: int, promp
 
     Args:
         bundle: folder with ``query_encoder.onnx`` and ``student/tokenizer.json``.
-        queries: real queries, to take and to cut into texts of 4 to 128 tokens, six of each length.
+        queries: real queries, used as they are and cut into texts of 4 to 128 tokens, six per length.
         max_length: the window in tokens.
-        prompt: the query prompt inside the file; ids hold it, texts don't.
+        prompt: the query prompt inside the file; ids contain it, texts do not.
     """
     from edgeleaf.bundle.encoder import QueryEncoder
     from edgeleaf.graph.tokenizers.spec import reference_tokenizer

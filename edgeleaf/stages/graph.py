@@ -1,4 +1,4 @@
-"""The student as a graph: exported, quantised, fused with its tokenizer."""
+"""Turns the student into a graph: exports it, quantises it, fuses it with its tokenizer."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ QUANTIZATION = "quantization.json"
 CALIBRATION_TEXTS = 6000
 """Training texts that the quantiser sees."""
 LADDER_LENGTHS = (1, 5, 20, 60, 200)
-"""Words of the texts that the exported graph is compared with torch on."""
+"""Lengths in words of the texts on which the exported graph is compared with torch."""
 LADDER_TEXTS = 1000
-"""Held-out texts whose words those are."""
+"""Number of held-out texts from which these words come."""
 
 
 def export_graph(folder: Path, student: Path, texts: Path, exporter: str) -> None:
@@ -41,7 +41,7 @@ def export_graph(folder: Path, student: Path, texts: Path, exporter: str) -> Non
 def quantize_graph(
     folder: Path, graph: Path, texts: Path, student: Path, space: VectorSpace, max_length: int, preset: str
 ) -> None:
-    """Quantise ``onnx/model.onnx`` by a preset, and say what was done in ``quantization.json``."""
+    """Quantise ``onnx/model.onnx`` by a preset, and record what was done in ``quantization.json``."""
     import onnx
 
     from edgeleaf.graph.builder import serialize
@@ -80,7 +80,7 @@ def quantize_graph(
 
 
 def fuse_graph(folder: Path, graph: Path, quantized: Path, student: Path, space: VectorSpace, max_length: int) -> None:
-    """Fuse tokenizer and prompt into the quantised graph, the exported one if there is none: ``query_encoder.onnx``."""
+    """Fuse tokenizer and prompt into the quantised graph, or else the exported one: ``query_encoder.onnx``."""
     import onnx
 
     from edgeleaf.bundle.session import METADATA_SCHEMA, METADATA_SPACE, METADATA_WINDOW

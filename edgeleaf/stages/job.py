@@ -1,4 +1,4 @@
-"""What is shipped, and what it must reach."""
+"""Describes a bundle to ship, and the limits that it must meet."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from edgeleaf.recipe.specs import BenchmarkSpec, Gates
 
 @dataclass(frozen=True)
 class Job:
-    """What is shipped, and what it must reach.
+    """A bundle to ship, and the limits that it must meet.
 
     Args:
-        name, description: of the recipe, or of the model that is exported.
+        name, description: of the recipe, or of the exported model.
         space: the vector space of the outputs.
         teacher: the teacher's folder.
         teacher_max_length, max_length: windows of teacher and student in tokens.
         made_by: how the student was made, for the manifest.
-        origin: where the texts it is checked with come from.
-        gates, benchmark: of the recipe.
-        exporter: what writes the graph, see :data:`edgeleaf.graph.exporters.EXPORTERS`.
-        preset: how the graph is made small, see ``edgeleaf.recipe.specs.QuantizationSpec``.
-        processors: others to compare this one with, by their names in ``edgeleaf.emulation``.
+        origin: the source of the texts that it is checked with.
+        gates, benchmark: these parts of the recipe.
+        exporter: what exports the graph, see :data:`edgeleaf.graph.exporters.EXPORTERS`.
+        preset: how the graph is quantised, see ``edgeleaf.recipe.specs.QuantizationSpec``.
+        processors: processors to compare with this one, by their names in ``edgeleaf.emulation``.
         torch_student: whether the student is timed beside its teacher; an exported model is its own teacher.
     """
 

@@ -1,4 +1,4 @@
-"""One process at a time in a folder."""
+"""Lets one process at a time work in a folder."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ LOCK = ".lock"
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder, which is made where it is missing, for this process alone.
+    """Reserve a folder for this process alone; create it if it is missing.
 
-    The lock is the operating system's on the file ``.lock``, so it ends with the process, however that ends. The file
-    stays. Only a folder with nothing else in it is removed at the end, the file with it, while the lock is still held;
-    whoever waited for that file finds that it is gone and starts again with a new one.
+    The operating system locks the file ``.lock``, so the lock ends with the process, however the process ends. The file
+    stays. Only a folder with nothing else in it is removed at the end, together with the file, while the lock is still
+    held. A process that waited for that file finds that it is gone and starts again with a new one.
 
     Raises:
         BundleError: another process holds the folder.
@@ -29,7 +29,7 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):  # Windows removes no file that is open: there the folder stays
+        with contextlib.suppress(OSError):  # Windows does not remove open files, so the folder stays there
             if [path.name for path in folder.iterdir()] == [LOCK]:
                 (folder / LOCK).unlink()
                 folder.rmdir()
@@ -37,7 +37,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _acquire(folder: Path) -> int:
-    """Return the descriptor of the locked file; the file is the one that has the name now."""
+    """Return the descriptor of the locked file, after checking that this file still has the name."""
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         try:

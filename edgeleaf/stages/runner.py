@@ -1,4 +1,4 @@
-"""Stages meet on disk: a function that fills a folder, run once for the same inputs."""
+"""Runs stages. A stage is a function that fills a folder; it runs once for the same inputs."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from edgeleaf.stages.lock import locked
 
 STAGE = "stage.json"
 VECTOR_CACHE = "vector-cache"
-"""The folder of teacher vectors, beside the stages' own."""
+"""The folder of teacher vectors, beside the folders of stages."""
 
 
 class Stages:
     """The stages of one run.
 
-    A stage is done when its folder says that it was made from the same inputs by the same code: the functions that
-    make it with all of edgeleaf that they import, and the versions of the packages that these import.
+    A stage is done if its folder records the same inputs and the same code: the functions that make it with all of
+    edgeleaf that they import, and the versions of the packages that these import.
 
     Args:
-        work: the folder that holds a folder for each stage.
-        force: run every stage again, whatever is there. The cache of teacher vectors stays: its entries are found by
-            the vector space, the window and the text, so none can be out of date.
+        work: the folder that contains one folder per stage.
+        force: run every stage again, even if it is done. The cache of teacher vectors stays: its entries are found by
+            vector space, window and text, so none can be out of date.
 
     Use it in a ``with`` statement: one run at a time works in a folder.
 
@@ -58,14 +58,14 @@ class Stages:
         self._lock.close()
 
     def run(self, name: str, inputs: Mapping[str, Any], make: Callable[[Path], object]) -> Path:
-        """Return the folder of stage ``name``, made by ``make(folder)`` unless it is there for the same inputs.
+        """Return the folder of stage ``name``; call ``make(folder)`` to fill it, unless it is done for the same inputs.
 
         Args:
-            name: the stage's name, and its folder's.
+            name: the name of the stage and of its folder.
             inputs: everything that changes the result: numbers, strings, dataclasses, and folders of earlier stages,
-                which stand for the inputs that made them.
-            make: fills the folder; must cope with what its own killed predecessor left in it. A lambda or an inner
-                function counts as the functions that it calls by name and the objects that it holds.
+                for which the inputs that made them count.
+            make: fills the folder; it must accept what a killed run left there. For a lambda or an inner function, the
+                functions that it calls by name and the objects that it refers to count.
         """
         digest = self._digest(name, inputs, make)
         folder, partial = self.work / name, self.work / f"{name}.partial"

@@ -1,4 +1,4 @@
-"""The student of a run: distilled, or a copy of a model that is exported as it is."""
+"""Makes the student of a run: distils it, or copies a model that is exported unchanged."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from edgeleaf.texts.corpus import read_corpus
 from edgeleaf.texts.text import Text
 
 START_TEXTS = 4096
-"""Training texts that the projection's closed-form start is fitted on."""
+"""Number of training texts for the closed-form fit of the projection's start."""
 EVALUATED = 256
-"""Held-out queries by which training is watched."""
+"""Number of held-out queries that are evaluated during training."""
 
 
 def train_student(folder: Path, texts: Path, vectors: Path, recipe: Recipe, space: VectorSpace) -> None:
@@ -53,14 +53,14 @@ def train_student(folder: Path, texts: Path, vectors: Path, recipe: Recipe, spac
     try:
         curve = train(model, train_set, watched, objective=recipe.objective, seed=recipe.seed, checkpoints=checkpoints)
     except TrainingError:
-        shutil.rmtree(checkpoints, ignore_errors=True)  # or the next run would go on from what went wrong
+        shutil.rmtree(checkpoints, ignore_errors=True)  # otherwise the next run would continue from the failed state
         raise
     write_student(model, curve, folder / layout.STUDENT)
     shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 class Prompted(Sequence[str]):
-    """Texts with the prompts of their kinds before them, read when they are asked for."""
+    """Texts with the prompts of their kinds before them, read when they are needed."""
 
     def __init__(self, texts: Sequence[Text], prompts: Mapping[str, str]) -> None:
         self._texts, self._prompts = texts, prompts
@@ -86,7 +86,7 @@ def normalized_copy(folder: Path, source: Path, spec: TeacherSpec) -> None:
     """Write the model into ``student/`` with a final Normalize, its window and its prompts.
 
     Raises:
-        ModelError: it is made of other modules than can be exported, or pools without its prompt.
+        ModelError: it has modules that cannot be exported, or pools without its prompt.
     """
     from sentence_transformers.models import Normalize
 

@@ -1,4 +1,4 @@
-"""The texts of a run: a recipe's, or those that a bundle is checked with."""
+"""Collects the texts of a run: those of a recipe, or those that a bundle is checked with."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgeleaf.texts.text import Corpus, Text
 CHECK_QUERIES = 1000
 CHECK_DOCUMENTS = 1000
 LEAST_QUERIES = 20
-"""With fewer queries than this, percentiles and overlaps mean nothing. A recipe may not hold out fewer either."""
+"""With fewer queries than this, percentiles and overlaps mean nothing. A recipe must hold out at least as many."""
 
 
 def query_files(files: Sequence[str | Path]) -> list[FilesSource]:
@@ -23,7 +23,7 @@ def query_files(files: Sequence[str | Path]) -> list[FilesSource]:
 
 
 def own_queries(files: Sequence[str | Path]) -> Sequence[Text]:
-    """Return distinct queries of ``files``, a sample where there are many; none where no files are given.
+    """Return distinct queries of ``files``, or a sample of them if there are many; none if no files are given.
 
     Raises:
         TextsError: a file cannot be read, or they hold too few queries for a verdict.
@@ -40,9 +40,9 @@ def own_queries(files: Sequence[str | Path]) -> Sequence[Text]:
 
 
 def check_texts(folder: Path, files: Sequence[str | Path], *, calibration: int = 1) -> None:
-    """Collect texts to check with: queries from ``files`` where there are some, the rest from this machine.
+    """Collect texts to check with: queries from ``files`` if given, the rest from this machine.
 
-    Others from this machine, ``calibration`` of them, are in ``train.jsonl``: a quantiser's.
+    Another ``calibration`` texts from this machine go into ``train.jsonl``, for the quantiser.
     """
     own = own_queries(files)
     machine = collect(
@@ -58,7 +58,7 @@ def check_texts(folder: Path, files: Sequence[str | Path], *, calibration: int =
 
 
 def origin(files: Sequence[str | Path]) -> str:
-    """Say where the texts of :func:`check_texts` come from."""
+    """Describe the source of the texts of :func:`check_texts`."""
     machine = "documentation found on the machine"
     return f"queries of {', '.join(Path(name).name for name in files)}, documents from {machine}" if files else machine
 

@@ -1,4 +1,4 @@
-"""The latency of a bundle on this machine."""
+"""Measures the latency of a bundle on this machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgeleaf.teachers.opening import check_files
 
 
 def find_teacher(manifest: Manifest) -> Path | None:
-    """Return the folder of a bundle's teacher, or None (and say so) where it is out of reach or another."""
+    """Return the folder of a bundle's teacher; None, with a warning, if it is not available or is a different model."""
     try:
         folder = resolve(manifest.space.teacher, revision=manifest.space.revision)
         check_files(folder, manifest.space)

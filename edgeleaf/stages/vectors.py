@@ -1,4 +1,4 @@
-"""The teacher's vectors of a run's texts."""
+"""Makes the teacher's vectors of a run's texts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 QUANTIZED_TEACHER_TEXTS = 600
-"""As many as the quantiser measures layers on."""
+"""The number of texts on which the quantiser measures layers."""
 
 
 def write_quantized_teacher(
@@ -30,13 +30,13 @@ def write_quantized_teacher(
     """Export and quantise a teacher into ``folder``.
 
     Args:
-        folder: gets ``teacher.onnx``.
-        teacher: the black box, and its folder.
-        spec: of the recipe; its prompts.
-        texts: training texts; the first :data:`CALIBRATION_TEXTS` are what the quantiser sees.
+        folder: receives ``teacher.onnx``.
+        teacher: the teacher, with its folder.
+        spec: the recipe's teacher, for its prompts.
+        texts: training texts; the quantiser uses the first :data:`CALIBRATION_TEXTS`.
 
     Raises:
-        ModelError: its graph is of a kind that edgeleaf cannot quantise.
+        ModelError: edgeleaf cannot quantise its graph.
     """
     from edgeleaf.graph.export import export_onnx
     from edgeleaf.graph.quantization.quantize import quantize
@@ -59,7 +59,7 @@ def quantize_teacher(folder: Path, texts: Path, teacher: SentenceTransformerTeac
 
 
 def write_vectors(folder: Path, texts: Path, teacher: Teacher, cache: Path, *, names: Sequence[str]) -> None:
-    """Write a teacher's vectors of each set of texts: ``train.npy``, ``held_out.npy``, float16 [n, dim]."""
+    """Write a teacher's vectors of each set of texts, ``train.npy`` and ``held_out.npy``, float16 [n, dim]."""
     from edgeleaf.teachers.cache import teacher_vectors
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,1 +1,1 @@
-"""Teachers: texts to vectors of one space, cached."""
+"""Teachers turn texts into vectors of one space; the vectors are cached."""

@@ -1,4 +1,4 @@
-"""A teacher is a black box behind one protocol: texts in, unit vectors of one space out."""
+"""The protocol of teachers: texts go in, unit vectors of one space come out."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from edgeleaf.recipe.sources import Kind
 
 
 class Teacher(Protocol):
-    """Anything that turns texts into vectors of one space, cutting them off at ``max_length`` tokens."""
+    """Anything that turns texts into vectors of one space and cuts texts off at ``max_length`` tokens."""
 
     space: VectorSpace
     max_length: int
     precision: str
-    """Empty for the teacher's own vectors; else what they are close to it by, and a cache of their own."""
+    """Empty for the teacher's own vectors; otherwise the name of an approximation, which has its own cache."""
     batch_size: int
-    """How many texts it wants at a time."""
+    """How many texts it prefers per call."""
 
     def encode(self, texts: Sequence[str], *, kind: Kind) -> npt.NDArray[np.float32]:
-        """Return float32 [len(texts), dim], unit L2 norm, the prompt of ``kind`` applied, order kept."""
+        """Apply the prompt of ``kind``; return float32 [len(texts), dim], unit L2 norm, in the order of ``texts``."""
         ...

@@ -1,8 +1,8 @@
-"""Texts to teacher vectors. A teacher is a black box behind one protocol; its vectors are cached in shards.
+"""Turns texts into teacher vectors, and caches the vectors in shards.
 
 A cache folder belongs to one vector space and window. A shard is a pair of files, ``00012.npy`` (float16 [n, dim],
-memory-mapped) and ``00012.keys.npy`` (16 bytes for each text, hash of prompt and text); the second comes last, so a
-killed run loses the shard it was in and no more. A number belongs to the process that makes its first file.
+memory-mapped) and ``00012.keys.npy`` (16 bytes per text, a hash of prompt and text). The second is written last, so a
+killed run loses only the shard that it was writing. A number belongs to the process that creates its first file.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from edgeleaf.teachers.base import Teacher
 from edgeleaf.texts.text import Text
 
 SHARD = 128
-"""Texts in a shard, at least: what a killed run loses, a quarter of a minute's work on two cores."""
+"""Lowest number of texts in a shard. A killed run loses this much, a quarter of a minute's work on two cores."""
 KEYS_SUFFIX = ".keys.npy"
 KEY: np.dtype[np.bytes_] = np.dtype("S16")
 """A key, compared as bytes."""
@@ -38,20 +38,20 @@ Keys = npt.NDArray[np.bytes_]
 def teacher_vectors(
     texts: Sequence[Text], teacher: Teacher, cache: Path, *, file: Path | None = None
 ) -> npt.NDArray[np.float16]:
-    """Return the teacher's vectors of ``texts``, from the cache where it has them.
+    """Return the teacher's vectors of ``texts``, from the cache if it has them.
 
     Args:
-        texts: queries and documents; each gets the prompt of its kind. They are read once, and again where they are to
-            be encoded; some 60 bytes of memory are needed for each, whatever is in them.
-        teacher: the black box.
-        cache: a folder that this teacher's shards live in; made when it is not there.
+        texts: queries and documents; each gets the prompt of its kind. They are read once, and again if they must
+            be encoded. Each needs some 60 bytes of memory, whatever its length.
+        teacher: the teacher.
+        cache: the folder of this teacher's shards; created if it does not exist.
         file: a .npy file to put the vectors in, which are then memory-mapped; None keeps them in memory.
 
     Returns:
         float16 [len(texts), dim], rows of unit L2 norm up to float16, in the order of ``texts``.
 
     Raises:
-        ModelError: the teacher returned a vector that is not finite, or not of the width and norm it promises; or a
+        ModelError: the teacher returned a vector that is not finite, or does not have the promised width and norm; or a
             file of the cache is damaged.
     """
     parts = [teacher.space.id.replace("/", "-"), str(teacher.max_length), teacher.precision]
@@ -59,14 +59,14 @@ def teacher_vectors(
     folder.mkdir(parents=True, exist_ok=True)
     keys, lengths, queries = _looked_at(texts, teacher.space)
     _, first = np.unique(keys, return_index=True)
-    # Like lengths together: less padding. The order does not depend on what is known, so a resumed run's batches are
-    # those that it would have had.
+    # Texts of similar length go together, which saves padding. The order does not depend on what is cached, so a
+    # resumed run has the same batches.
     rows = first[np.lexsort((first, -lengths[first], queries[first]))]
     known = Shards(folder)
     missing = rows[~known.has(keys[rows])]
     if 0 < len(missing) < len(rows):
         progress.say(f"teacher vectors: resuming at {len(rows) - len(missing):,} of {len(rows):,} texts")
-    # The longest texts come first: counted in texts, the time left would be many times too long.
+    # The longest texts come first, so counting texts would predict many times the remaining time.
     with progress.bar("teacher vectors, characters", int(lengths[missing].sum())) as advance:
         shard = max(SHARD, teacher.batch_size)
         for start in range(0, len(missing), shard):
@@ -77,7 +77,7 @@ def teacher_vectors(
 
 
 def _looked_at(texts: Sequence[Text], space: VectorSpace) -> tuple[Keys, npt.NDArray[np.int32], npt.NDArray[np.bool_]]:
-    """The key of each text, its length in characters, and whether it is a query."""
+    """Return the key of each text, its length in characters, and whether it is a query."""
     keys, lengths, queries = bytearray(), array("i"), array("b")
     for text in texts:
         keys += _key(text, space)
@@ -91,7 +91,7 @@ def _looked_at(texts: Sequence[Text], space: VectorSpace) -> tuple[Keys, npt.NDA
 
 
 def _encode(teacher: Teacher, texts: list[Text], advance: Callable[[int], None]) -> npt.NDArray[np.float32]:
-    """Encode one shard, a batch of texts of one kind at a time."""
+    """Encode one shard, one batch of texts of one kind at a time."""
     vectors = np.zeros((len(texts), teacher.space.dim), dtype=np.float32)
     for kind in KINDS:
         of_kind = [i for i, text in enumerate(texts) if text.kind == kind]
@@ -121,13 +121,13 @@ def _key(text: Text, space: VectorSpace) -> bytes:
 
 
 class Shards:
-    """The shards of a folder: where each key's vector is, at 24 bytes of memory for each.
+    """The shards of a folder: the position of each key's vector, with 24 bytes of memory per key.
 
     Args:
-        folder: of one vector space, window and precision.
+        folder: the folder of one vector space, window and precision.
 
     Raises:
-        ModelError: a file that is no shard's.
+        ModelError: a file that is not part of a shard.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -161,12 +161,12 @@ class Shards:
         return np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
 
     def write(self, keys: Keys, vectors: npt.NDArray[np.float32]) -> None:
-        """Write another shard, under a number that no other process has; it is found when the folder is read again."""
+        """Write another shard under a number that no other process has; it is found when the folder is read again."""
         while True:
             name = f"{self._next:05d}"
             self._next += 1
             try:
-                with (self._folder / f"{name}.npy").open("xb"):  # the number is ours now, and empty until it is whole
+                with (self._folder / f"{name}.npy").open("xb"):  # the number is ours; the file is empty until complete
                     break
             except FileExistsError:
                 continue
@@ -174,7 +174,7 @@ class Shards:
         write_npy(self._folder / f"{name}{KEYS_SUFFIX}", keys.view(np.uint8).reshape(-1, KEY.itemsize))
 
     def vectors(self, keys: Keys, *, dim: int, file: Path | None = None) -> npt.NDArray[np.float16]:
-        """Return float16 [len(keys), dim], read a shard at a time; memory-mapped where a file is given.
+        """Return float16 [len(keys), dim], read one shard at a time; memory-mapped if a file is given.
 
         Raises:
             ModelError: a shard is damaged.

@@ -1,4 +1,4 @@
-"""Find and open the teacher that a recipe or a bundle names."""
+"""Finds and opens the teacher that a recipe or a bundle names."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def _sentence_transformer(spec: TeacherSpec) -> SentenceTransformerTeacher:
 KINDS: Mapping[str, Callable[[TeacherSpec], SentenceTransformerTeacher]] = {
     "sentence-transformers": _sentence_transformer,
 }
-"""How each kind of teacher is opened, by ``teacher.kind`` of a recipe. Another kind is a module and a row here."""
+"""How each kind of teacher is opened, by ``teacher.kind`` of a recipe. To add a kind, add a module and a row here."""
 
 
 def check_kind(spec: TeacherSpec) -> None:
-    """Raise RecipeError where a recipe's teacher is of no kind in :data:`KINDS`."""
+    """Raise RecipeError if the kind of a recipe's teacher is not in :data:`KINDS`."""
     if spec.kind not in KINDS:
         raise RecipeError(f"teacher.kind is {shown(spec.kind)}; allowed: {', '.join(map(shown, KINDS))}")
 
@@ -43,7 +43,7 @@ def load_teacher(spec: TeacherSpec) -> SentenceTransformerTeacher:
 
     Raises:
         RecipeError: no such kind of teacher.
-        ModelError, MissingExtra: it cannot be had.
+        ModelError, MissingExtra: the teacher is not available.
     """
     check_kind(spec)
     progress.say(f"teacher: {spec.model}")
@@ -64,17 +64,17 @@ def teacher_spec(manifest: Manifest, *, training_vectors: Literal["exact", "int8
 
 
 def teacher_of(manifest: Manifest) -> SentenceTransformerTeacher:
-    """Load the teacher that a bundle's vector space names, once its files have the hashes that the space says.
+    """Load the teacher that a bundle's vector space names, after comparing its files with the hashes in the space.
 
     Raises:
-        ModelError: it cannot be found, or what is found under its name has other weights, another tokenizer, or code of
-            its own, which is never run for a bundle.
+        ModelError: it cannot be found, or the model found under its name has other weights, another tokenizer, or code
+            of its own, which is never run for a bundle.
     """
     return open_teacher(teacher_spec(manifest), manifest.space)
 
 
 def open_teacher(spec: TeacherSpec, space: VectorSpace) -> SentenceTransformerTeacher:
-    """Load a teacher that must be that of a space; see :func:`teacher_of`."""
+    """Load a teacher and check that it has the given space; see :func:`teacher_of`."""
     check_files(resolve(spec.model, revision=spec.revision), space)
     teacher = load_teacher(replace(spec, trust_remote_code=False))
     check_space(teacher, space)
@@ -82,10 +82,10 @@ def open_teacher(spec: TeacherSpec, space: VectorSpace) -> SentenceTransformerTe
 
 
 def check_files(folder: Path, space: VectorSpace) -> None:
-    """Compare a teacher's files with a space, before anything of them is loaded.
+    """Compare a teacher's files with a space, before anything in them is loaded.
 
     Raises:
-        ModelError: other weights, or another tokenizer where the space knows its own.
+        ModelError: other weights, or another tokenizer if the space records its own.
     """
     found = {"weights": (weights_sha256(folder), space.weights_sha256)}
     if space.tokenizer_sha256 is not None:
@@ -99,7 +99,7 @@ def check_files(folder: Path, space: VectorSpace) -> None:
 
 
 def check_space(teacher: Teacher, space: VectorSpace) -> None:
-    """Raise ModelError where a teacher has another space than the one that a bundle's space is named after."""
+    """Raise ModelError if a teacher's space differs from a bundle's."""
     if teacher.space.weights_sha256 != space.weights_sha256:
         raise ModelError(
             f"{space.teacher}: weights {teacher.space.weights_sha256[:12]}…, the bundle's space has "

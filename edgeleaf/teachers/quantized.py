@@ -1,8 +1,8 @@
-"""A teacher's training vectors at about twice its speed: its own int8 export, as edgeleaf quantises it.
+"""A teacher's training vectors at about twice its speed, by its own int8 export as edgeleaf quantises it.
 
-A student stays at a cosine of 0.8 to 0.9 to its teacher; eight bits move the teacher to 0.998, each text another way,
-so a regression onto their vectors ends in the same place (docs/log/training.md). What a student is judged by,
-held-out texts and collections, is always encoded by the teacher itself.
+A student reaches a cosine of 0.8 to 0.9 to its teacher. Eight bits move the teacher's vectors to 0.998, in a different
+direction for each text, so a regression onto these vectors has the same result (docs/log/training.md). The texts that
+judge a student, held-out texts and collections, are always encoded by the teacher itself.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _BATCH_SIZE = 16
 
 
 class QuantizedTeacher:
-    """The int8 export of a teacher, a batch a processor core at a time; see :class:`edgeleaf.teachers.base.Teacher`.
+    """The int8 export of a teacher; encodes one batch per processor core. See :class:`edgeleaf.teachers.base.Teacher`.
 
     Args:
-        teacher: whose space it is.
-        spec: of the recipe; its prompts.
-        folder: what :func:`write_quantized_teacher` wrote.
+        teacher: the teacher, for its space.
+        spec: the recipe's teacher, for its prompts.
+        folder: the folder that :func:`write_quantized_teacher` wrote.
     """
 
     batch_size = SHARD
@@ -47,7 +47,7 @@ class QuantizedTeacher:
         self._session = session(folder / MODEL, threads=1)
 
     def encode(self, texts: Sequence[str], *, kind: Kind) -> npt.NDArray[np.float32]:
-        """Return float32 [len(texts), dim], unit L2 norm, the prompt of ``kind`` applied, order kept."""
+        """Apply the prompt of ``kind``; return float32 [len(texts), dim], unit L2 norm, in the order of ``texts``."""
         ids = token_ids(self._tokenizer, [self._prompts[kind] + text for text in texts])
         by_length = sorted(range(len(ids)), key=lambda row: len(ids[row]))
         vectors = np.empty((len(ids), self.space.dim), dtype=np.float32)
@@ -61,7 +61,7 @@ class QuantizedTeacher:
                 mask[place, : len(ids[row])] = 1
             vectors[rows] = self._session.run(None, {"input_ids": padded, "attention_mask": mask})[0]
 
-        with ThreadPoolExecutor(usable_cores()) as pool:  # a thread costs nothing beside a batch
+        with ThreadPoolExecutor(usable_cores()) as pool:  # a thread costs nothing compared with a batch
             list(pool.map(encode_batch, range(0, len(ids), _BATCH_SIZE)))
         vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         return vectors

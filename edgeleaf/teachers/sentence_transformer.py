@@ -18,13 +18,13 @@ from edgeleaf.recipe.sources import Kind
 from edgeleaf.recipe.specs import TeacherSpec
 
 TEACHER_BATCH, TEACHER_BATCH_GPU = 32, 65536
-"""Texts that a teacher is given at a time; on a GPU that is a shard too."""
+"""Texts that a teacher gets per call; on a GPU this is also the size of a shard."""
 TOKENS_GPU = 65536
-"""Tokens that a GPU encodes at a time."""
+"""Tokens that a GPU encodes per call."""
 SEES_LATER = 1e-5
-"""A first token's vector that differs by more depends on the last token."""
+"""If a first token's vector differs by more than this, it depends on the last token."""
 NOT_UNIT = 0.02
-"""Lengths of vectors so far from 1 are not rounding: bfloat16 is off by 0.001."""
+"""A length that differs from 1 by more than this is not due to rounding: bfloat16 is off by 0.001."""
 
 
 class SentenceTransformerTeacher:
@@ -60,16 +60,16 @@ class SentenceTransformerTeacher:
         )
 
     def widen(self, max_length: int) -> None:
-        """Read so many tokens of each text from here on.
+        """Read this many tokens of each text from now on.
 
         Raises:
-            ModelError: the model has no positions for them.
+            ModelError: the model does not have that many positions.
         """
         with_window(self._model, max_length, self.folder)
         self.max_length = max_length
 
     def encode(self, texts: Sequence[str], *, kind: Kind) -> npt.NDArray[np.float32]:
-        """Encode in bfloat16 where the processor has it; see :class:`Teacher`."""
+        """Encode in bfloat16 if the processor has it; see :class:`Teacher`."""
         prompt = self._prompts[kind]
         with autocast(self.device):
             if self.device == "cuda" and _takes_tokens(self._model):
@@ -88,7 +88,7 @@ class SentenceTransformerTeacher:
         return exact
 
     def _say_norms(self, norms: npt.NDArray[np.float32]) -> None:
-        """Say once that vectors have other lengths than 1: an index of them is searched by cosine, or not at all."""
+        """Warn once if vectors are not of unit length: an index of them must be searched by cosine."""
         if self._unit and len(norms) and np.abs(norms - 1).max() > NOT_UNIT:
             self._unit = False
             progress.warn(
@@ -98,16 +98,16 @@ class SentenceTransformerTeacher:
 
 
 def encode_by_length(model: Any, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-    """Encode texts of one length at a time, which pads nothing: for a GPU, and tens of thousands of texts at once.
+    """Encode texts of one length at a time, without padding; meant for a GPU and tens of thousands of texts at once.
 
-    On an H100 sentence-transformers' own ``encode`` waits for Python most of the time (docs/log/training.md).
+    On an H100, sentence-transformers' own ``encode`` waits for Python most of the time (docs/log/training.md).
 
     Args:
         model: a sentence-transformers model that pools over all tokens.
-        texts: prompts included.
+        texts: texts with their prompts.
 
     Returns:
-        float32 [len(texts), dim], what ``model.encode(texts)`` returns but for the arithmetic's last digits.
+        float32 [len(texts), dim], equal to ``model.encode(texts)`` except for the last digits.
     """
     import torch
 
@@ -131,7 +131,7 @@ def encode_by_length(model: Any, texts: Sequence[str]) -> npt.NDArray[np.float32
 
 
 def _takes_tokens(model: Any) -> bool:
-    """Whether a model reads token ids and a mask, and pools a prompt's tokens with the text's."""
+    """Return whether a model reads token ids and a mask, and pools a prompt's tokens with the text's."""
     return type(model[0]).__name__ == "Transformer" and all(getattr(part, "include_prompt", True) for part in model)
 
 
@@ -144,7 +144,7 @@ def space_of(
     query_prompt: str = "",
     document_prompt: str = "",
 ) -> VectorSpace:
-    """Return the vector space of a loaded sentence-transformers model that lies in ``folder``."""
+    """Return the vector space of a sentence-transformers model that was loaded from ``folder``."""
     pooling = next((str(part.pooling_mode) for part in model if type(part).__name__ == "Pooling"), "none")
     return VectorSpace(
         teacher=name,

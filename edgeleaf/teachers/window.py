@@ -1,4 +1,4 @@
-"""A model's own window, and documents longer than a window: counted, or cut into passages."""
+"""Finds a model's own window, and counts documents longer than a window or cuts them into passages."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ AT_A_TIME = 1000
 LONGEST_TITLE = 0.5
 """A title that takes more of the window than this share is not put before each passage."""
 SPARE = 2
-"""Tokens that a passage may gain by being cut out."""
+"""Tokens by which a passage may grow when it is cut out."""
 
 
 def own_window(folder: Path, *, at_least: int) -> int:
-    """Return how many tokens a model reads by its own files, special tokens included.
+    """Return how many tokens a model reads according to its own files, special tokens included.
 
     Args:
         folder: a sentence-transformers model.
-        at_least: a window that is known to work: returned where the files name none, or a narrower one.
+        at_least: a window that is known to work; returned if the files name none, or a narrower one.
     """
     modules = _json(folder / "modules.json")
     first = modules[0].get("path", "") if isinstance(modules, list) and modules and isinstance(modules[0], dict) else ""
@@ -55,9 +55,9 @@ class Window:
     """A window of a model's tokenizer.
 
     Args:
-        folder: the model's.
-        tokens: what it reads of a text, special tokens included.
-        prompt: what the model puts before each document.
+        folder: the model's folder.
+        tokens: how many tokens it reads of a text, special tokens included.
+        prompt: text that the model puts before each document.
 
     Raises:
         ModelError: it has no tokenizer that can count.
@@ -76,7 +76,7 @@ class Window:
         self.tokens, self._prompt = tokens, prompt
 
     def longer(self, texts: Sequence[str]) -> list[int]:
-        """Return which texts are longer than the window, by their places."""
+        """Return the positions of the texts that are longer than the window."""
         found = []
         for start in range(0, len(texts), AT_A_TIME):
             encoded = self._tokenizer.encode_batch([self._prompt + text for text in texts[start : start + AT_A_TIME]])
@@ -87,8 +87,8 @@ class Window:
         """Cut documents that are longer than the window into passages, between words.
 
         Returns:
-            (id, text) pairs in order. A document that fits stays as it is; of one that does not, passage n from 1 has
-            the id ``ID#n``, and the title before its text.
+            (id, text) pairs in order. A document that fits is not changed. Of one that does not fit, passage n (from
+            1) has the id ``ID#n``, and the title before its text.
 
         Raises:
             TextsError: a passage would get the id of another document.
