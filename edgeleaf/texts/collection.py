@@ -16,12 +16,12 @@ from edgeleaf.texts.readers import numbered_lines
 
 CORPUS_FILE, QUERIES_FILE, QRELS_FILE = "corpus.jsonl", "queries.jsonl", "qrels/test.tsv"
 DEV_QRELS = "qrels/dev.tsv"
-"""What BEIR judges MS MARCO by: the test queries' own are not public."""
+"""The qrels by which BEIR judges MS MARCO, because those of the test queries are not public."""
 LEAST_DOCUMENTS = 11
-"""Overlap of the first ten means something from here on."""
+"""With fewer documents than this, the overlap of the first ten means nothing."""
 
 Qrels = Mapping[str, Mapping[str, int]]
-"""Grade of a document for a query, by the query's id, then the document's."""
+"""Grade of a document for a query, by the query's id, then by the document's id."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Collection:
     """Documents and queries with their ids, in the order of the files.
 
     Args:
-        name: the folder's.
-        query_ids, queries: those that ``qrels`` judges; all of the file where there are none.
+        name: the folder's name.
+        query_ids, queries: the queries that ``qrels`` judges; without qrels, all queries of the file.
         document_ids, documents: title and text, as the teacher encodes them.
-        qrels: empty where the collection has none.
+        qrels: empty if the collection has none.
     """
 
     name: str
@@ -44,10 +44,10 @@ class Collection:
 
     @cached_property
     def itself(self) -> npt.NDArray[np.int64]:
-        """Each query's own row among the documents, int64 [queries], -1 where it has none.
+        """Return each query's own row among the documents, int64 [queries], -1 if it has none.
 
-        A query that is one of the documents (ArguAna, Quora) does not find itself; BEIR leaves out equal ids. Here the
-        text must be there too, for other collections number queries and documents both from 1.
+        A query that is one of the documents (ArguAna, Quora) must not find itself; BEIR leaves out equal ids. Here the
+        texts must be equal, too, because other collections number both queries and documents from 1.
         """
         rows = {key: row for row, key in enumerate(self.document_ids)}
         return np.array(
@@ -60,10 +60,10 @@ class Collection:
 
 
 def read_collections(folders: Sequence[str | Path]) -> list[Collection]:
-    """Read collections, each from a folder of its own name.
+    """Read collections from folders with different names.
 
     Raises:
-        TextsError: as :func:`read_collection`; or two folders have one name.
+        TextsError: like :func:`read_collection`; or two folders have the same name.
     """
     found: dict[str, Path] = {}
     for folder in map(Path, folders):
@@ -75,13 +75,13 @@ def read_collections(folders: Sequence[str | Path]) -> list[Collection]:
 
 
 def read_collection(folder: Path) -> Collection:
-    """Read ``corpus.jsonl``, ``queries.jsonl`` and, where they are there, qrels, each gzipped or not.
+    """Read ``corpus.jsonl``, ``queries.jsonl`` and, if they exist, qrels, each gzipped or not.
 
-    Qrels are ``qrels/test.tsv``, or ``qrels/dev.tsv`` where there is no other.
+    Qrels are ``qrels/test.tsv``, or ``qrels/dev.tsv`` if there is no other.
 
     Raises:
-        TextsError: a folder or file that is missing, a damaged line (with its number), an id that comes twice or is not
-            known, too few documents, only qrels of another name.
+        TextsError: a folder or file that is missing, a damaged line (with its number), an id that occurs twice or is
+            unknown, too few documents, only qrels with other names.
     """
     if not folder.is_dir():
         raise TextsError(f"{folder}: no such folder; a collection has {CORPUS_FILE}, {QUERIES_FILE} and {QRELS_FILE}")
@@ -115,9 +115,9 @@ def _file(folder: Path, name: str) -> Path | None:
 
 
 def _read_qrels(path: Path, queries: Mapping[str, str], documents: set[str]) -> dict[str, dict[str, int]]:
-    """Read query, document and grade of every line; a first line without a grade is the heading.
+    """Read query, document and grade of every line; a first line without a grade is a heading.
 
-    A document that the corpus lacks stays: it counts as one that nobody finds.
+    A document that the corpus lacks is kept and counts as not found.
     """
     qrels: dict[str, dict[str, int]] = {}
     known = False

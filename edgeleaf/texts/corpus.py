@@ -21,10 +21,10 @@ from edgeleaf.texts.text import Corpus, Text, same
 
 
 def read_corpus(folder: Path, name: str) -> TextFile:
-    """Open the texts ``train`` or ``held_out`` of a texts folder; each is read when it is asked for.
+    """Open the texts ``train`` or ``held_out`` of a texts folder; each is read when it is needed.
 
     Raises:
-        TextsError: no such file; and, when a text is asked for, as :func:`read_texts`.
+        TextsError: no such file; and, when a text is read, like :func:`read_texts`.
     """
     return TextFile(folder / f"{name}.jsonl")
 
@@ -43,14 +43,14 @@ def collect(
     """Sample a corpus from the sources by their weights.
 
     Args:
-        sources: a source that runs dry is made up for by the others.
-        limit: number of training texts, at most.
-        held_out_queries: number of texts of kind "query" set aside, exactly.
-        held_out_documents: number of texts of kind "document" set aside, exactly.
+        sources: the sources; if one has too few texts, the others supply the rest.
+        limit: greatest number of training texts.
+        held_out_queries: exact number of texts of kind "query" to set aside.
+        held_out_documents: exact number of texts of kind "document" to set aside.
         seed: another seed gives another sample.
         base: folder at which relative paths start (the recipe's).
-        max_chars: longer texts are cut, at a space where there is one.
-        scratch: folder of the temporary file that texts wait in; the system's own where it is None.
+        max_chars: longer texts are cut, at a space if there is one.
+        scratch: folder of the temporary file that holds texts meanwhile; None means the system's own.
 
     Returns:
         Distinct texts (see :func:`same`), trimmed, none empty, in random order; the held-out queries
@@ -91,7 +91,7 @@ def sampled(
     max_chars: int = 2000,
     scratch: Path | None = None,
 ) -> Iterator[Corpus]:
-    """Sample a corpus as :func:`collect` does, and read its texts off the disk one by one while the context is open."""
+    """Sample a corpus like :func:`collect`, and read its texts from disk one by one while the context is open."""
     if not sources or limit < 1 or min(held_out_queries, held_out_documents) < 0:
         raise TextsError(
             f"cannot collect {limit} texts from {len(sources)} sources with {held_out_queries} queries and "
@@ -101,7 +101,7 @@ def sampled(
     pools: list[Pool] = []
     with closing(Spill(scratch)) as spill:
         with progress.bar("collect texts", len(sources)) as advance:
-            # The machine's own documentation comes last: it fills what is missing.
+            # The machine's own documentation comes last, because it supplies what is missing.
             for source in sorted(sources, key=lambda source: isinstance(source, MachineSource)):
                 pools += _sample(source, pools, held, limit, seed, max_chars, base, spill)
                 advance(1)
@@ -120,7 +120,7 @@ def sampled(
 
 
 def write_corpus(corpus: Corpus, folder: Path) -> None:
-    """Write ``train.jsonl`` and ``held_out.jsonl`` (``{"text": …, "kind": …}`` a line) into ``folder``.
+    """Write ``train.jsonl`` and ``held_out.jsonl`` (one ``{"text": …, "kind": …}`` per line) into ``folder``.
 
     Example:
         >>> write_corpus(corpus, Path("out/texts"))  # doctest: +SKIP
@@ -135,10 +135,10 @@ def write_corpus(corpus: Corpus, folder: Path) -> None:
 
 
 def read_texts(path: Path) -> list[Text]:
-    """Read what :func:`write_corpus` wrote, in its order.
+    """Read the texts that :func:`write_corpus` wrote, in the same order.
 
     Raises:
-        TextsError: no such file, or a line that is not ``{"text": …, "kind": …}``; it names file and line.
+        TextsError: no such file, or a line that is not ``{"text": …, "kind": …}``; the message names file and line.
 
     Example:
         >>> read_texts(Path("out/texts/held_out.jsonl"))[0].kind  # doctest: +SKIP
@@ -157,7 +157,7 @@ def _sample(
     base: Path,
     spill: Spill,
 ) -> list[Pool]:
-    """A pool for each kind the source gives."""
+    """Return one pool per kind of text in the source."""
     wanted = limit + sum(held.values())
     texts: Iterable[Text]
     kinds: tuple[Kind, ...] = KINDS if isinstance(source, MachineSource) else (source.kind,)
@@ -186,7 +186,7 @@ def _sample(
 
 
 def _pieces(source: FilesSource | DatasetSource, texts: Iterable[str], max_chars: int) -> Iterator[Text]:
-    """The source's texts, whole or in pieces."""
+    """Yield the source's texts, whole or in pieces."""
     for text in texts:
         for piece in pieces_of(text, source.pieces, max_chars):
             yield Text(piece, source.kind)
@@ -224,10 +224,11 @@ def _take_held_out(spill: Spill, pools: list[Pool], kind: Kind, count: int) -> C
 
 
 def _take(spill: Spill, pools: list[Pool], count: int, *, held_out: bool) -> Chosen:
-    """Take the pools' best by weight out of them; in random order, which is that of the hashes' lower half.
+    """Take the best texts out of the pools, by weight, in random order, which is that of the hashes' lower halves.
 
-    Not of the hashes themselves: a large pool is left with high ones only, a small one has all kinds. Of a small pool,
-    known whole, a fifth is held out at most, if others can give the rest: a short log of real queries is to be learnt.
+    Whole hashes would not be random: a large pool keeps high ones only, a small one keeps all. Of a small pool that is
+    known completely, at most a fifth is held out if others can supply the rest, so that a short log of real queries is
+    learnt.
     """
     available = [len(pool.best(held_out=held_out)) for pool in pools]
     fifths = [
@@ -240,7 +241,7 @@ def _take(spill: Spill, pools: list[Pool], count: int, *, held_out: bool) -> Cho
 
 
 def _shares(count: int, weights: list[float], available: list[int]) -> list[int]:
-    """Split ``count`` by weight; what one cannot give, the others give, by weight again."""
+    """Split ``count`` by weight; what one pool cannot supply, the others supply, again by weight."""
     shares = [0] * len(weights)
     left = min(count, sum(available))
     while left:

@@ -1,7 +1,8 @@
 """Query-like and passage-like English from documentation that every machine already holds.
 
-Docstrings of the standard library and of installed packages, parsed and never imported, and pydoc's topics. Query-like
-texts are what people type for them: "how to split a string into words", "pandas read csv", "compute convex hull".
+Docstrings of the standard library and of installed packages, which are parsed but never imported, and pydoc's topics.
+Query-like texts are what people would type to find them: "how to split a string into words", "pandas read csv",
+"compute convex hull".
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ MARKUP: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"`([^`<]+?)\s*<[^`>]*>`_{1,2}"), r"\1"),  # `text <address>`_
     (re.compile(r"\s*\[[\w#-]+\]_"), ""),  # [1]_
     (re.compile(r"`+([^`]*)`+_{0,2}"), r"\1"),
-    (re.compile(r"(?<!\w)~?\.(?=[A-Za-z]{2})"), ""),  # what is left of a role: ~.path.Path
+    (re.compile(r"(?<!\w)~?\.(?=[A-Za-z]{2})"), ""),  # the remains of a role: ~.path.Path
     (re.compile(r"</?[a-z][\w]*[^<>]*>"), ""),
     (re.compile(r"\*{1,3}(\S(?:[^*\n]*?\S)?)\*{1,3}"), r"\1"),
     (re.compile(r"<?\(?(?:https?|ftp)://\S+"), ""),
@@ -78,8 +79,8 @@ PARAMETER = re.compile(
 def documentation_texts(*, queries: int, documents: int) -> Iterator[Text]:
     """Yield distinct texts of both kinds until there are enough of each, or no documentation is left.
 
-    Packages take turns, a file each, and a package's files come in an order that mixes its corners: stopping early
-    still gives a bit of everything. The same packages give the same texts in the same order.
+    Packages take turns, one file at a time, and a package's files come in a mixed order, so that stopping early still
+    gives a bit of everything. The same packages give the same texts in the same order.
 
     Args:
         queries: stop once this many query-like texts (2 to 14 words) ...
@@ -107,9 +108,9 @@ def documentation_texts(*, queries: int, documents: int) -> Iterator[Text]:
 
 
 def documentation_sha256() -> str:
-    """Return what tells whether :func:`documentation_texts` finds the same: which files there are, and their contents.
+    """Return a hash of the files that :func:`documentation_texts` reads, by which a change is noticed.
 
-    It takes a second or two: the files of a virtual environment with torch have 200 MB.
+    This takes a second or two: the files of a virtual environment with torch have 200 MB.
     """
     found = hashlib.sha256(sys.version.encode())  # pydoc's topics are Python's own
     for package, path in _files():
@@ -138,7 +139,7 @@ def _candidates() -> Iterator[Text]:
 
 
 def _files() -> Iterator[tuple[str, Path]]:
-    """Python files of the standard library and of installed packages, the packages taking turns."""
+    """Yield Python files of the standard library and of installed packages, the packages taking turns."""
     places = sysconfig.get_paths()
     turns = deque(
         (package, deque(files))
@@ -173,7 +174,7 @@ def _wanted(path: Path, root: Path) -> bool:
 
 
 def _docstrings(tree: ast.Module) -> Iterator[tuple[str, str]]:
-    """(name, docstring) of the module, its public classes and functions; the module's name is empty."""
+    """Yield (name, docstring) of the module, its public classes and functions; the module's name is empty."""
     module = ast.get_docstring(tree)
     if module:
         yield "", module
@@ -229,7 +230,7 @@ def _texts_of(package: str, name: str, doc: str) -> Iterator[Text]:
 
 
 def _passages(paragraphs: list[str]) -> Iterator[str]:
-    """Short paragraphs joined and long ones cut at sentences, within PASSAGE_WORDS."""
+    """Join short paragraphs and cut long ones at sentences, to lengths within PASSAGE_WORDS."""
     low, high = PASSAGE_WORDS
     waiting: list[str] = []
     words = 0
@@ -251,7 +252,7 @@ def _passages(paragraphs: list[str]) -> Iterator[str]:
 
 
 def _passages_of_parameters(doc: str) -> Iterator[str]:
-    """What numpy-style and Google-style docstrings say of a parameter, where it is long enough to stand alone."""
+    """Yield descriptions of parameters in numpy-style and Google-style docstrings, if long enough to stand alone."""
     for match in PARAMETER.finditer(doc):
         lines = [line.strip() for line in (match["first"] or "").splitlines() + match["more"].splitlines()]
         if match["more"].count("\n\n") or any(line.startswith(("-", "*", ">>>", "..", "|", "{")) for line in lines):
@@ -262,7 +263,7 @@ def _passages_of_parameters(doc: str) -> Iterator[str]:
 
 
 def _paragraphs(doc: str) -> Iterator[str]:
-    """Cleaned paragraphs of running prose: no code, tables, field lists, parameter sections."""
+    """Yield cleaned paragraphs of running prose: no code, tables, field lists or parameter sections."""
     skipping = False
     first = True
     for block in re.split(r"\n[ \t]*\n", doc):
@@ -276,12 +277,12 @@ def _paragraphs(doc: str) -> Iterator[str]:
             skipping = not PROSE_SECTIONS.fullmatch(lines[0].strip().strip("# "))
             lines = lines[1:]
         elif skipping and not lines[0].startswith((" ", "\t")) and re.match(r"[A-Z][a-z]+ [a-z]+", lines[0]):
-            skipping = "---" in doc  # in numpy's style only the next heading ends a section
+            skipping = "---" in doc  # in numpy's style, only the next heading ends a section
         if skipping or not lines or _not_prose(lines):
             continue
         text = _clean(" ".join(line.strip() for line in lines))
         if text.endswith((":", "...")) or not (first or text.endswith((".", "!", "?", ")"))):
-            # leads up to code, a formula or a list that is not kept
+            # it introduces code, a formula or a list that is not kept
             text = " ".join(sentences(text)[:-1])
         if len(text.split()) < 3 or not text[0].isalpha() or not (first or text[0].isupper()):
             continue
@@ -316,7 +317,7 @@ def _mostly_letters(text: str) -> bool:
 
 
 def _shape(text: str) -> str:
-    """The text without its names and numbers, its first words only: texts made from one template share it."""
+    """Return the first words of a text without names and numbers; texts made from one template have these in common."""
     words = ["#" if re.search(r"[A-Z_\d]", word[1:]) else word.lower() for word in text.split()]
     return " ".join(words[:9])
 

@@ -1,4 +1,4 @@
-"""Documents with their ids, from the files that people have."""
+"""Reads documents with their ids from common kinds of files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edgeleaf.texts.readers import json_row, numbered_lines
 
 
 class Document(NamedTuple):
-    """A document as its file has it; ``title`` is empty where it has none."""
+    """A document as in its file; ``title`` is empty if it has none."""
 
     id: str
     title: str
@@ -19,7 +19,7 @@ class Document(NamedTuple):
 
     @property
     def text(self) -> str:
-        """Title and body, what is encoded and shown."""
+        """Title and body: the text that is encoded and shown."""
         return f"{self.title} {self.body}".strip()
 
 
@@ -32,13 +32,13 @@ def titled_documents(path: Path) -> list[Document]:
     """Read documents.
 
     Args:
-        path: BEIR's ``corpus.jsonl`` (``_id`` or ``id``, ``title`` and ``text``), or .txt with a document a line, whose
-            id is the line's number; gzipped or not. Empty documents are left out. An id is a string, a whole number or
-            MongoDB's ``{"$oid": ...}``; where it is missing or null, it is the line's number.
+        path: BEIR's ``corpus.jsonl`` (``_id`` or ``id``, ``title`` and ``text``), or .txt with one document per line,
+            whose id is the line's number; gzipped or not. Empty documents are left out. An id is a string, a whole
+            number or MongoDB's ``{"$oid": ...}``; if it is missing or null, the line's number is used.
 
     Raises:
         TextsError: no such file, another kind of file, a damaged line, an id or a title of another type, an id that
-            comes twice, or no document at all.
+            occurs twice, or no document at all.
     """
     kind = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
     if kind not in (".jsonl", ".txt"):
@@ -91,7 +91,7 @@ def _document(row: dict[str, Any], path: Path, number: int) -> Document:
 
 
 def _id(row: dict[str, Any], place: str) -> str | None:
-    """The id of a row, None where it has none."""
+    """Return the id of a row, None if it has none."""
     key = next((name for name in ("_id", "id") if row.get(name) is not None), None)
     if key is None:
         return None

@@ -1,4 +1,4 @@
-"""Texts of an exact number of tokens."""
+"""Makes texts with an exact number of tokens."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ PER_LENGTH = 6
 def texts_of_lengths(
     tokenizer: Any, queries: Sequence[str], lengths: Iterable[int], prompt: str
 ) -> Iterator[tuple[int, str]]:
-    """Yield running text of exactly so many tokens, special tokens and prompt included, six of each length.
+    """Yield running text of exactly these numbers of tokens, special tokens and prompt included, six per length.
 
     Args:
-        tokenizer: one that cuts nothing off.
-        queries: real queries; their words are taken in order, from the start again at the end.
-        lengths: in tokens.
-        prompt: put before every text.
+        tokenizer: a tokenizer that does not truncate.
+        queries: real queries; their words are taken in order, and at the end from the start again.
+        lengths: lengths in tokens.
+        prompt: text put before every text.
     """
     words = [word for query in queries for word in query.split()]
     for length in lengths:

@@ -1,4 +1,4 @@
-"""Pairs of sentences scored by people, from files."""
+"""Reads pairs of sentences scored by people."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LEAST_PAIRS = 20
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs of sentences with people's scores; ``name`` is the folder's and the file's, ``stsb/dev``."""
+    """Pairs of sentences with people's scores; ``name`` consists of folder and file, such as ``stsb/dev``."""
 
     name: str
     first: tuple[str, ...]
@@ -27,8 +27,8 @@ def read_pairs(path: Path) -> Pairs:
     """Read a file of pairs.
 
     Raises:
-        TextsError: it cannot be read, a column or a cell is missing, a score is no number, or there are too few pairs
-            or only one score.
+        TextsError: it cannot be read, a column or a cell is missing, a score is not a number, or there are too few
+            pairs or only one distinct score.
     """
     rows: list[tuple[float, str, str]] = []
     places: list[int] = []

@@ -1,4 +1,4 @@
-"""Texts in pieces: sentences, a few words of each, words in a row from anywhere."""
+"""Cuts texts into pieces: sentences, a few words of each sentence, or runs of words from anywhere."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from collections.abc import Iterable, Iterator
 from edgeleaf.recipe.sources import Pieces
 
 SPAN_WORDS = (2, 9)
-"""Words in a span: as in most searches."""
+"""Words in a span, as in most searches."""
 LEAST_WORDS = 4
-"""A shorter sentence gives no span, a shorter text no window."""
+"""A shorter sentence gives no span, and a shorter text no window."""
 WINDOW_WORDS = (3, 20)
-"""Words in a window: from a search to a question."""
+"""Words in a window, from a search to a question."""
 COVER = 6
-"""Each word of a text is in so many windows, on average."""
+"""Number of windows that contain a word of a text, on average."""
 EDGES = " \t.,;:!?()[]{}\"'"
-"""What does not count at the ends of a text."""
+"""Characters that do not count at the ends of a text."""
 SENTENCE_END = re.compile(
     r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)(?<!etc\.)(?<! vs\.)\s+(?=[\"'(“«]?[^\W\d_a-z])|(?<=[。！？।])\s*"
 )
@@ -35,9 +35,9 @@ def sentences(text: str) -> list[str]:
 
 
 def spans(text: str) -> Iterator[str]:
-    """Take a few neighbouring words of each sentence: the same ones for the same sentence.
+    """Take a few neighbouring words of each sentence; the same sentence always gives the same words.
 
-    A teacher encodes them as it does anything, so they teach a student what their words mean, at a search's length.
+    A teacher encodes them like any text, so they teach a student the meaning of their words, at the length of a search.
 
     Example:
         >>> list(spans("The folding of Rubisco needs a chaperone that is made of many parts. No."))
@@ -56,9 +56,9 @@ def spans(text: str) -> Iterator[str]:
 
 
 def windows(text: str) -> Iterator[str]:
-    """Take words in a row from anywhere in a text, many times: the same ones for the same text.
+    """Take many runs of words from anywhere in a text; the same text always gives the same runs.
 
-    It needs no marks between sentences, and a small corpus gives many.
+    This needs no punctuation between sentences, and gives many windows even for a small corpus.
 
     Example:
         >>> next(windows("what similarity laws must be obeyed when constructing models of heated aircraft"))
@@ -77,7 +77,7 @@ def windows(text: str) -> Iterator[str]:
 
 
 def pieces_of(text: str, pieces: Pieces, max_chars: int) -> Iterable[str]:
-    """Return a text whole, or :func:`spans` or :func:`windows` of it, or its sentences, long ones in parts."""
+    """Return a whole text, or its :func:`spans` or :func:`windows`, or its sentences, of which long ones are cut."""
     if pieces == "whole":
         return (text,)
     if pieces == "spans":

@@ -1,6 +1,6 @@
-"""The first and the last of very many texts in the order of a hash, at some 30 bytes of memory for each.
+"""Finds the first and the last of very many texts in the order of a hash, with some 30 bytes of memory per text.
 
-The texts themselves wait in a temporary file.
+The texts themselves are in a temporary file.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from edgeleaf.recipe.sources import KINDS, Kind
 from edgeleaf.texts.text import Text
 
 KEY_BYTES = 12
-"""Bytes of a text's hash; keys are compared as numbers, the first byte weighs most."""
+"""Bytes of a text's hash; keys are compared as numbers, the first byte being the most significant."""
 PENDING = 65_536
-"""Texts that wait in memory until they are sorted in."""
+"""Texts that are kept in memory until they are sorted in."""
 
 Keys = npt.NDArray[np.bytes_]
 Places = npt.NDArray[np.int64]
 
 
 class Spill:
-    """Texts in a temporary file, found by where they start and how many bytes they have.
+    """Texts in a temporary file, found by their start and their length in bytes.
 
     Args:
-        folder: where the file is; the system's folder for such where it is None.
+        folder: folder of the file; None means the system's folder for temporary files.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -39,7 +39,7 @@ class Spill:
         self._map: mmap.mmap | None = None
 
     def write(self, texts: Sequence[bytes]) -> Places:
-        """Append texts; return int64 [len(texts), 2], where each starts and its bytes."""
+        """Append texts; return int64 [len(texts), 2], the start and length in bytes of each."""
         lengths = np.fromiter(map(len, texts), np.int64, len(texts))
         starts = self._size + np.cumsum(lengths) - lengths
         self._file.write(b"".join(texts))
@@ -54,19 +54,19 @@ class Spill:
         return self._map[start : start + length].decode() if self._map else ""
 
     def close(self) -> None:
-        """Give the disk's space back."""
+        """Free the space on disk."""
         if self._map is not None:
             self._map.close()
         self._file.close()
 
 
 class Best:
-    """The ``size`` lowest or highest of the distinct keys seen, each with the text that came first for it.
+    """The ``size`` lowest or highest of the distinct keys seen, each with the first text that had it.
 
     Args:
-        size: how many, at most.
-        highest: those at the end of the order, not at its start.
-        spill: where the texts go.
+        size: greatest number of keys.
+        highest: keep the highest keys, not the lowest.
+        spill: receives the texts.
     """
 
     def __init__(self, size: int, spill: Spill, *, highest: bool) -> None:
@@ -89,7 +89,7 @@ class Best:
                 self.settle()
 
     def settle(self) -> None:
-        """Sort in what is pending."""
+        """Sort pending texts in."""
         given = sorted(self._pending)
         keys = np.array(given, self.keys.dtype)
         at = np.searchsorted(self.keys, keys)
@@ -103,7 +103,7 @@ class Best:
             self.keys, self.places = self.keys[kept].copy(), self.places[kept].copy()
         if len(self.keys) == self.size and self.size:
             worst = bytes(self.keys[0 if self._highest else -1])
-            self._limit = worst.ljust(KEY_BYTES, b"\0")  # numpy leaves zeros at the end out
+            self._limit = worst.ljust(KEY_BYTES, b"\0")  # numpy drops zeros at the end
         self.alive = np.ones(len(self.keys), bool)
 
     def __len__(self) -> int:
@@ -131,7 +131,7 @@ class Pool:
         self.highest.add(key, text)
 
     def settle(self) -> None:
-        """Sort in what is pending; nothing is added from here on."""
+        """Sort pending texts in; nothing is added later."""
         self.lowest.settle()
         self.highest.settle()
         at = np.searchsorted(self.highest.keys, self.lowest.keys)
@@ -142,7 +142,7 @@ class Pool:
         return self.lowest if held_out else self.highest
 
     def take(self, count: int, *, held_out: bool) -> tuple[npt.NDArray[np.int64], Places]:
-        """Take the best ``count`` out; return the lower halves of their keys and their places, best first."""
+        """Take the best ``count`` out; return the lower halves of their keys and their positions, best first."""
         best = self.best(held_out=held_out)
         rows = best.first(count)
         best.alive[rows] = False
@@ -155,7 +155,7 @@ class Pool:
 
 
 def drop_repeats(pools: Sequence[Pool]) -> None:
-    """Leave each text to the first pool that has it."""
+    """Keep each text only in the first pool that has it."""
     owned: Keys = np.empty(0, f"S{KEY_BYTES}")
     for number, pool in enumerate(pools, 1):
         for best in (pool.lowest, pool.highest):
@@ -169,9 +169,9 @@ class Chosen(Sequence[Text]):
     """Texts in a spill, in an order of their own.
 
     Args:
-        spill: where they are.
-        kinds: uint8 [n], rows of ``KINDS``.
-        places: int64 [n, 2], as :meth:`Spill.write` returns them.
+        spill: the file that contains them.
+        kinds: uint8 [n], indexes into ``KINDS``.
+        places: int64 [n, 2], as returned by :meth:`Spill.write`.
     """
 
     def __init__(self, spill: Spill, kinds: npt.NDArray[np.uint8], places: Places) -> None:
@@ -199,7 +199,7 @@ class Chosen(Sequence[Text]):
 
 
 def choose(spill: Spill, pools: Sequence[Pool], shares: Sequence[int], *, held_out: bool) -> Chosen:
-    """Take each pool's share; in random order, which is that of the lower halves of the keys."""
+    """Take each pool's share, in random order, which is that of the lower halves of the keys."""
     halves, places, kinds = [np.empty(0, np.int64)], [np.empty((0, 2), np.int64)], [np.empty(0, np.uint8)]
     for pool, share in zip(pools, shares, strict=True):
         half, place = pool.take(share, held_out=held_out)
@@ -211,13 +211,13 @@ def choose(spill: Spill, pools: Sequence[Pool], shares: Sequence[int], *, held_o
 
 
 def _found(keys: Keys, wanted: Keys, at: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Whether each of ``wanted`` is among the sorted ``keys``; ``at`` is where searchsorted puts it."""
+    """Return whether each of ``wanted`` is among the sorted ``keys``; ``at`` is its position from searchsorted."""
     if not len(keys):
         return np.zeros(len(wanted), bool)
     return np.asarray((at < len(keys)) & (keys[np.minimum(at, len(keys) - 1)] == wanted))
 
 
 def _lower_half(keys: Keys) -> npt.NDArray[np.int64]:
-    """The lower 48 bits of each key, as a number."""
+    """Return the lower 48 bits of each key as a number."""
     half = np.ascontiguousarray(keys).view(np.uint8).reshape(-1, KEY_BYTES)[:, KEY_BYTES // 2 :].astype(np.int64)
     return np.asarray(half @ (256 ** np.arange(KEY_BYTES // 2 - 1, -1, -1)))

@@ -1,4 +1,4 @@
-"""Query-like texts made from documentation by template: what people type to find it."""
+"""Makes query-like texts from documentation by templates: what people type to find it."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def name_queries(name: str, package: str, number: int) -> Iterator[str]:
 
 
 def definition_query(passage: str) -> str:
-    """ "A hash table is a structure that …" answers "what is a hash table"."""
+    """Return the query that a definition answers: "A hash table is a structure …" gives "what is a hash table"."""
     match = re.match(r"((?:An?|The) )?([A-Za-z][a-z]+(?: [a-z]+){0,3}) (is|are) (an?|the|used|one|called)\b", passage)
     if not match or match[2].split()[0].lower() in {"this", "there", "it", "that", "these", "which", "he", "they"}:
         return ""
@@ -151,7 +151,7 @@ def is_code(word: str) -> bool:
 
 
 def _mistyped(text: str, number: int) -> str:
-    """Two neighbouring letters change places, as fast fingers do."""
+    """Swap two neighbouring letters, as happens in fast typing."""
     at = number % max(1, len(text) - 1)
     pair = text[at : at + 2]
     return text[:at] + pair[::-1] + text[at + 2 :] if pair.isalpha() else text

@@ -1,4 +1,4 @@
-"""Readers of text files."""
+"""Reads text files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from edgeleaf.texts.hub import dataset_texts as dataset_texts
 SUFFIXES = (".txt", ".tsv", ".jsonl")
 VARIABLE = re.compile(r"\$\{(\w+)\}")
 LINE_BYTES = 64 << 20
-"""A longer line is no text, and would cost too much memory."""
+"""A longer line is not a text, and would need too much memory."""
 MARKS = {
     codecs.BOM_UTF32_LE: "UTF-32",
     codecs.BOM_UTF32_BE: "UTF-32",
@@ -50,9 +50,9 @@ def file_texts(source: FilesSource, base: Path) -> Iterator[str]:
 
 
 def matching_files(patterns: tuple[str, ...], base: Path) -> list[Path]:
-    """Existing files in the order of the patterns, each once.
+    """Return existing files in the order of the patterns, each once.
 
-    What stands for a folder (``base``, ``~``, ``${VARIABLE}``) is taken as it is, whatever signs its name has.
+    The name of a folder (``base``, ``~``, ``${VARIABLE}``) is taken literally, even with characters of patterns in it.
     """
     found: dict[Path, None] = {}
     for pattern in patterns:
@@ -67,7 +67,7 @@ def matching_files(patterns: tuple[str, ...], base: Path) -> list[Path]:
                 )
             return value
 
-        # The same with every sign of a folder's own name escaped, where a pattern is looked for.
+        # The same with every special character of a folder's own name escaped, for matching a pattern.
         plain = VARIABLE.sub(variable, pattern)
         escaped = VARIABLE.sub(lambda match: glob.escape(variable(match)), pattern)
         if plain.startswith("~"):
@@ -101,7 +101,7 @@ def _tsv_texts(path: Path, column: str | int | None) -> Iterator[str]:
 
 
 def _jsonl_texts(path: Path, column: str | int | None, *, apart: bool) -> Iterator[str]:
-    """The texts; titles before them, or apart."""
+    """Yield the texts, with titles before them or separately."""
     if isinstance(column, int):
         raise TextsError(f"{path}: a .jsonl file's column is a key, not the number {column}")
     for number, line in numbered_lines(path):
@@ -135,14 +135,14 @@ def _no_constant(name: str) -> None:
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(number from 1, line without its end) of a UTF-8 file, gzipped or not.
+    """Yield (number from 1, line without its end) of a UTF-8 file, gzipped or not.
 
-    A line ends at a line feed, one carriage return before it included, and nowhere else; a byte order mark at the
+    A line ends at a line feed, including one carriage return before it, and nowhere else. A byte order mark at the
     file's start is left out.
 
     Raises:
-        TextsError: no such file; one that cannot be read, is not UTF-8 or is damaged, with the line; a line longer than
-            :data:`LINE_BYTES`; or a file that was written to meanwhile.
+        TextsError: no such file; a file that cannot be read, is not UTF-8 or is damaged (with the line); a line longer
+            than :data:`LINE_BYTES`; or a file that was written to meanwhile.
     """
     number = 0
     try:
@@ -176,7 +176,7 @@ def _decoded(line: bytes, path: Path, number: int) -> str:
 
 
 def _other_encoding(line: bytes) -> str:
-    """Name the encoding that a file's first line shows, by its mark or by a zero in every second byte; or nothing."""
+    """Return the encoding that a file's first line shows, by its mark or by a zero in every second byte; or nothing."""
     for mark, name in MARKS.items():
         if line.startswith(mark):
             return name
@@ -188,9 +188,9 @@ def _other_encoding(line: bytes) -> str:
 
 
 def fingerprint(sources: Sequence[Source], base: Path) -> list[str]:
-    """Return what tells whether texts changed: the sha256 of every file that sources read, and of documentation.
+    """Return the sha256 of every file that sources read, and of documentation, by which changed texts are noticed.
 
-    A hub dataset is known by its revision, see :func:`pinned`.
+    A hub dataset is identified by its revision, see :func:`pinned`.
 
     Raises:
         TextsError: no file matches a pattern, or one cannot be read.

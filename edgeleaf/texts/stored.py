@@ -1,4 +1,4 @@
-"""A corpus on disk, one text a line, read when it is asked for."""
+"""A corpus on disk, one text per line, read when it is needed."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from edgeleaf.texts.readers import json_row
 from edgeleaf.texts.text import Text
 
 _SCANNED = 1 << 24
-"""Bytes that are looked through for line ends at a time."""
+"""Bytes that are searched for line ends at a time."""
 _READ = 4096
 """Texts that are read at a time."""
 
 
 class TextFile(Sequence[Text]):
-    """The texts of a file that :func:`edgeleaf.texts.corpus.write_corpus` wrote; eight bytes of memory for each.
+    """The texts of a file that :func:`edgeleaf.texts.corpus.write_corpus` wrote; needs eight bytes of memory per text.
 
     Args:
-        path: of the file, with ``{"text": …, "kind": …}`` on every line.
+        path: path of the file, with ``{"text": …, "kind": …}`` on every line.
 
     Raises:
-        TextsError: no such file; and, when texts are asked for, a line that is something else. It names file and line.
+        TextsError: no such file; and, when texts are read, an invalid line. The message names file and line.
 
     Example:
         >>> TextFile(Path("out.work/texts/train.jsonl"))[:2]  # doctest: +SKIP
@@ -104,7 +104,7 @@ class TextFile(Sequence[Text]):
 
 
 def _line_starts(file: Any) -> npt.NDArray[np.int64]:
-    """Where each line starts, and where the last one ends."""
+    """Return where each line starts, and where the last one ends."""
     found = [np.zeros(1, np.int64)]
     size = 0
     while block := file.read(_SCANNED):

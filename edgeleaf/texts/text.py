@@ -1,4 +1,4 @@
-"""A text, its side of the search, and what makes two texts the same."""
+"""A text, its side of the search, and when two texts count as the same."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edgeleaf.texts.pieces import EDGES
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """One text and its side of the search: what a person asks, or what is found."""
+    """One text and its side of the search: a query, or a document."""
 
     text: str
     kind: Kind
@@ -26,6 +26,6 @@ class Corpus:
 
 
 def same(text: str) -> str:
-    """Return what two texts share that count as the same: case, white space and marks at the ends do not count."""
+    """Return a key, equal for texts that count as the same: case, white space and marks at the ends do not count."""
     folded = " ".join(text.casefold().split())
     return folded.strip(EDGES) or folded

@@ -1,1 +1,1 @@
-"""LEAF: a student is trained onto the vectors of its teacher."""
+"""LEAF: trains a student to give the vectors of its teacher."""

@@ -1,4 +1,4 @@
-"""Batches of texts of like length, so that little is spent on padding; the same order for the same seed and epoch."""
+"""Batches of texts of similar length, which saves padding; the same seed and epoch give the same order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 from sentence_transformers.base.sampler import DefaultBatchSampler
 
 POOL = 50
-"""Batches that are sorted by length together: enough to pad little, few enough to keep batches mixed."""
+"""Number of batches that are sorted by length together: enough to save padding, few enough to keep batches mixed."""
 
 
 class LengthBatchSampler(DefaultBatchSampler):  # type: ignore[misc]

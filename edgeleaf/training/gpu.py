@@ -1,8 +1,8 @@
-"""The same training on an NVIDIA GPU: every step is one CUDA graph, replayed.
+"""The same training on an NVIDIA GPU: every step replays one CUDA graph.
 
-A student of six narrow layers and a batch of short queries give a GPU some microseconds of work at a time, a hundred
-times less than Python takes to ask for it. So texts, their tokens and their teacher's vectors are put on the card once;
-a batch is texts of one length, without padding or a mask; and the step of each length (gather, forward, backward, clip,
+A student of six narrow layers and a batch of short queries give a GPU some microseconds of work at a time; Python takes
+a hundred times as long to start it. So tokens of all texts and the teacher's vectors are put on the card once. A batch
+consists of texts of one length, without padding or a mask. The step of each length (gather, forward, backward, clip,
 AdamW) is recorded as a graph that the processor starts with one call.
 """
 
@@ -25,14 +25,14 @@ from edgeleaf.training.guards import LossWatch
 from edgeleaf.training.schedule import rate_factor
 
 GPU_ENCODERS = frozenset({"bert"})
-"""transformers' models whose parts this module calls by name; others are trained by sentence-transformers' trainer."""
+"""Models of transformers whose parts this module calls by name; sentence-transformers' trainer trains all others."""
 STATE = "state.pt"
 _CHUNK = 65536
 """Texts that are tokenized at a time."""
 LOOK = 100
-"""Steps between two looks at the losses; a look waits for the card."""
+"""Steps between two checks of the losses; a check waits for the card."""
 ROOM = 0.6
-"""Share of the card's free memory that the teacher's vectors may take; where they need more, they stay outside."""
+"""Share of the card's free memory that the teacher's vectors may take; if they do not fit, they stay outside."""
 
 
 def train_on_gpu(
@@ -46,21 +46,21 @@ def train_on_gpu(
     checkpoints: Path,
     max_norm: float,
 ) -> list[dict[str, float]]:
-    """Train ``model`` in place; what :func:`edgeleaf.training.trainer.train` does where there is a GPU.
+    """Train ``model`` in place; :func:`edgeleaf.training.trainer.train` calls this if there is a GPU.
 
     Args:
         model: a sentence-transformers student whose transformer has ``embeddings`` and ``encoder``, as BERT's has.
-        texts: prompts included.
-        vectors: [len(texts), dim], the teacher's, unit L2 norm.
-        judge: called with the model at each checkpoint; what it returns goes into the curve.
+        texts: texts with their prompts.
+        vectors: [len(texts), dim], the teacher's vectors, unit L2 norm.
+        judge: called with the model at each checkpoint; its result goes into the curve.
         objective, seed, checkpoints: as for ``train``.
         max_norm: larger gradients are scaled down to this L2 norm.
 
     Returns:
-        The curve, as ``train`` does.
+        The curve, like ``train``.
 
     Raises:
-        TrainingError: the loss is no longer a number, or grows and grows; a batch does not fit into the card's memory.
+        TrainingError: the loss is no longer a number, or keeps growing; a batch does not fit into the card's memory.
     """
     batches = Batches.of(model, texts, objective.batch_size, seed)
     steps = max(1, math.ceil(objective.epochs * len(batches)))
@@ -101,9 +101,9 @@ def train_on_gpu(
 
 
 class Batches:
-    """Tokens of all texts on the card, and batches of texts of one length, the same for the same seed.
+    """Tokens of all texts on the card, and batches of texts of one length; the same seed gives the same batches.
 
-    The last batch of a length is filled up with texts of weight 0.
+    The last batch of a length is padded with texts of weight 0.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Batches:
 
     @staticmethod
     def of(model: Any, texts: Sequence[str], batch_size: int, seed: int) -> Batches:
-        """Tokenize texts as the student does."""
+        """Tokenise texts as the student does."""
         parts, lengths = [], []
         for start in range(0, len(texts), _CHUNK):
             found = model.tokenizer(
@@ -138,15 +138,15 @@ class Batches:
 
     @property
     def lengths(self) -> list[int]:
-        """Lengths that occur, in tokens, the longest first."""
+        """Return the lengths that occur, in tokens, longest first."""
         return sorted(set(self._lengths.tolist()), reverse=True)
 
     def __len__(self) -> int:
-        """Batches in a pass over the texts."""
+        """Return the number of batches in a pass over the texts."""
         return sum(self._counts())
 
     def from_step(self, first: int, last: int) -> Iterator[tuple[int, torch.Tensor, torch.Tensor]]:
-        """(tokens of each text, rows int64 [batch], weights float32 [batch]) of the steps ``first`` to ``last``."""
+        """Yield (tokens per text, rows int64 [batch], weights float32 [batch]) of the steps ``first`` to ``last``."""
         count = len(self)
         for epoch in range(first // count, -(-last // count)):
             lengths, rows, weights = self._epoch(epoch)
@@ -168,13 +168,13 @@ class Batches:
 
 
 class Step:
-    """One training step; a CUDA graph for each length of text.
+    """One training step, with one CUDA graph per length of text.
 
     Args:
         model: the student.
-        batches: whose tokens are read.
-        vectors: the teacher's, [n, dim].
-        objective: for its weight decay and its batch size.
+        batches: the batches, for their tokens.
+        vectors: the teacher's vectors, [n, dim].
+        objective: the objective, for its weight decay and batch size.
         max_norm: as for :func:`train_on_gpu`.
     """
 
@@ -221,10 +221,10 @@ class Step:
         """Record the graphs of all lengths.
 
         Args:
-            lengths: in tokens, the longest first: the others then share its memory.
+            lengths: lengths in tokens, longest first, so that the others share its memory.
 
         Raises:
-            TrainingError: the card's memory does not hold a batch.
+            TrainingError: a batch does not fit into the card's memory.
         """
         if not self._on_card:
             return
@@ -263,13 +263,13 @@ class Step:
             student = self._forward(length).float()
         squares = (student - self._teacher).square().sum(dim=1)
         count = self._weights.sum()
-        (squares * self._weights).mean().backward()  # a batch of few texts pulls less
+        (squares * self._weights).mean().backward()  # a batch with few texts has less weight
         self._loss.copy_(torch.stack([(squares.detach() * self._weights).sum() / count, count]))
         torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._max_norm)
         self.optimizer.step()
 
     def _forward(self, length: int) -> torch.Tensor:
-        """Vectors of texts that all have ``length`` tokens: no mask, which lets attention take its quickest way."""
+        """Return the vectors of texts that all have ``length`` tokens, without a mask, so that attention is fastest."""
         places = self._batches.starts[self._rows][:, None] + torch.arange(length, device=self._device)
         ids = self._batches.ids[places].long()
         encoder = self._model[0].auto_model
@@ -286,7 +286,7 @@ class Step:
         return graph
 
     def _warm_up(self, length: int) -> None:
-        """Let libraries make what they make on first use, outside of a graph, and forget what was learnt by it."""
+        """Make libraries set up on first use, outside of a graph, and undo what the student learnt in doing so."""
         before = [weight.detach().clone() for weight in self._model.parameters()]
         state = {id(w): {k: v.clone() for k, v in s.items()} for w, s in self.optimizer.state.items()}
         side = torch.cuda.Stream()
@@ -305,7 +305,7 @@ class Step:
 
 
 def _on_card(vectors: npt.NDArray[np.floating[Any]], device: Any) -> torch.Tensor | npt.NDArray[np.floating[Any]]:
-    """The teacher's vectors on the card where it has room for them, else as they are."""
+    """Return the teacher's vectors, on the card if there is room for them."""
     if device.type == "cuda" and 2 * vectors.size > ROOM * torch.cuda.mem_get_info(device)[0]:
         return vectors
     held = torch.empty(vectors.shape, dtype=torch.float16, device=device)
@@ -323,11 +323,11 @@ def _save(checkpoints: Path, model: Any, step: Step, number: int, curve: list[di
 
 
 OF_THE_DEVICE = ("capturable", "fused")
-"""Settings of an optimizer that a checkpoint from another device has otherwise."""
+"""Settings of an optimizer that differ in a checkpoint from another device."""
 
 
 def _resume(checkpoints: Path, model: Any, step: Step) -> tuple[int, list[dict[str, float]]]:
-    """Steps that a killed run has taken, and its curve; its weights and its optimizer's state go into their places."""
+    """Restore the weights and optimizer state of a killed run; return the steps that it has taken, and its curve."""
     path = checkpoints / STATE
     if not path.is_file():
         return 0, []

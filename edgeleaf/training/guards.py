@@ -1,4 +1,4 @@
-"""What ruins a distillation, said at once: divergence, a dead student, cut texts, held-out texts among the others."""
+"""Reports at once what ruins a distillation: divergence, a dead student, cut texts, training on held-out texts."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from edgeleaf.texts.text import same
 FIRST_STEPS, MEMORY = 50, 0.95
 """The loss is compared with its mean over the first steps; it is averaged over some twenty."""
 DIVERGED = 1.6
-"""A loss of so many times the first does not come back; one that did rose by a fifth (docs/log/training.md)."""
+"""A loss of this multiple of the first does not recover; one that did rose by a fifth (docs/log/training.md)."""
 ALIKE, NOT_ALIKE = 0.999, 0.95
-"""Mean cosine between texts of a dead student, and the most that a teacher may have for that to be wrong."""
+"""Mean cosine between texts of a dead student, and the highest one of a teacher with which that counts as an error."""
 CUT_SAMPLE = 4096
 CUT_SHARE = 0.01
 
 
 class LossWatch:
-    """Looks at the loss of every step."""
+    """Checks the loss of every step."""
 
     def __init__(self) -> None:
         self._steps = 0
@@ -34,7 +34,7 @@ class LossWatch:
         """Take the loss of the next step.
 
         Raises:
-            TrainingError: it is no number, or has grown since the start by more than training takes back.
+            TrainingError: it is not a number, or has grown since the start by more than training recovers from.
         """
         if not math.isfinite(loss):
             raise TrainingError(
@@ -54,14 +54,14 @@ class LossWatch:
 
 
 def check_alive(student: npt.NDArray[np.floating[Any]], teacher: npt.NDArray[np.floating[Any]]) -> None:
-    """Find out whether a student still tells texts apart.
+    """Check that a student still distinguishes texts.
 
     Args:
         student, teacher: vectors of the same texts, [n, dim], rows of unit L2 norm.
 
     Raises:
-        TrainingError: one of the student's numbers is none; or all of its vectors point one way, and the teacher's do
-            not.
+        TrainingError: the student's vectors hold something that is not a number; or all of them point in one direction,
+            and the teacher's do not.
     """
     if not np.isfinite(student).all():
         raise TrainingError(
@@ -77,7 +77,7 @@ def check_alive(student: npt.NDArray[np.floating[Any]], teacher: npt.NDArray[np.
 
 
 def check_apart(train: Iterable[str], held_out: Iterable[str]) -> None:
-    """Find out whether a text that the student is judged by is among those that it learns from.
+    """Check that no text that judges the student is among those that it learns from.
 
     Case, white space and marks at the ends do not count.
 
@@ -91,16 +91,16 @@ def check_apart(train: Iterable[str], held_out: Iterable[str]) -> None:
 
 
 def say_cut(texts: Sequence[str], tokenizer: Any, window: int, *, who: str) -> float:
-    """Say what share of texts is longer than a window, where it is more than one in a hundred.
+    """Warn if over one in a hundred texts is longer than a window.
 
     Args:
         texts: a sample of :data:`CUT_SAMPLE` training texts, prompts included.
         tokenizer: a ``tokenizers.Tokenizer`` that does not truncate.
-        window: in tokens.
-        who: whose window it is.
+        window: the window in tokens.
+        who: whose window it is, for the message.
 
     Returns:
-        The share.
+        The share of longer texts.
     """
     lengths = [len(encoding.ids) for encoding in tokenizer.encode_batch(list(texts))]
     share = float(np.mean([length > window for length in lengths])) if lengths else 0.0

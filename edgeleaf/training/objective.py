@@ -1,7 +1,7 @@
 """LEAF's objective: the squared L2 distance between the student's and the teacher's unit vectors (arXiv 2509.12539).
 
-An objective is a torch module of the form that sentence-transformers' trainer calls: ``forward(features, rows)``. The
-labels are row numbers; the teacher's vectors stay memory-mapped here and never travel through the data loader.
+An objective is a torch module as sentence-transformers' trainer calls it: ``forward(features, rows)``. The labels are
+row numbers; the teacher's vectors stay memory-mapped here and never go through the data loader.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class LeafLoss(torch.nn.Module):  # type: ignore[misc]
         vectors: [n, dim], the teacher's vectors of all training texts, in any float type, memory-mapped or not.
 
     Raises:
-        TrainingError: from ``forward``, when the loss is not finite or grows and grows.
+        TrainingError: from ``forward``, if the loss is not finite or keeps growing.
     """
 
     def __init__(self, model: torch.nn.Module, vectors: npt.NDArray[np.floating[Any]]) -> None:

@@ -1,8 +1,8 @@
 """The optimizer of a student: AdamW, and on a processor SparseAdam for its token table.
 
 The table holds half of a small student's weights, and a batch of short texts reads one row in a hundred. Its dense
-gradient, its norm and AdamW over all of its rows were a fifth of a step on two cores. Sparse, only rows that were read
-are stepped. What else was tried, Muon among it, stands in docs/log/training.md.
+gradient, its norm and AdamW over all of its rows took a fifth of a step on two cores. With a sparse gradient, only rows
+that were read are updated. Other attempts, such as Muon, are described in docs/log/training.md.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import torch
 
 
 class Parts(torch.optim.Optimizer):  # type: ignore[misc]
-    """Several optimizers, each for weights of its own, as one.
+    """Several optimizers, each for its own weights, that act as one.
 
     Args:
-        parts: by name, which their states are kept under.
-        max_norm: gradients that are not sparse are scaled down to this L2 norm where theirs is larger.
+        parts: optimizers by name; their states are stored under these names.
+        max_norm: if the L2 norm of the gradients that are not sparse is larger, they are scaled down to it.
     """
 
     def __init__(self, parts: Mapping[str, torch.optim.Optimizer], *, max_norm: float) -> None:
@@ -29,11 +29,11 @@ class Parts(torch.optim.Optimizer):  # type: ignore[misc]
         self._share()
 
     def _share(self) -> None:
-        """Make the parts' groups this optimizer's own, so that a schedule reaches them."""
+        """Make the parts' parameter groups this optimizer's own, so that a schedule changes them."""
         self.param_groups = [group for part in self._parts.values() for group in part.param_groups]
 
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
-        """Clip, and step every part."""
+        """Clip the gradients, and step every part."""
         loss = None if closure is None else closure()
         weights = [weight for group in self.param_groups for weight in group["params"]]
         dense = [weight for weight in weights if weight.grad is not None and not weight.grad.is_sparse]
@@ -47,7 +47,7 @@ class Parts(torch.optim.Optimizer):  # type: ignore[misc]
         return {name: part.state_dict() for name, part in self._parts.items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take what :meth:`state_dict` returned."""
+        """Restore what :meth:`state_dict` returned."""
         for name, part in self._parts.items():
             part.load_state_dict(state_dict[name])
         self._share()
@@ -62,8 +62,9 @@ def student_optimizer(
         model: a sentence-transformers model whose first module holds a transformers model; on a processor its token
             table's gradient becomes sparse.
         lr: the learning rate of all weights.
-        weight_decay: of the weights named in ``decayed``, the token table apart: rows that are seldom read would fade.
-        decayed: names of the model's parameters.
+        weight_decay: weight decay of the weights named in ``decayed``, except the token table, whose seldom read rows
+            would fade.
+        decayed: names of parameters of the model.
         max_norm: see :class:`Parts`.
     """
     table = model[0].auto_model.get_input_embeddings()

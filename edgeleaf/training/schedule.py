@@ -4,12 +4,12 @@ from __future__ import annotations
 
 
 def rate_factor(step: int, steps: int, warmup: int) -> float:
-    """Return what share of the learning rate a step takes: a linear rise, then a linear decay to 0.
+    """Return the share of the learning rate that a step uses: a linear rise, then a linear decay to 0.
 
     Args:
-        step: from 0; from ``steps`` on the share is 0.
-        steps: of the whole run.
-        warmup: steps of the run with a rising rate.
+        step: number of the step, from 0; from ``steps`` on the share is 0.
+        steps: number of steps in the whole run.
+        warmup: number of steps with a rising rate.
     """
     if step >= steps:
         return 0.0

@@ -31,21 +31,21 @@ def build_student(
 ) -> Any:
     """Make a student to train: the start model's encoder, pooling, a linear projection to ``dim``, L2 norm.
 
-    A start that is such a student of the same width already keeps its pooling and projection.
+    A start that already is such a student of the same width keeps its pooling and projection.
 
-    The encoder has no dropout: a regression onto given vectors needs no regulariser, and learns faster without
-    (cosine 0.732 against 0.714 after 20,000 texts, in trials before this code).
+    The encoder has no dropout: a regression onto given vectors needs no regulariser, and learns faster without one
+    (cosine 0.732 instead of 0.714 after 20,000 texts, in trials before this code).
 
     Args:
         start: folder of a transformers or sentence-transformers model with an encoder.
         dim: the teacher's width.
         max_length: window in tokens.
-        pooling: of sentence-transformers' kinds, side by side: ``mean``, ``max``, ``cls``; None is the start's own if
-            it is such a student, else the mean.
+        pooling: kinds of sentence-transformers' pooling, side by side: ``mean``, ``max``, ``cls``; None means the
+            start's own if it is such a student, else the mean.
         query_prompt, document_prompt: stored as the model's prompts ``query`` and ``document``.
 
     Raises:
-        ModelError, MissingExtra: as :func:`load_sentence_transformer`.
+        ModelError, MissingExtra: like :func:`load_sentence_transformer`.
     """
     import torch
 
@@ -54,7 +54,7 @@ def build_student(
     from sentence_transformers.models import Dense, Normalize, Pooling, Transformer
 
     no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    # On a processor, torch's fused attention takes eight times as long backwards in bfloat16 as plain products do.
+    # On a processor in bfloat16, torch's fused attention takes eight times as long backwards as plain products do.
     attention = {} if torch.cuda.is_available() else {"attn_implementation": "eager"}
     check_model(start)
     no_code = {"trust_remote_code": False}
@@ -66,7 +66,7 @@ def build_student(
             model_kwargs=attention | no_code,
             processor_kwargs=no_code,
         )
-    except Exception as error:  # the libraries below raise many kinds, and safetensors one of its own
+    except Exception as error:  # the libraries below raise many types of errors, and safetensors has its own
         reason = " ".join(str(error).split())
         raise ModelError(f"{start}: transformers cannot load it as a student: {reason_of(reason)}") from None
     before = load_sentence_transformer(start) if has_projection(start, dim) else None
@@ -88,7 +88,7 @@ def build_student(
 
 
 def has_projection(start: Path, dim: int) -> bool:
-    """Whether a folder holds a student that :func:`build_student` made and training can go on from."""
+    """Return whether a folder holds a student of :func:`build_student`, from which training can continue."""
     try:
         modules = read_json(start / "modules.json")
         kinds = [module["type"].rsplit(".", 1)[-1] for module in modules]
@@ -106,12 +106,12 @@ def fit_projection(
 ) -> npt.NDArray[np.float32]:
     """Fit the projection in closed form: the W that minimises ‖X Wᵀ - T‖² + ridge ‖W‖².
 
-    The ridge term is not a refinement. MiniLM's pooled outputs have a direction of zero variance; plain least squares
-    returns weights of 10^6 along it, and the first training steps then destroy everything.
+    The ridge term is necessary. MiniLM's pooled outputs have a direction of zero variance; plain least squares returns
+    weights of 10^6 along it, and the first training steps then destroy everything.
 
     Args:
-        pooled: float32 [n, width], the encoder's pooled outputs; rows are scaled to unit norm before the fit (the
-            final L2 norm makes a bias-free projection blind to their length).
+        pooled: float32 [n, width], the encoder's pooled outputs; rows are scaled to unit norm before the fit
+            (because of the final L2 norm, their length does not matter to a projection without bias).
         target: [n, dim], the teacher's unit vectors.
         ridge: weight of ‖W‖², on unit-norm rows.
 
@@ -127,8 +127,8 @@ def fit_projection(
 def start_projection(model: Any, texts: Sequence[str], target: npt.NDArray[np.floating[Any]], *, ridge: float) -> None:
     """Set the student's projection to the ridge fit from its pooled outputs on ``texts`` to the teacher's vectors.
 
-    A student that was trained onto this teacher before keeps its projection: it is closer than a fit on three quarters
-    of the texts, judged on the last one.
+    A student that was trained for this teacher before keeps its projection if it is closer than a fit on three quarters
+    of the texts, judged on the last quarter.
 
     Args:
         model: a student of :func:`build_student`.
@@ -162,14 +162,14 @@ def start_projection(model: Any, texts: Sequence[str], target: npt.NDArray[np.fl
 
 
 def save_student(model: Any, folder: Path) -> None:
-    """Write the student as any sentence-transformers reads it, with the tokenizer of :func:`shipped_tokenizer`."""
+    """Write the student for any version of sentence-transformers, with the tokenizer of :func:`shipped_tokenizer`."""
     shipped_tokenizer(model.tokenizer, model.max_seq_length)
     try:
         model.save(str(folder), create_model_card=False)
-    except Exception as error:  # safetensors has a kind of its own for a full disk
+    except Exception as error:  # safetensors has its own error for a full disk
         raise ModelError(f"{folder}: the student cannot be written: {' '.join(str(error).split())[:200]}") from None
     make_portable(folder, max_length=int(model.max_seq_length))
-    for path in folder.rglob("*config*.json"):  # code that transformers has itself, and so left out
+    for path in folder.rglob("*config*.json"):  # transformers has this code itself, so it is left out
         settings = read_json(path)
         if isinstance(settings, dict) and settings.pop("auto_map", None) is not None:
             write_json(path, settings)
@@ -177,10 +177,10 @@ def save_student(model: Any, folder: Path) -> None:
 
 
 def shipped_tokenizer(tokenizer: Any, max_length: int) -> Any:
-    """Set a transformers tokenizer's backend to what ``student/tokenizer.json`` holds, and return it.
+    """Set a transformers tokenizer's backend to the form that ``student/tokenizer.json`` has, and return it.
 
-    It does not pad. It says where texts are cut off if that is on the left, which only ``tokenizer_config.json`` says
-    otherwise; a tokenizer that cuts on the right, as most do, says nothing.
+    It does not pad. If texts are cut on the left, it records that, because otherwise only ``tokenizer_config.json``
+    would; a tokenizer that cuts on the right, as most do, records nothing.
     """
     backend = tokenizer.backend_tokenizer
     backend.no_padding()

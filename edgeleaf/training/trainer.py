@@ -1,4 +1,4 @@
-"""LEAF: train a student onto a teacher's vectors, with sentence-transformers' trainer. Resumes from its checkpoints."""
+"""LEAF: trains a student to give a teacher's vectors, with sentence-transformers' trainer; resumes from checkpoints."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ COMPLETE = "complete"
 MAX_NORM = 1.0
 """Larger gradients are scaled down to this L2 norm."""
 _CHUNK = 65536
-"""Texts that are put into the trainer's table at a time."""
+"""Number of texts that are put into the trainer's table at a time."""
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Texts beside their teacher's vectors.
+    """Texts with their teacher's vectors.
 
     Args:
-        texts: strings, prompts included.
+        texts: strings with their prompts.
         vectors: [len(texts), dim], unit L2 norm.
     """
 
@@ -67,19 +67,19 @@ def train(
     """Train ``model`` in place; on an NVIDIA GPU by :mod:`edgeleaf.training.gpu`.
 
     Args:
-        model: a student with a started projection.
-        train_set: what it learns from.
-        held_out: what it is judged by, at each checkpoint and at the end; never learnt from.
+        model: a student whose projection has been fitted.
+        train_set: the texts that it learns from.
+        held_out: the texts that judge it, at each checkpoint and at the end; it never learns from them.
         objective: the recipe's hyperparameters.
-        seed: of the order of batches.
-        checkpoints: folder for checkpoints; one that is there from a killed run is continued.
+        seed: seed of the order of batches.
+        checkpoints: folder for checkpoints; a killed run continues from its last one.
 
     Returns:
-        The training curve: a list of ``{"step", "loss", "learning_rate"}`` (mean training loss since the entry before)
-        and ``{"step", "held_out_loss", "held_out_cosine"}``, the untrained student's at step 0 included.
+        The training curve: a list of ``{"step", "loss", "learning_rate"}`` (mean training loss since the previous
+        entry) and ``{"step", "held_out_loss", "held_out_cosine"}``, including the untrained student's at step 0.
 
     Raises:
-        TrainingError: the loss is no longer a number, or grows and grows; or the student's vectors are all alike.
+        TrainingError: the loss is no longer a number, or keeps growing; or the student's vectors are all alike.
     """
     torch.manual_seed(seed)
     judge = HeldOutEvaluator(held_out)
@@ -107,7 +107,7 @@ def train(
         learning_rate=objective.learning_rate,
         weight_decay=objective.weight_decay,
         warmup_steps=int(steps * objective.warmup),
-        max_grad_norm=0.0,  # the optimizer clips
+        max_grad_norm=0.0,  # the optimizer clips gradients
         bf16=has_bfloat16(device),
         use_cpu=device == "cpu",
         seed=seed,
@@ -141,7 +141,7 @@ def train(
 
 
 def _dataset(texts: Sequence[str]) -> Dataset:
-    """Texts and their rows in Arrow's memory, which is a fraction of Python's."""
+    """Return texts and their rows as an Arrow table, which takes a fraction of the memory of Python objects."""
     import pyarrow
 
     parts = [pyarrow.array(texts[start : start + _CHUNK], pyarrow.string()) for start in range(0, len(texts), _CHUNK)]
@@ -151,7 +151,7 @@ def _dataset(texts: Sequence[str]) -> Dataset:
 
 
 def write_student(model: Any, curve: list[dict[str, float]], folder: Path) -> None:
-    """Save a student with its training curve, as JSON and as a plot; the folder is whole or absent."""
+    """Save a student with its training curve, as JSON and as a plot; the folder is complete or absent."""
     new = folder.with_name(f"{folder.name}.new")
     shutil.rmtree(new, ignore_errors=True)
     save_student(model, new)
@@ -161,12 +161,12 @@ def write_student(model: Any, curve: list[dict[str, float]], folder: Path) -> No
 
 
 class LeafTrainer(SentenceTransformerTrainer):  # type: ignore[misc]
-    """sentence-transformers' trainer, with batches of like length and without writing model cards on the way."""
+    """sentence-transformers' trainer, with batches of similar length and without writing model cards."""
 
     optimizer: torch.optim.Optimizer | None
 
     def get_batch_sampler(self, dataset: Any, batch_size: int, drop_last: bool, **_: Any) -> LengthBatchSampler:
-        """Return batches of texts of like length; see :class:`LengthBatchSampler`."""
+        """Return batches of texts of similar length; see :class:`LengthBatchSampler`."""
         import pyarrow.compute
 
         lengths = pyarrow.compute.utf8_length(dataset.data.column("text")).to_numpy()
@@ -193,7 +193,7 @@ class LeafTrainer(SentenceTransformerTrainer):  # type: ignore[misc]
         return self.lr_scheduler
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-        """A student's card is the bundle's; the trainer's own would run the model for examples."""
+        """Do nothing: the bundle has its own card, and the trainer's would run the model for examples."""
 
 
 class HeldOutEvaluator(SentenceEvaluator):  # type: ignore[misc]
@@ -236,7 +236,7 @@ class _Steps(TrainerCallback):  # type: ignore[misc]
 
 
 class _Checkpoints(TrainerCallback):  # type: ignore[misc]
-    """Judges the last step too, and marks a checkpoint as whole once the trainer has written all of it."""
+    """Also evaluates the last step, and marks a checkpoint as complete once the trainer has written all of it."""
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step == state.max_steps:
@@ -247,12 +247,12 @@ class _Checkpoints(TrainerCallback):  # type: ignore[misc]
 
 
 def has_checkpoint(checkpoints: Path) -> bool:
-    """Whether a killed run left something to go on from."""
+    """Return whether a killed run left something to continue from."""
     return (checkpoints / STATE).is_file() or last_checkpoint(checkpoints) is not None
 
 
 def last_checkpoint(checkpoints: Path) -> Path | None:
-    """Return the newest checkpoint that is whole, if there is one; remove those that a kill left in pieces."""
+    """Return the newest complete checkpoint, if there is one; remove incomplete ones of killed runs."""
     whole = []
     for folder in checkpoints.glob("checkpoint-*"):
         if (folder / COMPLETE).is_file():
