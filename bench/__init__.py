@@ -1,3 +1,3 @@
-"""Measurements. Importing edgeleaf first keeps onnxruntime silent, in the studies too that import it by themselves."""
+"""Measurements. edgeleaf is imported first so that onnxruntime reports nothing, also in studies that import it."""
 
 import edgeleaf  # noqa: F401

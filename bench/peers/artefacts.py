@@ -1,6 +1,6 @@
-"""What each peer loads, made once of a bundle's student and of its teacher, in a folder each.
+"""Makes the files that each peer loads, once, from a bundle's student and its teacher, one folder per artefact.
 
-A folder that is there is not made again, unless the bundle, this file or a package that makes it has changed.
+An existing folder is made again only if the bundle, this file or a package that makes it has changed.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ BUILDERS = Path(__file__).parent / "builders"
 
 @dataclass(frozen=True)
 class Given:
-    """What artefacts are made of.
+    """The inputs from which artefacts are made.
 
     Args:
         bundle: a bundle folder.
         teacher: its teacher's folder.
-        made: where finished artefacts lie, by name.
-        python: of an environment, by its name.
+        made: folders of finished artefacts, by name.
+        python: the interpreter of an environment, by its name.
         max_length: the student's window in tokens.
-        teacher_max_length: the teacher's.
+        teacher_max_length: the teacher's window in tokens.
     """
 
     bundle: Path
@@ -59,7 +59,7 @@ class Given:
 
     @cached_property
     def key(self) -> dict[str, str]:
-        """What an artefact depends on."""
+        """Return everything that an artefact depends on."""
         return {
             "fused": sha256(self.bundle / layout.QUERY_ENCODER),
             "student": weights_sha256(self.student),
@@ -74,7 +74,7 @@ Make = Callable[[Given, Path], None]
 
 
 def artefact(name: str, given: Given) -> Path:
-    """Return the folder of an artefact, made now if it is not there or was made of something else."""
+    """Return the folder of an artefact; make it if it does not exist or was made from other inputs."""
     if name == "bundle":
         return given.bundle
     if name == "student":
@@ -97,7 +97,7 @@ def artefact(name: str, given: Given) -> Path:
 
 
 def _sentence_transformer(kind: str) -> Make:
-    """What sentence-transformers exports: the trunk as ONNX, beside its modules."""
+    """Write what sentence-transformers exports: the trunk as ONNX, beside its modules."""
 
     def make(given: Given, target: Path) -> None:
         from sentence_transformers import (
@@ -125,26 +125,26 @@ def _whole_fp32(given: Given, target: Path) -> None:
 
 
 def _whole_int8(given: Given, target: Path) -> None:
-    """onnxruntime's dynamic quantisation, a scale a column."""
+    """Write onnxruntime's dynamic quantisation, one scale per column."""
     _write_tokenizer(given.student, target, given.max_length)
     quantize_dynamically(artefact("whole-fp32", given) / MODEL, target / MODEL)
 
 
 def _whole_int8_js(given: Given, target: Path) -> None:
-    """The same under the name that transformers.js looks for."""
+    """Write the same under the name that transformers.js expects."""
     shutil.copytree(artefact("whole-int8", given), target, dirs_exist_ok=True)
     (target / MODEL).rename(target / "onnx" / "model_quantized.onnx")
 
 
 def _whole_edgeleaf(given: Given, target: Path) -> None:
-    """The fused file without its tokenizer: from token ids to the unit vector."""
+    """Write the fused file without its tokenizer: from token ids to the unit vector."""
     fused = onnx.load(given.bundle / layout.QUERY_ENCODER)
     _write_tokenizer(given.student, target, given.max_length)
     onnx.save(encoder_of(fused), target / MODEL)
 
 
 def _write_tokenizer(folder: Path, target: Path, max_length: int) -> None:
-    """What tokenizers and loaders look for beside a graph from ids to unit vector."""
+    """Write the files that tokenizers and loaders need beside a graph from ids to unit vector."""
     (target / MODEL).parent.mkdir(parents=True)
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
         for path in (folder / name, folder / "0_Transformer" / name):
@@ -158,7 +158,7 @@ def _write_tokenizer(folder: Path, target: Path, max_length: int) -> None:
         "stride": 0,
     }
     pad = next(token for token in tokenizer["added_tokens"] if token["content"] in ("[PAD]", "<pad>"))
-    # The student's own file pads every text to one length, which costs whoever reads it as it is; this is kinder.
+    # The student's own file pads every text to one length, which makes libraries that apply it slow; this one does not.
     tokenizer["padding"] = {
         "strategy": "BatchLongest",
         "direction": "Right",
@@ -181,7 +181,7 @@ def _teacher_onnx(given: Given, target: Path) -> None:
 
 
 def _extensions(given: Given, target: Path) -> None:
-    """BertTokenizer, a custom operator, in front of the int8 graph."""
+    """Write BertTokenizer, a custom operator, in front of the int8 graph."""
     from bench.studies.tokenizer_peer import bert_tokenizer_graph
 
     encoder = onnx.load(artefact("whole-int8", given) / MODEL)
@@ -207,7 +207,7 @@ def _extensions(given: Given, target: Path) -> None:
 def _gguf(kind: str) -> Make:
     def make(given: Given, target: Path) -> None:
         _build(given, "gguf-build", "gguf.py", given.student, target, kind)
-        for path in given.student.rglob("*"):  # for the head, which llama.cpp does not hold
+        for path in given.student.rglob("*"):  # for the head, which llama.cpp does not contain
             inside = path.relative_to(given.student)
             if path.name == "modules.json" or (path.is_file() and inside.parts[0][:1] in "123456789"):
                 (target / inside).parent.mkdir(parents=True, exist_ok=True)
@@ -221,7 +221,7 @@ def _static(given: Given, target: Path) -> None:
 
 
 def _build(given: Given, environment: str, script: str, model: Path, target: Path, *arguments: str) -> None:
-    """Run a script of bench/peers/builders in an environment of its own, on a model's trunk."""
+    """Run a script of bench/peers/builders in its own environment on a model's trunk."""
     with tempfile.TemporaryDirectory() as scratch:
         trunk = Path(scratch) / "trunk"
         write_trunk(model, trunk)
@@ -233,7 +233,7 @@ def _build(given: Given, environment: str, script: str, model: Path, target: Pat
 
 
 def write_trunk(folder: Path, trunk: Path) -> None:
-    """Write a sentence-transformers model's transformer and tokenizer alone, as transformers saves them, in float32."""
+    """Write only transformer and tokenizer of a sentence-transformers model, in transformers' format and float32."""
     from sentence_transformers import SentenceTransformer
 
     model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
@@ -259,6 +259,6 @@ MAKERS: dict[str, Make] = {
 
 
 def size_mb(folder: Path, *, of: str) -> float:
-    """Return what a user has to ship of an artefact, in 10^6 bytes: of a bundle its fused file alone."""
+    """Return the size in 10^6 bytes of what a user has to ship of an artefact; of a bundle, only its fused file."""
     files = [folder / layout.QUERY_ENCODER] if of == "bundle" else [p for p in folder.rglob("*") if p.is_file()]
     return round(sum(path.stat().st_size for path in files) / 1e6, 2)

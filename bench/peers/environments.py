@@ -1,4 +1,4 @@
-"""bench/peers/peers.toml: who is measured, and an environment for each, made where it is not there."""
+"""Reads bench/peers/peers.toml, the list of peers, and makes an environment for each if it does not exist."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from edgeleaf.latency.worker import BUILT_IN
 ROOT = Path(__file__).parent.parent.parent
 PEERS = Path(__file__).parent / "peers.toml"
 SOURCES = ("edgeleaf", "pyproject.toml", "README.md", "LICENSE")
-"""What edgeleaf's own package is built of."""
+"""The files from which edgeleaf's own package is built."""
 PEERS_GPU = Path(__file__).parent / "peers-gpu.toml"
 ADAPTERS = Path(__file__).parent / "adapters"
 WORKER = ROOT / "edgeleaf" / "latency" / "worker.py"
 NODE_WORKER = Path(__file__).parent / "worker.mjs"
 NOT_THE_PEERS = ("pip", "pip-*", "setuptools", "setuptools-*", "_distutils_hack", "__pycache__", "*.pth")
-"""What every virtual environment holds."""
+"""Packages of every virtual environment."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,13 @@ class Peer:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def system(self, environments: Environments, path: Path, prompt: str) -> System:
-        """How this peer is started, on its artefact."""
+        """Return how this peer is started on its artefact."""
         adapter = self.adapter if self.adapter in BUILT_IN else str(ADAPTERS / self.adapter)
         if self.adapter.endswith(".mjs"):
             command: tuple[str, ...] = ("node", str(NODE_WORKER), adapter)
             variables = {"BENCH_MODULES": str(environments.folder(self.environment))}
         else:
-            # -P: the worker's own folder, edgeleaf's source, is nothing that a peer may import.
+            # -P: a peer must not import from the worker's own folder, which is edgeleaf's source.
             command = (str(environments.python(self.environment)), "-P", str(WORKER), adapter)
             variables = {"PYTHONPATH": ""}
         return System(
@@ -64,7 +64,7 @@ class Environments:
     """Virtual environments and npm folders below one folder.
 
     Args:
-        root: where they lie.
+        root: the folder that contains them.
         pip: packages of each virtual environment.
         npm: packages of each npm folder.
     """
@@ -77,7 +77,7 @@ class Environments:
         return self.root / name
 
     def python(self, name: str) -> Path:
-        """The interpreter of a virtual environment, made now if it is not there."""
+        """Return the interpreter of a virtual environment, which is made if it does not exist."""
         self.make(name)
         return self.folder(name) / "bin" / "python"
 
@@ -85,7 +85,7 @@ class Environments:
         """Install an environment, once.
 
         Raises:
-            InputError: its packages cannot be had; the last line that the installer said.
+            InputError: its packages are not available; the message has the installer's last line.
         """
         folder = self.folder(name)
         wanted = list(self.npm[name] if name in self.npm else self.pip[name])
@@ -96,7 +96,7 @@ class Environments:
         shutil.rmtree(folder, ignore_errors=True)
         if name in self.npm:
             folder.mkdir(parents=True)
-            # Packages are complete as they come; onnxruntime-node's own script would only fetch CUDA.
+            # Packages are complete as downloaded; onnxruntime-node's own script would only fetch CUDA.
             quiet = ("--ignore-scripts", "--no-audit", "--no-fund")
             _call(["npm", "install", *quiet, "--prefix", str(folder), *wanted], name)
         else:
@@ -110,7 +110,7 @@ class Environments:
         stamp.write_text(json.dumps(key), encoding="utf-8")
 
     def versions(self, name: str) -> dict[str, str]:
-        """Every installed package and its version."""
+        """Return every installed package and its version."""
         if name in self.npm:
             lock = json.loads((self.folder(name) / "package-lock.json").read_text(encoding="utf-8"))
             entries = lock["packages"].items()
@@ -124,18 +124,18 @@ class Environments:
         return {entry["name"]: entry["version"] for entry in json.loads(listed.stdout)}
 
     def size_mb(self, name: str) -> float:
-        """Everything installed besides the interpreter and pip, in 10^6 bytes."""
+        """Return the size of everything installed besides the interpreter and pip, in 10^6 bytes."""
         folder = self.folder(name)
         inside = folder / "node_modules" if name in self.npm else next(folder.glob("lib/python*/site-packages"))
         left = {path for pattern in NOT_THE_PEERS for path in inside.glob(pattern)}
         files = [path for top in inside.iterdir() if top not in left for path in (top, *top.rglob("*"))]
-        # An environment's compiled bytecode is the same code twice.
+        # Compiled bytecode is the same code a second time.
         sizes = [path.stat().st_size for path in files if path.is_file() and path.suffix != ".pyc"]
         return round(sum(sizes) / 1e6, 1)
 
 
 def source_hash() -> str:
-    """What edgeleaf is now: a hash of its source, so that no older one is measured."""
+    """Return a hash of edgeleaf's present source, so that no older version is measured."""
     found = hashlib.sha256()
     for path in [ROOT / "pyproject.toml", *sorted((ROOT / "edgeleaf").rglob("*.py"))]:
         found.update(path.relative_to(ROOT).as_posix().encode() + b"\x00" + path.read_bytes())

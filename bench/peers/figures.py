@@ -1,4 +1,4 @@
-"""What bench.run measured, as tables and plots ask for it: medians, shares, and what an interval makes of them."""
+"""The figures of a bench run as tables and plots need them: medians, shares, intervals."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgeleaf.errors import InputError
 
 OURS = "edgeleaf"
 TEACHERS = "teacher"
-"""Names of peers that are the teacher begin so."""
+"""Names of peers that are the teacher begin with this."""
 SHORT = (8, 16, 32)
 MIDDLE = 16
 
@@ -23,7 +23,7 @@ class Figures:
     """Figures by peer, thread count and length.
 
     Args:
-        results: a record of bench.run.
+        results: a record of bench.peers.run.
 
     Raises:
         InputError: edgeleaf itself, or texts of 8, 16 and 32 tokens, were not measured.
@@ -51,7 +51,7 @@ class Figures:
         return float(self.length(name, threads, tokens)["p50_ms"])
 
     def median(self, name: str, key: str, threads: int = 1) -> float | None:
-        """The median of what was measured once a start or visit; None where the system did not tell."""
+        """Return the median of a figure that is measured once per start or visit; None if the system did not tell."""
         known = [value for value in self.records[name, threads][key] if value is not None]
         return float(statistics.median(known)) if known else None
 
@@ -65,7 +65,7 @@ class Figures:
         return float(statistics.median(self._batch(name, size, threads)["cpu_ms"]))
 
     def p50_ratio(self, other: str, tokens: int, *, ours: str = OURS) -> Estimate:
-        """Our median by another's, with a 95% interval: visits are drawn anew, of both alike."""
+        """Return our median divided by another's, with a 95% interval by resampling the visits of both."""
         one, two = (self._by_visit(name, tokens) for name in (ours, other))
 
         def ratio(visits: npt.NDArray[np.int64]) -> float:
@@ -75,14 +75,14 @@ class Figures:
         return bootstrap(ratio, min(len(one), len(two)))
 
     def rate_ratio(self, other: str, size: int) -> Estimate:
-        """Our queries a second by another's, with a 95% interval over visits."""
+        """Return our queries per second divided by another's, with a 95% interval over visits."""
         ours, theirs = (np.array(self.rates(name, size)) for name in (OURS, other))
         return bootstrap(
             lambda visits: float(np.median(ours[visits]) / np.median(theirs[visits])), min(len(ours), len(theirs))
         )
 
     def cosine_behind(self, name: str) -> Estimate | None:
-        """How far a peer's mean cosine to the teacher is below ours, on the same queries; None in another space."""
+        """Return how far a peer's mean cosine to the teacher is below ours, on equal queries; None in another space."""
         ours, theirs = (self.results["peers"][peer]["cosines"] for peer in (OURS, name))
         if ours is None or theirs is None:
             return None
@@ -90,7 +90,7 @@ class Figures:
         return bootstrap(lambda rows: float(behind[rows].mean()), len(behind))
 
     def students(self) -> list[str]:
-        """The peers, ours left out, that hold the same student, whatever it has become in their hands."""
+        """Return the peers other than ours that hold the same student, in whatever form."""
         return [
             name
             for name in self.names
@@ -98,7 +98,7 @@ class Figures:
         ]
 
     def as_faithful(self) -> list[str]:
-        """Those of them whose mean cosine to the teacher is not below ours, or by chance only."""
+        """Return those of them whose mean cosine to the teacher is not below ours, or only by chance."""
         found = {name: self.cosine_behind(name) for name in self.students()}
         return [name for name, behind in found.items() if behind is not None and behind.low <= 0]
 
@@ -114,10 +114,10 @@ class Figures:
 
 
 def number(value: float | None, digits: int = 0) -> str:
-    """A number for a table; a dash where it is not known."""
+    """Return a number for a table, a dash if it is not known."""
     return "–" if value is None else f"{value:.{digits}f}"
 
 
 def worst(estimates: Sequence[Estimate]) -> Estimate:
-    """The one with the highest mean."""
+    """Return the one with the highest mean."""
     return max(estimates, key=lambda found: found.mean)

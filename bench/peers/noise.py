@@ -1,4 +1,4 @@
-"""Was the machine quiet? A fixed piece of work before every visit, and the processor time that others took."""
+"""Was the machine quiet? Times a fixed piece of work before every visit, and the processor time that others took."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Any
 import numpy as np
 
 DRIFT, SPIKES, OTHERS = 1.10, 1.25, 0.05
-"""Warn where the fixed work takes so much longer at one time than at another, where its slowest tenth takes so many
-times its median, and where others used this share of the processors while all peers waited."""
+"""Warn if the fixed work takes this much longer at one time than at another, if its slowest tenth takes this many times
+its median, and if others used this share of the processors while all peers waited."""
 LISTEN_S = 0.05
 
 
 class Noise:
-    """Looks at the machine between visits, when no peer works."""
+    """Checks the machine between visits, when no peer works."""
 
     def __init__(self) -> None:
         self._times: list[float] = []
         self._listened = self._busy = self._stolen = 0.0
 
     def look(self) -> None:
-        """Listen what others do, then time a fixed piece of work: some milliseconds of one thread's interpreter."""
+        """Measure what others do, then time a fixed piece of work: some milliseconds of one thread's interpreter."""
         before, begin = _processor_seconds(), time.perf_counter()
         time.sleep(LISTEN_S)
         after = _processor_seconds()
@@ -38,7 +38,7 @@ class Noise:
         self._times.append(time.perf_counter() - begin)
 
     def report(self) -> dict[str, Any]:
-        """Return the fixed work's times, and what share of the processors others had, where the system tells."""
+        """Return the fixed work's times, and the share of the processors that others used, if the system tells."""
         listened = max(self._listened, 1e-9)
         return {
             "fixed_work_ms": [round(1e3 * seconds, 3) for seconds in self._times],
@@ -48,7 +48,7 @@ class Noise:
 
 
 def warnings(report: Mapping[str, Any]) -> list[str]:
-    """What was not quiet by :meth:`Noise.report`, and what to do about it."""
+    """Return warnings about noise in :meth:`Noise.report`, and what to do about it."""
     found = []
     times = np.array(report["fixed_work_ms"])
     if len(times) >= 10:
@@ -77,7 +77,7 @@ def warnings(report: Mapping[str, Any]) -> list[str]:
 
 
 def _processor_seconds() -> tuple[float, float]:
-    """Seconds that all processors worked, and seconds a hypervisor took; zeros where the system does not tell."""
+    """Return the seconds that all processors worked and that a hypervisor took; zeros if the system does not tell."""
     try:
         fields = Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()
         user, nice, system, _, _, irq, softirq, steal = map(int, fields[1:9])

@@ -1,4 +1,4 @@
-"""Plots of what bench.run measured, legible on a phone."""
+"""Plots of the results of bench.peers.run, legible on a phone."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 from bench.peers.figures import MIDDLE, OURS, Figures
 
 SHOWN = (OURS, "by-hand-int8", "by-hand", "st-onnx-int8", "st-torch", "transformers-js-q8", "llama-q8", "teacher-torch")
-"""The lines of the plot by length: more could not be told apart."""
+"""The systems in the plot by length; a larger number of lines would be hard to distinguish."""
 OUR_COLOUR, OTHERS_COLOUR = "C3", "C0"
 COLOURS = ("C0", "C1", "C2", "C4", "C5", "C8", "C9")
-"""Of the others' lines."""
+"""Colours of the other lines."""
 MOST = 10.0
-"""Systems that take more times ours are not in the plot of time against agreement, nor are those in a space of their
-own: the teacher and static vectors would squeeze it."""
+"""Systems that take over this many times our time are left out of the plot of time against agreement, and so are those
+in a space of their own: the teacher and static vectors would compress it."""
 PLACES = (8, -18, 22, -32)
-"""How far above its point a number stands, in points, in turn: some systems lie on one another."""
+"""Heights of numbers above their points, in points, used in turn because some systems overlap."""
 
 
 def lengths_plot(figures: Figures, path: Path) -> None:
@@ -27,7 +27,7 @@ def lengths_plot(figures: Figures, path: Path) -> None:
         axes = figure.subplots()
         lengths = figures.results["settings"]["lengths"]
         colours = iter(COLOURS)
-        of_gpu = figures.results["machine"]["gpu"] is not None  # few peers, so all of them
+        of_gpu = figures.results["machine"]["gpu"] is not None  # there are few peers, so all are shown
         for name in figures.names if of_gpu else [name for name in SHOWN if name in figures.names]:
             times = [figures.p50(name, tokens) for tokens in lengths]
             ours = name == OURS
@@ -53,7 +53,7 @@ def lengths_plot(figures: Figures, path: Path) -> None:
 
 
 def alignment_plot(figures: Figures, path: Path) -> None:
-    """Median time at 16 tokens against overlap@10 with the teacher; numbers are explained below, see :data:`MOST`."""
+    """Median time at 16 tokens against overlap@10 with the teacher; a legend explains the numbers, see :data:`MOST`."""
     from matplotlib.ticker import LogLocator
 
     with _figure(path, 8) as figure:
@@ -89,7 +89,7 @@ def alignment_plot(figures: Figures, path: Path) -> None:
 
 
 def cold_plot(figures: Figures, path: Path) -> None:
-    """Cold start and peak memory, bars."""
+    """Bars of cold start and peak memory."""
     known = [name for name in figures.names if figures.median(name, "peak_rss_mb") is not None]
     names = sorted(known, key=lambda name: figures.median(name, "cold_ms") or 0.0, reverse=True)
     if not names:
@@ -115,7 +115,7 @@ PLOTS: Mapping[str, Callable[[Figures, Path], None]] = {
 
 @contextmanager
 def _figure(path: Path, height: float) -> Iterator[Any]:
-    """Yield an empty figure and save it; its settings end with it, for others draw in this process too."""
+    """Yield an empty figure and save it. Its settings end with it, because others draw in this process, too."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 

@@ -1,10 +1,10 @@
-"""Tables and plots of what ``bench.run`` measured.
+"""Tables and plots of the results of ``bench.peers.run``.
 
     python -m bench.peers.report RESULTS.json [RESULTS.json ...] -o bench
 
-Writes ``RESULTS.md``, its PNG files, and ``results.json.gz``, all that they are made of, raw times included. Several
-files are put together when they come from one machine, one bundle and the same peers; others are refused, for their
-times cannot be compared.
+Writes ``RESULTS.md``, its PNG files, and ``results.json.gz``, which has all their data, raw times included. Several
+files are combined if they come from one machine, one bundle and the same peers. Others are refused, because their times
+cannot be compared.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def read(path: Path) -> dict[str, Any]:
     """Read a results.json, gzipped or not.
 
     Raises:
-        InputError: no such file, or not one that this program reads.
+        InputError: no such file, or not in a format that this program reads.
     """
     try:
         data = path.read_bytes()
@@ -73,10 +73,10 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def merged(results: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
-    """Put results together: times of one peer are pooled.
+    """Combine results; times of one peer are pooled.
 
     Raises:
-        InputError: they come from different machines, bundles, settings or peers; it names what differs.
+        InputError: they come from different machines, bundles, settings or peers; the message names what differs.
     """
     whole: dict[str, Any] = json.loads(json.dumps(results[0]))
     if len(results) > 1 and whole["machine"]["id"] is None:
@@ -103,7 +103,7 @@ def merged(results: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[s
 
 
 def _fixed(results: Mapping[str, Any], part: str) -> dict[str, Any]:
-    """What must be the same: of a peer, its packages."""
+    """Return the facts that must be equal; for a peer, its packages."""
     if part == "peers":
         return {name: entry["versions"] for name, entry in results["peers"].items()}
     return dict(results[part])
@@ -190,11 +190,11 @@ def _short(figures: Figures) -> str:
 
 
 def _targets(figures: Figures) -> str:
-    """What the project set itself, with 95% intervals over visits; only against peers that were measured."""
+    """Return the project's own targets with 95% intervals over visits, for peers that were measured."""
     here, rows = set(figures.names), []
 
     def row(what: str, target: float, found: Any, *, at_least: bool = False) -> None:
-        """``found``: an estimate, or a single number."""
+        """Add a row; ``found`` is an estimate or a single number."""
         mean = getattr(found, "mean", found)
         shown = f"{mean:.2f} ({found.low:.2f} to {found.high:.2f})" if hasattr(found, "low") else f"{mean:.2f}"
         met = mean >= target if at_least else mean <= target
@@ -277,7 +277,7 @@ def _batches(figures: Figures) -> str:
 
 
 def _cold(figures: Figures) -> str:
-    """Medians of one thread's starts."""
+    """Return the medians over starts with one thread."""
     keys = ("load_ms", "cold_ms", "peak_rss_mb")
     names = sorted(figures.names, key=lambda name: figures.median(name, "cold_ms") or 0.0)
     rows = [[figures.title(name), *(number(figures.median(name, key)) for key in keys)] for name in names]
@@ -295,7 +295,7 @@ def _ceiling(figures: Figures) -> str:
         least, encoder = each["least_ms"], each["encoder_ms"]
         rows.append([f"least time (ceiling), {threads}, ms", *(f"{least[length]:.3f}" for length in lengths)])
         rows.append([f"edgeleaf's encoder alone, {threads}", *(f"{encoder[n] / least[n]:.1f}×" for n in lengths)])
-    students = (name for name in figures.names if not name.startswith(TEACHERS))  # a teacher has a ceiling of its own
+    students = (name for name in figures.names if not name.startswith(TEACHERS))  # a teacher has its own ceiling
     for name in sorted(students, key=lambda name: figures.p50(name, MIDDLE)):
         cells = (f"{figures.p50(name, int(length)) / one['least_ms'][length]:.1f}×" for length in lengths)
         rows.append([f"{figures.title(name)}, from the string", *cells])

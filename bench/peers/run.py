@@ -1,10 +1,10 @@
-"""edgeleaf from the string to the vector, beside everything a user would pick instead.
+"""Measures edgeleaf from the string to the vector, beside everything that a user might choose instead.
 
     python -m bench.peers.run BUNDLE -o out/bench [--peers edgeleaf,by-hand-int8] [--quick]
 
 Makes an environment and an artefact for every peer of ``peers.toml``, compares their vectors with the teacher's,
 measures this processor's ceiling, lets all peers take turns, and writes ``results.json``, raw times included.
-``python -m bench.peers.report`` makes tables and plots of one or several such files of one machine.
+``python -m bench.peers.report`` makes tables and plots from one or several such files of one machine.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ SCHEMA_VERSION = 1
 QUERIES, DOCUMENTS = 300, 2000
 K = 10
 FIRST_LOOKS = 40
-"""Looks at the machine before the long part: some two seconds."""
+"""Number of checks of the machine before the long part, which take some two seconds."""
 FULL: Mapping[str, Any] = {"repeats": 300, "sessions": 3, "visits": 10, "visit_s": 0.6, "batch_visits": 3}
 QUICK: Mapping[str, Any] = {"repeats": 10, "sessions": 1, "visits": 2, "visit_s": 0.2}
 
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def chosen(peers: Sequence[Peer], names: str | None) -> list[Peer]:
-    """Return the peers of these names, all of them where none are given.
+    """Return the peers of these names, or all peers if none are given.
 
     Raises:
         InputError: no such peer.
@@ -98,15 +98,15 @@ def measure(
 
     Args:
         bundle: a bundle folder.
-        peers: who is measured. One that cannot be had, or that fails, is left out, with its reason.
-        environments: where their packages are installed.
-        output: absolute; gets artefacts and vectors.
+        peers: the peers to measure. One that is not available, or that fails, is left out, and the reason is recorded.
+        environments: their environments.
+        output: absolute path of a folder for artefacts and vectors.
         plan: repeats, sessions, visits and their length.
         gpu: leave the processor's ceiling out.
 
     Returns:
         A record: schema version, machine, the bundle's identity, settings, ``noise``, ``ceiling``, ``peers`` (what they
-        are, versions, sizes, alignment), ``absent`` (those that could not be had, and why), ``systems`` as
+        are, versions, sizes, alignment), ``absent`` (those that were not available, and why), ``systems`` as
         :func:`edgeleaf.latency.runner.run` returns them, and notes.
     """
     manifest = Manifest.read(bundle)
@@ -167,13 +167,13 @@ def measure(
 def prepared(
     peers: Sequence[Peer], environments: Environments, given: Given, prompt: str, absent: dict[str, str]
 ) -> dict[str, System]:
-    """Return the peers that can be started, by name; ``absent`` gets why the others cannot."""
+    """Return the peers that can be started, by name; reasons why others cannot are put into ``absent``."""
     systems: dict[str, System] = {}
     for peer in peers:
         try:
             environments.make(peer.environment)
             systems[peer.name] = peer.system(environments, artefact(peer.artefact, given), prompt)
-        except Exception as error:  # whatever another project's exporter raises costs that peer, not the run
+        except Exception as error:  # an error in another project's exporter excludes only that peer
             _leave_out(peer.name, f"{type(error).__name__}: {error}", absent)
     return systems
 
@@ -186,7 +186,7 @@ def compared(
     reference: Mapping[str, Any],
     absent: dict[str, str],
 ) -> dict[str, dict[str, Any]]:
-    """Return what each peer is and how its vectors compare; ``absent`` gets those that fail, and why."""
+    """Return a description of each peer and of its vectors; those that fail are put into ``absent``, with reasons."""
     facts: dict[str, dict[str, Any]] = {}
     with progress.bar("bench: alignment", len(peers)) as advance:
         for peer in peers:
@@ -204,7 +204,7 @@ def _leave_out(name: str, why: str, absent: dict[str, str]) -> None:
 
 
 def _machine_id() -> str | None:
-    """What tells this machine from another of its kind: a hash of the system's own identifier, where it has one."""
+    """Return a hash of the system's own identifier, if it has one, which distinguishes machines of one kind."""
     try:
         return hashlib.sha256(Path("/etc/machine-id").read_bytes()).hexdigest()[:12]
     except OSError:
@@ -212,7 +212,7 @@ def _machine_id() -> str | None:
 
 
 def _reference(bundle: Path, teacher: SentenceTransformerTeacher, output: Path) -> dict[str, Any]:
-    """Held-out queries and documents, the teacher's vectors of them, and whom it finds for each query."""
+    """Return held-out queries and documents, the teacher's vectors of them, and its nearest documents per query."""
     texts = read_texts(bundle / layout.HELD_OUT)
     queries = [text for text in texts if text.kind == "query"][:QUERIES]
     documents = [text for text in texts if text.kind == "document"][:DOCUMENTS]
@@ -231,7 +231,7 @@ def _reference(bundle: Path, teacher: SentenceTransformerTeacher, output: Path) 
 def _facts(
     peer: Peer, system: System, environments: Environments, given: Given, reference: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What a peer is, what it weighs, and how its vectors compare with the teacher's."""
+    """Return a peer's description, its size, and how its vectors compare with the teacher's."""
     with started(system, threads=1) as worker:
         dim = worker.load(reference["queries"][0])["dim"]
         vectors = worker.vectors(reference["queries"], dim)

@@ -1,13 +1,14 @@
-"""What each choice of a distillation is worth: small runs that differ in one thing, with as many tokens each.
+"""Shows what each choice of a distillation is worth: small runs with equally many tokens that differ in one thing.
 
     python -m bench.studies.ablations WORK COLLECTION [COLLECTION ...] -o DIR [--texts 60000] [--arm NAME ...]
 
-WORK is the ``.work`` folder of a run of a recipe: its texts and their teacher's vectors are what is learnt from. Writes
+WORK is the ``.work`` folder of a run of a recipe; the arms learn from its texts and teacher vectors. Writes
 ablations.json after every arm (arms that are in it are not run again), ablations.md, and ablations.png, on which every
 arm is a point: cosine to the teacher on the collections' queries against the share of its nDCG@10 that is kept.
-Between unit vectors the squared distance is 2 - 2 cosine: the base is the cosine's arm too. Two arms that differ in
-their seed only show what is chance. All arms learn little beside a whole run, in small batches: what wins here may not
-win there. At the end the int8 encoders of the base and of smaller students are weighed and timed, taking turns.
+Between unit vectors the squared distance is 2 - 2 cosine, so the base is also the arm of the cosine. Two arms that
+differ only in their seed show the size of chance. All arms learn little compared with a whole run, in small batches:
+what wins here may not win there. At the end, the int8 encoders of the base and of smaller students are measured in size
+and, taking turns, in time.
 """
 
 from __future__ import annotations
@@ -54,24 +55,24 @@ START = "sentence-transformers/all-MiniLM-L6-v2"
 WINDOW, HELD_OUT, MAX_CHARS = 128, 1000, 300
 """As in export/recipes/mpnet.toml."""
 CALIBRATION = 300
-"""Texts that a weighed encoder is quantised on."""
+"""Number of texts for quantising an encoder that is measured."""
 CROWD = 0.02
-"""Arms so close to the best one's cosine are drawn once more, larger."""
+"""Arms within this distance of the best cosine are drawn a second time, larger."""
 PIECES: tuple[Pieces, ...] = ("whole", "sentences", "spans", "windows")
-"""What definitions may have become among the training texts."""
+"""The forms that definitions may have among the training texts."""
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One run. What it does not name is the base's.
+    """One run. Anything that it does not set is as in the base.
 
     Args:
         objective: changed fields of ObjectiveSpec.
-        kinds: of the training texts.
-        share: of the budget's texts; more passes make up for it.
+        kinds: kinds of training texts.
+        share: share of the budget's texts; additional passes make up for it.
         pooling, layers, ridge: of the student; ridge None leaves the projection random.
         definitions: whether the texts of ``--definitions`` stay among the training texts.
-        seed: of the order of texts.
+        seed: seed of the order of texts.
     """
 
     objective: dict[str, Any] = field(default_factory=dict)
@@ -139,7 +140,7 @@ def main() -> None:
             progress.say(f"arm: {name}")
             try:
                 result = run(ARMS[name], corpus, found, given.texts, given.definitions)
-            except TrainingError as error:  # what an arm may show
+            except TrainingError as error:  # an arm may fail
                 result = {"failed": str(error)}
             results[name] = {"made_of": made_of, **result}
             write_json(path, results)
@@ -152,7 +153,7 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Texts of a run, the student's tokens in each, and the teacher's vectors."""
+    """Texts of a run, the number of the student's tokens in each, and the teacher's vectors."""
 
     texts: list[Text]
     tokens: npt.NDArray[np.int64]
@@ -175,9 +176,9 @@ class Corpus:
         )
 
     def examples(self, kinds: Sequence[str], most: int, *, without: Collection[str] = frozenset()) -> Examples:
-        """Texts of some kinds: as many tokens as the first ``most`` texts of all kinds have.
+        """Return texts of some kinds, with as many tokens as the first ``most`` texts of all kinds have.
 
-        What is in ``without`` makes room for the next texts of its kind, so that the mix of kinds stays.
+        Texts in ``without`` are replaced by the next texts of their kind, so that the mix of kinds stays the same.
 
         Raises:
             SystemExit: there are too few texts of these kinds.
@@ -198,12 +199,12 @@ class Corpus:
 
 
 def untrained(arm: Arm, dim: int) -> Any:
-    """Return the student that an arm starts from, its projection random."""
+    """Return the student that an arm starts from, with a random projection."""
     torch.manual_seed(0)
     model = build_student(resolve(START), dim=dim, max_length=WINDOW, pooling=arm.pooling)
     if arm.layers is not None:
         layers = model[0].auto_model.encoder.layer
-        kept = np.linspace(0, len(layers) - 1, arm.layers).round().astype(int)  # the first, the last, evenly between
+        kept = np.linspace(0, len(layers) - 1, arm.layers).round().astype(int)  # first, last, evenly between
         model[0].auto_model.encoder.layer = torch.nn.ModuleList([layers[i] for i in kept])
         model[0].auto_model.config.num_hidden_layers = arm.layers
     return model
@@ -212,7 +213,7 @@ def untrained(arm: Arm, dim: int) -> Any:
 def run(
     arm: Arm, corpus: Corpus, collections: Sequence[EncodedCollection], budget: int, definitions: Path | None
 ) -> dict[str, Any]:
-    """Train one arm and judge it."""
+    """Train one arm and evaluate it."""
     without: set[str] = set()
     if not arm.definitions:
         assert definitions is not None
@@ -264,7 +265,7 @@ def run(
 def weighed(names: Sequence[str], corpus: Corpus) -> str:
     """Return Markdown: size and median times, one thread, from token ids, of these arms' int8 encoders.
 
-    Neither depends on what a student has learnt, so that untrained ones will do.
+    Neither depends on what a student has learnt, so untrained ones are enough.
     """
     texts = corpus.held_out.texts[:CALIBRATION]
     with tempfile.TemporaryDirectory() as scratch:
@@ -284,7 +285,7 @@ def weighed(names: Sequence[str], corpus: Corpus) -> str:
 
 
 def table(results: dict[str, Any]) -> str:
-    """Return Markdown: a line an arm."""
+    """Return Markdown with one line per arm."""
     columns = [
         "arm",
         "texts",
@@ -303,11 +304,11 @@ def table(results: dict[str, Any]) -> str:
         counts = (f"{result['texts']:,}", f"{result['steps']:,.0f}", str(result["seconds"]))
         figures = (f"{result['held_out_cosine']:.4f}", f"{cosine:.4f}", f"{np.mean(shares):.1%}", f"{min(shares):.1%}")
         rows.append([name, *counts, *figures])
-    return markdown_table([*columns, "least"], rows) + "\n"
+    return markdown_table([*columns, "lowest"], rows) + "\n"
 
 
 def margin(results: dict[str, Any]) -> str:
-    """Return a line: how nDCG@10 goes with the cosine, over all arms and over those close to the best."""
+    """Return a line on how nDCG@10 depends on the cosine, over all arms and over those close to the best."""
     found = [points(result) for result in results.values() if "failed" not in result]
     cosines, kept = np.array([cosine for cosine, _ in found]), np.array([100 * np.mean(shares) for _, shares in found])
     parts = []
@@ -319,19 +320,19 @@ def margin(results: dict[str, Any]) -> str:
             slope = np.polyfit(cosines[rows], kept[rows], 1)[0] / 100
             correlation = np.corrcoef(cosines[rows], kept[rows])[0, 1]
             parts.append(
-                f"{what} ({rows.sum()}): {slope:.2f} points of nDCG@10 a hundredth, correlation {correlation:.2f}"
+                f"{what} ({rows.sum()}): {slope:.2f} points of nDCG@10 per hundredth, correlation {correlation:.2f}"
             )
     return "; ".join(parts) + "\n"
 
 
 def points(result: dict[str, Any]) -> tuple[float, list[float]]:
-    """Mean cosine over collections, and each one's share of the teacher's nDCG@10."""
+    """Return the mean cosine over collections, and the share of the teacher's nDCG@10 on each."""
     parts = result["collections"].values()
     return float(np.mean([part["cosine"] for part in parts])), [part["of_the_teacher"] for part in parts]
 
 
 def plot(results: dict[str, Any], path: Path) -> None:
-    """Draw every arm: how close its queries are, and what that leaves of the ranking."""
+    """Draw every arm: how close its queries are, and how much of the ranking is kept."""
     from matplotlib.figure import Figure
 
     done = {name: points(result) for name, result in results.items() if "failed" not in result}

@@ -1,8 +1,8 @@
-"""Where a query's time goes: tokenizer, encoder and the rest, beside other tokenizers in the same run.
+"""Shows where a query's time goes: tokenizer, encoder and the rest, beside other tokenizers in the same run.
 
     python -m bench.studies.breakdown BUNDLE [--repeats N] [-o DIR]
 
-One thread, one process; at every length all parts take turns in random order, so that a drifting machine hurts all
+One thread, one process; at every length all parts take turns in random order, so that a drifting machine affects all
 alike. The peers are `tokenizers`, called from Python, and the fused BertTokenizer of onnxruntime-extensions.
 """
 
@@ -41,7 +41,7 @@ LENGTHS = (4, 8, 12, 16, 32, 64, 128, 256, 512)
 REPEATS = 400
 LOADS = 15
 BUDGET_S = 6.0
-"""Seconds that one length may take: long texts get fewer repeats, 30 at least."""
+"""Seconds that one length may take; long texts get fewer repeats, but at least 30."""
 LEAST_REPEATS = 30
 LONG_BATCH, LONG_CHARACTERS = 64, 10_000
 LONG_TEXTS = {
@@ -61,14 +61,14 @@ def measure(bundle: Path, *, lengths: Sequence[int] = LENGTHS, repeats: int = RE
     Args:
         bundle: the folder.
         lengths: query lengths in tokens, special tokens and prompt included; those beyond the window are left out.
-        repeats: timed calls for each part and length.
-        seed: of the order of turns.
+        repeats: timed calls per part and length.
+        seed: seed of the order of turns.
 
     Returns:
         A record: schema version, machine, settings, notes; ``sizes`` in bytes; ``load_ms``; by length and part
-        ``p50_us`` and ``p95_us``, and of the medians ``tokenizer_adds_us`` (the fused graph's less the encoder's) and
-        ``rest_us`` (``QueryEncoder.encode``'s less the fused graph's); ``mismatches`` against ``tokenizers`` by set of
-        texts; ``long`` (64 texts of 10,000 characters: seconds, peak memory in 10**6 bytes).
+        ``p50_us`` and ``p95_us``, and from the medians ``tokenizer_adds_us`` (the fused graph's minus the encoder's)
+        and ``rest_us`` (``QueryEncoder.encode``'s minus the fused graph's); ``mismatches`` with ``tokenizers`` by set
+        of texts; ``long`` (64 texts of 10,000 characters: seconds, peak memory in 10**6 bytes).
 
     Raises:
         BundleError: not a bundle, or one without its unfused encoder.
@@ -222,7 +222,7 @@ def _take_turns(parts: Parts, texts: Sequence[str], *, repeats: int, seed: int) 
 
 
 def _texts(bundle: Path, lengths: Sequence[int], tokenizer: Any, prompt: str) -> dict[int, list[str]]:
-    """Running text of exactly so many tokens, made of the queries that the bundle was certified on."""
+    """Return running text of exactly these numbers of tokens, made of the queries that the bundle was certified on."""
     queries = [text.text for text in read_texts(bundle / layout.HELD_OUT) if text.kind == "query"]
     found: dict[int, list[str]] = {}
     for length, text in texts_of_lengths(tokenizer, queries, lengths, prompt):
@@ -268,7 +268,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Where a query's time goes.")
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--repeats", type=int, default=REPEATS, help="timed calls per length and part")
-    parser.add_argument("--long", help=argparse.SUPPRESS)  # a process of its own for each kind of long text
+    parser.add_argument("--long", help=argparse.SUPPRESS)  # one process per kind of long text
     parser.add_argument("-o", "--output", type=Path, help="write breakdown.json into this new folder")
     given = parser.parse_args(argv)
     if given.long:

@@ -1,10 +1,10 @@
-"""String input against UTF-8 byte input for the tokenizer's graph: time, size, load. docs/decisions/0004 reads it.
+"""Compares string input and UTF-8 byte input of the tokenizer's graph: time, size, load. See docs/decisions/0004.
 
     python -m bench.studies.byte_input [--save FOLDER]
 
 The byte graph decodes UTF-8 with plain integer operators, finds special tokens by hashes and classes by a two-level
-table, so that it needs neither string tensors nor the contrib operator Tokenizer; behind the symbols both are the same.
-It is a measured alternative, not part of the library. ``--save`` leaves both models for ``byte_input.mjs``.
+table, so it needs neither string tensors nor the contrib operator Tokenizer; behind the symbols both are the same. It
+is a measured alternative, not part of the library. ``--save`` keeps both models for ``byte_input.mjs``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from edgeleaf.graph.tokenizers.vocabulary import (
 from edgeleaf.models.resolve import resolve
 
 MAX_LENGTH = 128
-PAD, ROW = 0xFF, 0xFE  # bytes that UTF-8 never holds: end of a row, beginning of one
+PAD, ROW = 0xFF, 0xFE  # bytes that never occur in UTF-8: end and beginning of a row
 PAGE = 128
 SCATTER = np.int64(0x9E3779B97F4A7C15 - (1 << 64))  # a character's hash: its number times an odd number
 REPEATS = 3000
@@ -53,7 +53,7 @@ TEXTS = {
 
 
 def byte_model(tokenizer_json: str) -> onnx.ModelProto:
-    """Return the tokenizer with the input ``utf8``, uint8 [batch, bytes], short rows filled up with 0xFF."""
+    """Return the tokenizer with the input ``utf8``, uint8 [batch, bytes], short rows padded with 0xFF."""
     spec = read_spec(parse(tokenizer_json))
     graph = GraphBuilder("tokenizer")
     utf8 = graph.input("utf8", TensorProto.UINT8, ["batch", "bytes"])
@@ -76,7 +76,7 @@ def _symbols(graph: GraphBuilder, utf8: str, spec: TokenizerSpec, symbols: Symbo
     padded = graph.Concat(raw, np.zeros(3, np.int32), axis=0)
     following = [graph.Slice(padded, np.array([i]), np.array([i - 3 if i < 3 else 1 << 62])) for i in (1, 2, 3)]
     low = [graph.Sub(byte, np.int32(0x80)) for byte in following]  # continuation bytes' six bits
-    # The code point for every possible length; a lead byte's own says which holds.
+    # The code point for every possible length; the lead byte decides which is right.
     two = graph.Add(graph.Mul(graph.Sub(raw, np.int32(0xC0)), np.int32(64)), low[0])
     three = graph.Add(graph.Mul(graph.Sub(two, np.int32(0x20 * 64)), np.int32(64)), low[1])
     four = graph.Add(graph.Mul(graph.Sub(three, np.int32(0x10 * 64 * 64)), np.int32(64)), low[2])
@@ -87,7 +87,7 @@ def _symbols(graph: GraphBuilder, utf8: str, spec: TokenizerSpec, symbols: Symbo
     tail = graph.And(graph.GreaterOrEqual(raw, np.int32(0x80)), graph.Less(raw, np.int32(0xC0)))
     lead = graph.Not(graph.Or(tail, graph.Equal(raw, np.int32(PAD))))
     code = graph.Compress(code, lead, axis=0)  # [C]
-    code = graph.Concat(code, np.zeros(1, np.int32), axis=0)  # NUL, which is dropped: something lies behind every token
+    code = graph.Concat(code, np.zeros(1, np.int32), axis=0)  # NUL, which is dropped, so something follows every token
 
     opening = [ROW_START, *map(symbols.of_token, spec.prefix.ids)]
     rows_of: dict[tuple[int, ...], int] = {(): 0}

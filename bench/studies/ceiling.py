@@ -1,11 +1,11 @@
-"""The least time that an encoder's arithmetic can take on this processor, and how far the encoder is from it.
+"""The shortest time that an encoder's arithmetic can take on this processor, and how far the encoder is from it.
 
     python -m bench.studies.ceiling BUNDLE
 
-A query takes at least as long as its products of matrices at the highest rate that onnxruntime's int8 kernel reaches
-here, on large matrices that suit it; and at least as long as reading the weights once, at the rate at which a buffer of
-their size is read over and over. All else (tokenizer, normalisations, GELU, softmax, rows too few for a full rate) is
-free in this count, so nobody can reach it.
+A query takes at least as long as its matrix products would at the highest rate that onnxruntime's int8 kernel reaches
+here, on large matrices that suit it. It also takes at least as long as reading the weights once, at the rate at which a
+buffer of their size is read repeatedly. Everything else (tokenizer, normalisations, GELU, softmax, too few rows for the
+full rate) counts as free, so nobody can reach the ceiling.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from edgeleaf.latency.measure import QUERY_LENGTHS, THREADS
 from edgeleaf.latency.process import held_to
 
 SHAPES = ((128, 384, 1536), (512, 384, 1536), (512, 1536, 384), (1024, 1024, 1024))
-"""Rows, inputs and outputs of the products among which the highest rate is looked for."""
+"""Rows, inputs and outputs of the products that are tried to find the highest rate."""
 SECONDS = 0.4
 PRODUCTS = frozenset({"MatMulIntegerToFloat", "MatMulInteger", "MatMul", "FusedMatMul", "Gemm"})
 
@@ -44,7 +44,7 @@ PRODUCTS = frozenset({"MatMulIntegerToFloat", "MatMulInteger", "MatMul", "FusedM
 def measure(
     bundle: Path, *, threads: Sequence[int] = THREADS, lengths: Sequence[int] = QUERY_LENGTHS
 ) -> dict[str, Any]:
-    """Measure the ceiling, in a fresh process a thread count.
+    """Measure the ceiling, in one fresh process per thread count.
 
     Args:
         bundle: a bundle folder; its encoder's products are counted.
@@ -83,7 +83,7 @@ def measure(
 
 
 def multiplications(encoder: onnx.ModelProto, tokens: int) -> int:
-    """Return how many numbers one text of so many tokens multiplies in products of matrices."""
+    """Return how many multiplications one text of this many tokens needs in matrix products."""
     shapes = {name: np.shape(value) for name, value in run_inside(encoder, 1, tokens).items()}
     shapes |= {tensor.name: tuple(tensor.dims) for tensor in encoder.graph.initializer}
     return sum(
@@ -101,7 +101,7 @@ def _weight_bytes(encoder: onnx.ModelProto) -> int:
 
 
 def _worker(job: dict[str, Any]) -> dict[str, Any]:
-    """What one process measures with its thread count: rates, and the encoder's median times."""
+    """Measure in this process with its thread count: rates, and the encoder's median times."""
     threads = job["threads"]
     model = encoder_of(onnx.load(Path(job["bundle"]) / layout.QUERY_ENCODER)).SerializeToString()
     encoder = session(model, threads=threads)
@@ -118,7 +118,7 @@ def _worker(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rate(rows: int, inputs: int, outputs: int, threads: int) -> float:
-    """Multiplications a second of onnxruntime's int8 product, uint8 by a constant int8 matrix."""
+    """Return the multiplications per second of onnxruntime's int8 product, uint8 by a constant int8 matrix."""
     dice = np.random.default_rng(0)
     g = GraphBuilder("rate")
     x = g.input("x", TensorProto.UINT8, ["rows", inputs])
@@ -130,13 +130,13 @@ def _rate(rows: int, inputs: int, outputs: int, threads: int) -> float:
 
 
 def _bandwidth(size: int) -> float:
-    """Bytes a second at which OpenBLAS's dot product, with all threads, reads ``size`` bytes over and over."""
+    """Return the bytes per second that OpenBLAS's dot product, with all threads, reads from ``size`` bytes."""
     one, two = np.ones((2, size // 8), dtype=np.float32)
     return size / _median(lambda: np.dot(one, two))
 
 
 def _median(call: Callable[[], Any]) -> float:
-    """Median seconds of a call, after a few."""
+    """Return the median seconds of a call, after some warm-up calls."""
     for _ in range(3):
         call()
     times: list[float] = []
@@ -149,7 +149,7 @@ def _median(call: Callable[[], Any]) -> float:
 
 
 def table(found: dict[str, Any]) -> str:
-    """Return Markdown: a line a thread count and length."""
+    """Return Markdown with one line per thread count and length."""
     rows = []
     for row in found["threads"]:
         for length, least in row["least_ms"].items():

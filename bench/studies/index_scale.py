@@ -1,10 +1,10 @@
-"""What an index of many documents takes: time and memory to build, load and search, each in a process of its own.
+"""Measures an index of many documents: time and memory to build, load and search, each in a process of its own.
 
 python -m bench.studies.index_scale -o DIR [--documents 2000000] [--dim 256]
 
-Vectors are random unit rows in float16, documents are short texts. DIR gets the vectors (1 GB by default), the index,
-``results.json`` and ``results.md``. Peaks are the process's largest resident set, mapped pages of files included: the
-system takes those back when it needs them. The own peak leaves them out. Runs on Linux.
+Vectors are random unit rows in float16, documents are short texts. DIR receives the vectors (1 GB by default), the
+index, ``results.json`` and ``results.md``. Peaks are the process's largest resident set, mapped pages of files
+included: the system takes those back when it needs them. The own peak excludes them. Runs on Linux.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def space_of(dim: int) -> VectorSpace:
 
 
 class Documents(Sequence[tuple[str, str]]):
-    """As many documents as are wanted, made when they are asked for."""
+    """Any number of documents, made when they are needed."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -71,7 +71,7 @@ def status_mb(key: str) -> float:
 
 
 class OwnPeak:
-    """Samples what this process holds of its own, every 5 ms, from a thread."""
+    """Samples the memory that belongs to this process alone, every 5 ms, from a thread."""
 
     def __init__(self) -> None:
         self.mb = 0.0

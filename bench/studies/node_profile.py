@@ -1,8 +1,8 @@
-"""Where a fused file's time goes, node by node, by onnxruntime's own profiler.
+"""Shows where a fused file's time goes, node by node, by onnxruntime's own profiler.
 
     python -m bench.studies.node_profile FILE.onnx|BUNDLE [--tokens 16] [--top 12]
 
-Medians over many runs of one text, one thread; the profiler itself adds some hundred nanoseconds a node.
+Medians over many runs of one text, one thread; the profiler itself adds some hundred nanoseconds per node.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def profile(file: Path, *, tokens: int, runs: int = RUNS) -> dict[str, Any]:
 
 
 def _feed(session: Any, tokens: int) -> dict[str, Any]:
-    """A text of so many words that are one token each, or so many ids."""
+    """Return a text of this many words that are one token each, or this many ids."""
     names = [entry.name for entry in session.get_inputs()]
     if names == ["text"]:
         return {"text": np.array([" ".join(["parcel"] * (tokens - 2))], dtype=object)}
@@ -67,7 +67,7 @@ def _feed(session: Any, tokens: int) -> dict[str, Any]:
 
 
 def table(found: dict[str, Any], top: int) -> str:
-    """Return Markdown: operators by their share, then the dearest nodes."""
+    """Return Markdown: operators by their share, then the slowest nodes."""
     by_op: dict[str, list[float]] = defaultdict(list)
     for node in found["nodes"]:
         by_op[node["op"]].append(node["us"])

@@ -1,10 +1,10 @@
-"""Ways to make an encoder small, side by side: size, fidelity, sameness in company and across processors, latency.
+"""Compares ways to quantise an encoder: size, fidelity, equality in batches and on other processors, latency.
 
     python -m bench.studies.quantization MODEL QUERIES CALIBRATION -o DIR [--processors x86-64-v3,armv8.2-dotprod]
 
-MODEL is a sentence-transformers model; QUERIES and CALIBRATION are files with a text a line (.txt, .tsv, .jsonl, .gz).
-Writes table.md, results.json and frontier.png; what it builds stays in DIR.work for the next run. Encoders
-are fed token ids, so that no tokenizer is measured.
+MODEL is a sentence-transformers model; QUERIES and CALIBRATION are files with one text per line (.txt, .tsv, .jsonl,
+.gz). Writes table.md, results.json and frontier.png; the models that it builds stay in DIR.work for the next run.
+Encoders get token ids, so no tokenizer is measured.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from edgeleaf.texts.corpus import collect
 WINDOW, CROWD, ABROAD, ROUNDS = 128, 60, 12, 120
 LENGTHS = (8, 16, 32)
 FLOATS = ("fp32", "fp16")
-"""These are not run on other processors: an emulator takes minutes for them, and floats differ in last bits only."""
+"""These are not run on other processors: emulation takes minutes, and floats differ only in the last bits."""
 PLAIN = "onnxruntime dynamic int8"
 GUEST = """
 import json, sys, numpy as np, onnxruntime as ort
@@ -60,11 +60,11 @@ Ids = list[list[int]]
 
 @dataclass(frozen=True)
 class Given:
-    """What a quantiser starts from.
+    """The inputs of a quantiser.
 
     Args:
         fp32: edgeleaf's export.
-        raw: optimum's own, which its quantiser needs: it cannot read fused operators.
+        raw: optimum's own export, which its quantiser needs because it cannot read fused operators.
         texts: token ids to calibrate on.
     """
 
@@ -77,7 +77,7 @@ Make = Callable[[Given, Path], onnx.ModelProto]
 
 
 def dynamic(*, seven_bits: bool = False) -> Make:
-    """onnxruntime's dynamic quantisation, a scale a column, tables included; seven bits are the cure for saturation."""
+    """onnxruntime's dynamic quantisation, one scale per column, tables included; seven bits avoid saturation."""
 
     def make(given: Given, scratch: Path) -> onnx.ModelProto:
         onnx.save(given.fp32, scratch / "in.onnx")
@@ -88,7 +88,7 @@ def dynamic(*, seven_bits: bool = False) -> Make:
 
 
 def quantize_dynamically(source: Path, target: Path, *, seven_bits: bool = False) -> None:
-    """Write onnxruntime's dynamic quantisation of one of edgeleaf's exports, a scale a column."""
+    """Write onnxruntime's dynamic quantisation of one of edgeleaf's exports, one scale per column."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     quantize_dynamic(
@@ -162,7 +162,7 @@ def preset(name: str) -> Make:
 
 
 def edgeleaf(bits: int, **changes: Any) -> Make:
-    """Ours, or ours with something left out: names of ``edgeleaf.graph.quantization``."""
+    """Our quantisation, or ours with parts left out, given by names in ``edgeleaf.graph.quantization``."""
 
     def make(given: Given, _: Path) -> onnx.ModelProto:
         with changed(**changes):
@@ -173,7 +173,7 @@ def edgeleaf(bits: int, **changes: Any) -> Make:
 
 @contextmanager
 def changed(**changes: Any) -> Iterator[None]:
-    """Change constants or functions of the quantiser for a while."""
+    """Change constants or functions of the quantiser temporarily."""
     places = [(ours if hasattr(ours, name) else rounding, name) for name in changes]
     before = [getattr(module, name) for module, name in places]
     try:
@@ -186,7 +186,7 @@ def changed(**changes: Any) -> Iterator[None]:
 
 
 def nearest(weight: Any, moments: Any = None) -> Any:
-    """Rounding to nearest, whatever the inputs."""
+    """Round to nearest, whatever the inputs."""
     return rounding.round_columns(weight)
 
 
@@ -271,7 +271,7 @@ def main() -> None:
 
 
 def build(given: Given, folder: Path) -> dict[str, Path]:
-    """Make every kind; one that its maker refuses is left out, with the reason on standard error."""
+    """Make every kind; one that fails is left out, with the reason on standard error."""
     files = {}
     for number, (name, make) in enumerate(KINDS.items()):
         files[name] = folder / f"{number}.onnx"
@@ -280,7 +280,7 @@ def build(given: Given, folder: Path) -> dict[str, Path]:
                 if not files[name].is_file():
                     onnx.save(make(given, Path(scratch)), files[name])
                 session(files[name])
-            except Exception as error:  # other people's quantisers, other people's errors
+            except Exception as error:  # quantisers of other projects raise errors of their own
                 files.pop(name).unlink(missing_ok=True)
                 progress.say(f"{name}: left out: {' '.join(str(error).split())[:160]}")
     return files
@@ -308,7 +308,7 @@ def encode(opened: ort.InferenceSession, texts: Ids, batch: int, pad: int = 0) -
 
 
 def latencies(sessions: dict[str, ort.InferenceSession]) -> dict[int, dict[str, float]]:
-    """Median milliseconds by length and kind, taking turns, so that a drifting machine hurts all alike."""
+    """Median milliseconds by length and kind, taking turns, so that a drifting machine affects all alike."""
     found = {}
     for length in LENGTHS:
         ids = np.random.default_rng(length).integers(1000, 20000, (1, length))
@@ -316,7 +316,7 @@ def latencies(sessions: dict[str, ort.InferenceSession]) -> dict[int, dict[str, 
         times: dict[str, list[float]] = {name: [] for name in sessions}
         for _ in range(ROUNDS):
             for name, opened in sessions.items():
-                opened.run(None, feed)  # what the turn before pushed out of the caches comes back
+                opened.run(None, feed)  # refills the caches after the previous turn
                 start = time.perf_counter()
                 opened.run(None, feed)
                 times[name].append(time.perf_counter() - start)
@@ -327,7 +327,7 @@ def latencies(sessions: dict[str, ort.InferenceSession]) -> dict[int, dict[str, 
 def abroad(
     prepared: emulation.Emulation, processor: str, file: Path, texts: Ids, here: np.ndarray, scratch: Path
 ) -> float | None:
-    """Lowest cosine of a text's vector on another processor to the one here; None where it does not run."""
+    """Return the lowest cosine of a text's vector on another processor to the one here; None if it does not run."""
     given, got = scratch / "ids.json", scratch / "vectors.npy"
     given.write_text(json.dumps(texts))
     got.unlink(missing_ok=True)
@@ -336,18 +336,18 @@ def abroad(
 
 
 def cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Cosine row by row."""
+    """Return the cosine of each pair of rows."""
     a, b = left.astype(np.float64), right.astype(np.float64)
     return np.asarray(np.sum(a * b, axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1))
 
 
 def low(left: np.ndarray, right: np.ndarray) -> float:
-    """Lowest cosine."""
+    """Return the lowest cosine."""
     return round(float(cosines(left, right).min()), 8)
 
 
 def summary(left: np.ndarray, right: np.ndarray) -> dict[str, float]:
-    """Mean, first percentile and minimum of the cosines."""
+    """Return mean, first percentile and minimum of the cosines."""
     found = cosines(left, right)
     return {
         "mean": round(float(found.mean()), 5),

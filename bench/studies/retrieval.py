@@ -1,13 +1,13 @@
-"""A student's retrieval beside its teacher's, all-MiniLM-L6-v2's and BM25's, on collections in BEIR's layout.
+"""Compares a student's retrieval with its teacher's, all-MiniLM-L6-v2's and BM25's, on collections in BEIR's layout.
 
     python -m bench.studies.retrieval BUNDLE COLLECTION [COLLECTION ...] -o out/retrieval [--adapted DIR] [--asymmetric]
 
-Prints nDCG@10 with 95% bootstrap intervals over queries, and what share of the teacher's each system keeps, on the same
-resampled queries. Asymmetric: queries by the student among documents of the teacher. ``--adapted`` adds the queries of
-bundles that were adapted, each to its collection: ``DIR/COLLECTION_NAME``; ``--asymmetric`` leaves out the student
-among its own documents, whose vectors take an hour or more. All dense systems read as many tokens of a document as the
-bundle's teacher does. Vectors of documents, the long part, stay in ``OUTPUT/vectors``; the results of each collection
-are written before the next begins.
+Prints nDCG@10 with 95% bootstrap intervals over queries, and the share of the teacher's that each system keeps, on the
+same resampled queries. Asymmetric means queries by the student among documents by the teacher. ``--adapted`` adds the
+queries of bundles that were each adapted to one collection: ``DIR/COLLECTION_NAME``. ``--asymmetric`` leaves out the
+student among its own documents, whose vectors take an hour or longer. All dense systems read as many tokens of a
+document as the bundle's teacher does. Vectors of documents, which take longest, stay in ``OUTPUT/vectors``. The results
+of each collection are written before the next begins.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ TEACHER, ADAPTED = "teacher", "adapted, asymmetric, int8 file"
 MEASURES = {"ndcg_at_10": "nDCG@10", "mrr_at_10": "RR@10", "recall_at_100": "R@100"}
 K, THREADS = 100, 2
 BM25 = {"k1": 0.9, "b": 0.4}
-"""As in Anserini's runs of BEIR; stemmed (Snowball), English stop words left out."""
+"""As in Anserini's runs of BEIR; with stemming (Snowball), without English stop words."""
 
 Rows = npt.NDArray[np.float32]
 Ranking = npt.NDArray[np.int64]
@@ -109,7 +109,7 @@ def _judged(found: PerQuery, teacher: PerQuery) -> dict[str, Any]:
 
 
 def table(report: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
-    """Return Markdown: nDCG@10, then the share of the teacher's; a line a system, a column a collection."""
+    """Return Markdown: nDCG@10, then the share of the teacher's; one line per system, one column per collection."""
     names = list(report)
     systems = list(dict.fromkeys(system for found in report.values() for system in found))
 
@@ -128,14 +128,14 @@ def table(report: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
         kept = [report[name][system]["of_the_teacher"]["mean"] for name in names if system in report[name]]
         shares.append([*row(system, "of_the_teacher", share), f"{np.mean(kept):.1%}", f"{min(kept):.1%}"])
     first = markdown_table(["nDCG@10", *names], [row(system, "ndcg_at_10", plain) for system in systems])
-    second = markdown_table(["of the teacher's nDCG@10", *names, "mean", "least"], shares)
+    second = markdown_table(["of the teacher's nDCG@10", *names, "mean", "lowest"], shares)
     return f"{first}\n\n{second}\n"
 
 
 def _rankings(
     encoded: EncodedCollection, manifest: Manifest, bundle: Path, output: Path, *, symmetric: bool
 ) -> dict[str, Ranking]:
-    """Rankings of a collection's documents by every system."""
+    """Return rankings of a collection's documents by every system."""
     space, window = manifest.space, manifest.teacher_max_length
     by_teacher = encoded.teacher_documents.astype(np.float32)
     queries, documents = encoded.collection.queries, encoded.collection.documents
@@ -145,7 +145,7 @@ def _rankings(
         return student_vectors(folder, texts, prompt=prompt, threads=THREADS, max_length=window)[0]
 
     def kept(who: str, make: Callable[[], Rows]) -> Rows:
-        """Vectors of the collection's documents, from the output folder where they are there."""
+        """Return vectors of the collection's documents, from the output folder if it has them."""
         key = hashlib.sha256("\x00".join((who, str(window), *documents)).encode()).hexdigest()[:24]
         path = output / "vectors" / f"{key}.npy"
         if not path.is_file():

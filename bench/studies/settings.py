@@ -1,9 +1,9 @@
-"""What onnxruntime's settings and file formats do for a fused file: time, load and memory.
+"""Measures the effect of onnxruntime's settings and file formats on a fused file: time, load and memory.
 
     python -m bench.studies.settings BUNDLE -o out/settings [--quick]
 
-Every setting has a process of its own, and they take turns as bench.run's peers do. Writes ``settings.json``, raw times
-included, and ``settings.md``.
+Every setting has a process of its own, and they take turns like the peers of bench.peers.run. Writes
+``settings.json``, raw times included, and ``settings.md``.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ class Setting:
     """One row of the table.
 
     Args:
-        name: in the record.
-        title: for people.
-        file: what :func:`write_files` makes of the fused file.
+        name: its name in the record.
+        title: its name for people.
+        file: the form of the fused file, made by :func:`write_files`.
         session: attributes of ``onnxruntime.SessionOptions``.
-        entries: its further entries, ``add_session_config_entry``.
-        environment: variables of the process.
+        entries: further entries, for ``add_session_config_entry``.
+        environment: environment variables of the process.
     """
 
     name: str
@@ -88,7 +88,7 @@ SETTINGS = (
 
 
 def write_files(fused: Path, folder: Path) -> None:
-    """Write what settings load: the fused file, optimised for this processor, and in other formats."""
+    """Write the files that settings load: the fused file, optimised for this processor, and in other formats."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(fused, folder / layout.QUERY_ENCODER)
     (folder / "weights.bin").unlink(missing_ok=True)
@@ -108,14 +108,14 @@ def measure(
 
     Args:
         bundle: a bundle folder.
-        folder: gets the files that are loaded.
-        settings: the first is what the others are compared with.
+        folder: receives the files that are loaded.
+        settings: the settings; the others are compared with the first.
         plan: repeats, sessions, visits and their length.
 
     Returns:
         A record: schema version, machine, settings, ``noise``, ``systems`` as
-        :func:`edgeleaf.latency.runner.run` returns them, ``peers`` (titles, and ``same``: whether vectors are the
-        first one's, bit by bit), ``absent`` (what failed, and why) and notes.
+        :func:`edgeleaf.latency.runner.run` returns them, ``peers`` (titles, and ``same``: whether vectors equal
+        those of the first, bit by bit), ``absent`` (what failed, and why) and notes.
     """
     manifest = Manifest.read(bundle)
     manifest.verify(bundle, layout.QUERY_ENCODER, layout.GOLDEN)
@@ -154,7 +154,7 @@ def measure(
 
 
 def table(results: Mapping[str, Any]) -> str:
-    """Return Markdown: a row a setting; times against the first row's, with 95% intervals."""
+    """Return Markdown with one row per setting; times relative to the first row, with 95% intervals."""
     figures = Figures(results)
     rows = []
     for name in figures.names:

@@ -1,11 +1,11 @@
-"""Time and memory of the stages that handle texts, at the size of the largest recipe: 3.2 million.
+"""Measures time and memory of the stages that handle texts, at the size of the largest recipe: 3.2 million texts.
 
     EDGELEAF_DATA=DATA python -m bench.studies.texts_scale -o out/texts-scale [--recipe RECIPE]
 
-The texts are those of export/recipes/mpnet-gpu.toml. The teacher is a stand-in that gives pseudo-random unit vectors of
-64 numbers, so that what is measured is the work around it. Every step runs in a process of its own. Peak memory is what
-the process took for itself (``anonymous``), and that with the pages of files that it looked at (``resident``), which
-the system takes back when it needs them. Prints a table and writes ``texts_scale.json`` and ``texts_scale.md``.
+The texts are those of export/recipes/mpnet-gpu.toml. The teacher is a placeholder that gives pseudo-random unit vectors
+of 64 numbers, so that the work around it is measured. Every step runs in a process of its own. Peak memory is what the
+process allocated itself (``anonymous``), and that plus the pages of files that it read (``resident``), which the system
+takes back when it needs them. Prints a table and writes ``texts_scale.json`` and ``texts_scale.md``.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ EVERY_S = 0.02
 
 
 class Synthetic:
-    """A teacher that costs nothing: a text's vector is pseudo-random, the same for the same text."""
+    """A teacher that costs nothing: a text's vector is pseudo-random, and the same text always gets the same vector."""
 
     max_length, precision, batch_size = 128, "", 32
     space = VectorSpace(
@@ -99,7 +99,7 @@ def main() -> None:
 
 
 def measured(step: str, output: Path, recipe: Path) -> dict[str, Any]:
-    """Run one step in this process; return its seconds and the most memory that it had."""
+    """Run one step in this process; return its seconds and its peak memory."""
     peak = [0.0]
 
     def watch() -> None:
@@ -125,7 +125,7 @@ def measured(step: str, output: Path, recipe: Path) -> dict[str, Any]:
 
 
 def anonymous_mib() -> float:
-    """Memory that belongs to this process alone; 0 where the system does not tell."""
+    """Return the memory that belongs to this process alone; 0 if the system does not tell."""
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")
     except OSError:
@@ -135,7 +135,7 @@ def anonymous_mib() -> float:
 
 
 def run_step(step: str, output: Path, recipe: Path) -> int:
-    """Do what a stage does; return a number that shows it was done."""
+    """Do the work of a stage; return a number that shows it was done."""
     spec = read_recipe(recipe)
     texts, vectors, cache = (output / name for name in ("texts", "vectors", "cache"))
     if step == "texts":

@@ -1,10 +1,10 @@
-"""Does the graph give the token ids of `tokenizers`, always? Every set of texts with every vocabulary, as a table.
+"""Does the graph always give the token ids of `tokenizers`? Prints a table of all sets of texts and vocabularies.
 
     EDGELEAF_DATA=... python -m bench.studies.tokenizer_parity [-o FILE.json] [--every N]
 
-Vocabularies: those of all-MiniLM-L6-v2 and all-mpnet-base-v2, and some trained here on real text of other languages.
-The trained ones see every tenth English text, the others all. Ids and attention masks are compared in batches of mixed
-lengths; a run in which anything differs ends with exit code 1.
+The vocabularies are those of all-MiniLM-L6-v2 and all-mpnet-base-v2, and some trained here on real text of other
+languages. The trained ones get every tenth English text, the others all. Ids and attention masks are
+compared in batches of mixed lengths; a run with any difference ends with exit code 1.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ RANDOM_TEXTS = 20_000
 Sets = dict[str, Callable[[], Iterable[str]]]
 
 LANGUAGES: dict[str, tuple[tuple[str, ...] | None, tuple[str, ...] | None, str, int, dict[str, Any]]] = {
-    # name: tags of the Declaration and of the questions (None: all), wordfreq's language, most entries, normaliser
+    # name: tags of the Declaration and of the questions (None: all), wordfreq's language, number of entries, normaliser
     "Vietnamese": (("vie",), (), "vi", 5_000, {"strip_accents": False}),
     "Turkish, cased": (("tur",), (), "tr", 20_000, {"lowercase": False}),
     "Greek": (("ell_monotonic", "ell_polytonic"), (), "el", 20_000, {}),
@@ -47,14 +47,14 @@ LANGUAGES: dict[str, tuple[tuple[str, ...] | None, tuple[str, ...] | None, str, 
 
 
 def lines(path: Path) -> Iterator[str]:
-    """Lines of a gzipped file, cut at newlines only."""
+    """Return the lines of a gzipped file, cut only at newlines."""
     with gzip.open(path, "rt", encoding="utf-8", newline="\n") as file:
         for line in file:
             yield line.rstrip("\n")
 
 
 def tagged(path: Path, tags: tuple[str, ...] | None) -> Iterator[str]:
-    """Texts of a gzipped table of tag and text, of some tags or of all."""
+    """Return the texts with some tags, or all texts, of a gzipped table of tag and text."""
     for line in lines(path):
         tag, _, text = line.partition("\t")
         if tags is None or tag in tags:
@@ -62,7 +62,7 @@ def tagged(path: Path, tags: tuple[str, ...] | None) -> Iterator[str]:
 
 
 def vocabularies(data: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield a name and a tokenizer.json for every vocabulary; what none of the real ones has is trained."""
+    """Yield a name and a tokenizer.json for every vocabulary; those that no model has are trained."""
     for name in ("sentence-transformers/all-MiniLM-L6-v2", "sentence-transformers/all-mpnet-base-v2"):
         yield name.split("/")[1], json.loads((resolve(name) / "tokenizer.json").read_text(encoding="utf-8"))
     for name, (declaration, questions, words, entries, normalizer) in LANGUAGES.items():
@@ -76,7 +76,7 @@ def vocabularies(data: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def word_list(language: str) -> list[str]:
-    """Return a language's words from the package wordfreq, if it is installed: larger vocabularies come of them."""
+    """Return a language's words from the package wordfreq, if it is installed; they give larger vocabularies."""
     try:
         import wordfreq
     except ImportError:
@@ -100,7 +100,7 @@ def trained(texts: Iterable[str], entries: int, **normalizer: Any) -> dict[str, 
 
 
 def text_sets(data: Path, every: int, every_english: int) -> Sets:
-    """Return the sets of texts by name; every so many-th text of each."""
+    """Return the sets of texts by name, with every ``every``-th text of each."""
     unicode, texts = data / "unicode", data / "texts"
     passages = sorted(path for path in texts.glob("*.txt.gz"))
 
@@ -121,14 +121,14 @@ def text_sets(data: Path, every: int, every_english: int) -> Sets:
 
 
 def packed(characters: Iterable[str], size: int) -> Iterator[str]:
-    """Yield characters alone and inside a word, so many to a text: a wrong one shifts or changes an id."""
+    """Yield texts of several characters, each alone and inside a word, so that an error shifts or changes an id."""
     rest = iter(characters)
     while group := list(islice(rest, size)):
         yield " ".join(f"{character} a{character}b" for character in group)
 
 
 def adversarial() -> Iterator[str]:
-    """Yield random strings of the shapes that break tokenizers, always the same ones."""
+    """Yield random strings of kinds that break tokenizers; they are always the same."""
     chance = np.random.default_rng(0)
     combining = [*"\u0300\u0301\u0316\u0323\u0327\u0345\u0591\u0f71\u3099\u302a\U0001d165\u20dd"]
     invisible = [*"\u200b\u200c\u200d\u2060\ufeff\u00ad\u061c\u202e\ufffd\x00\x01\x7f\x85\x9f\u2028\u3000\xa0\t\n"]
@@ -155,7 +155,7 @@ def adversarial() -> Iterator[str]:
 
 
 def mismatches(tokenizer: dict[str, Any], sets: Sets) -> dict[str, dict[str, Any]]:
-    """Compare the graph of a tokenizer with the tokenizer on every set; texts tried, and the first that differ."""
+    """Compare the graph of a tokenizer with it on every set; return the texts tried, and the first that differ."""
     import onnxruntime as ort
 
     pad = tokenizer.get("padding") or {}
@@ -183,7 +183,7 @@ def mismatches(tokenizer: dict[str, Any], sets: Sets) -> dict[str, dict[str, Any
 
 
 def main() -> int:
-    """Print the table; 1 if anything differs."""
+    """Print the table; return 1 if anything differs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, help="also write the counts as JSON")
     parser.add_argument("--every", type=int, default=1, help="only every N-th text of each set")

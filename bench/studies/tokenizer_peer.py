@@ -1,6 +1,6 @@
-"""A tokenizer that others fuse into graphs, to measure beside ours: onnxruntime-extensions' BertTokenizer.
+"""onnxruntime-extensions' BertTokenizer, which others fuse into graphs, to measure beside ours.
 
-It is a custom operator: its library has to be shipped and registered wherever the file runs.
+It is a custom operator, so its library has to be shipped and registered wherever the file runs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ EVERY_CODE_POINT = 50
 
 
 def bert_tokenizer(tokenizer_json: str, notes: list[str]) -> Callable[[str], list[int]] | None:
-    """onnxruntime-extensions' BertTokenizer with this vocabulary; None, with a note, where it cannot be had."""
+    """Return onnxruntime-extensions' BertTokenizer with this vocabulary; None, with a note, if it is not available."""
     import onnxruntime as ort
 
     try:
@@ -87,7 +87,7 @@ def mismatches(
     uncut: Any,
     prompt: str,
 ) -> dict[str, dict[str, int]]:
-    """Count the texts that get other ids than from `tokenizers`, by set: tried, and how many differ for whom."""
+    """Count by set the texts whose ids differ from those of `tokenizers`: tried, and different per tokenizer."""
     sets = _parity_sets(bundle)
     found: dict[str, dict[str, int]] = {}
     with progress.bar("bench: token parity", sum(map(len, sets.values()))) as advance:
@@ -103,7 +103,7 @@ def mismatches(
 
 
 def _parity_sets(bundle: Path) -> dict[str, list[str]]:
-    """The bundle's own texts, hard ones, and every 50th code point alone and inside a word."""
+    """Return the bundle's own texts, hard ones, and every 50th code point alone and inside a word."""
     from edgeleaf.graph.hard_texts import HARD_TEXTS, code_point_texts
 
     held_out = [text.text for text in read_texts(bundle / HELD_OUT)] if (bundle / HELD_OUT).is_file() else []

@@ -1,4 +1,4 @@
-"""tokenizers and onnxruntime by hand: what an expert writes in ten lines, on a processor or a GPU."""
+"""tokenizers and onnxruntime by hand, as an expert writes it in ten lines, on a processor or a GPU."""
 
 import tempfile
 from pathlib import Path
@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 
 SHAPES = {"min": "1x4", "opt": "1x16", "max": "32x128"}
 SETTINGS: dict[str, dict[str, Any]] = {
-    # Engines for all shapes at once, kept: else each new shape would be built while the clock runs.
+    # Engines for all shapes are built at once and kept; otherwise each new shape would be built while the clock runs.
     "TensorrtExecutionProvider": {
         "trt_engine_cache_enable": True,
         "trt_engine_cache_path": str(Path(tempfile.gettempdir()) / "edgeleaf-bench-engines"),
@@ -25,7 +25,7 @@ def load(path: str, *, threads: int, prompt: str, provider: str = "CPUExecutionP
     if provider != "CPUExecutionProvider":
         onnxruntime.preload_dlls()
     if provider == "TensorrtExecutionProvider":
-        import tensorrt  # noqa: F401  # which loads the libraries that the provider looks for
+        import tensorrt  # noqa: F401  # it loads the libraries that the provider needs
     chosen = (provider, SETTINGS.get(provider, {}))
     session = onnxruntime.InferenceSession(str(Path(path) / "onnx" / "model.onnx"), options, providers=[chosen])
     if session.get_providers()[0] != provider:

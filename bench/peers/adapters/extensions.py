@@ -1,4 +1,4 @@
-"""onnxruntime-extensions' BertTokenizer fused with the encoder: a string in, one text a call."""
+"""onnxruntime-extensions' BertTokenizer fused with the encoder: a string goes in, one text per call."""
 
 from pathlib import Path
 from typing import Any

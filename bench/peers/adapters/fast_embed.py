@@ -13,7 +13,7 @@ def load(path: str, *, threads: int, prompt: str) -> Any:
         pooling=PoolingType.DISABLED,
         normalization=False,
         sources=ModelSource(hf="local/student"),
-        dim=1,  # not read where the model lies in a folder
+        dim=1,  # not read if the model is in a folder
         model_file="onnx/model.onnx",
     )
     model = TextEmbedding(

@@ -1,4 +1,4 @@
-"""edgeleaf's fused file on a GPU: onnxruntime-gpu alone. What CUDA has no kernel for stays on the processor."""
+"""edgeleaf's fused file on a GPU: with onnxruntime-gpu alone. Operators without a CUDA kernel stay on the processor."""
 
 from pathlib import Path
 from typing import Any

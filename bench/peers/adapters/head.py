@@ -1,4 +1,4 @@
-"""What follows the trunk of a sentence-transformers model, in numpy: pooling, projection, unit norm."""
+"""The layers after the trunk of a sentence-transformers model, in numpy: pooling, projection, unit norm."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ class Head:
                 raise ValueError(f"{folder}: {kind} is not known here")
 
     def __call__(self, tokens: Any, mask: Any) -> Any:
-        """float32 [n, sequence, width] and [n, sequence] to unit vectors, float32 [n, dim]."""
+        """Turn float32 [n, sequence, width] and a mask [n, sequence] into unit vectors, float32 [n, dim]."""
         weights = mask[:, :, None].astype(np.float32)
         pooled = {"cls": tokens[:, 0], "mean": (tokens * weights).sum(1) / weights.sum(1)}
         rows = np.concatenate([pooled[mode] for mode in self.modes], axis=1)
@@ -41,7 +41,7 @@ class Head:
 
 
 def _modes(config: dict[str, Any]) -> list[str]:
-    """The poolings of a config of sentence-transformers, old or new, in the order in which it joins them."""
+    """Return the poolings in an old or new config of sentence-transformers, in the order in which it joins them."""
     if "pooling_mode" in config:
         found = config["pooling_mode"]
         return list(found) if isinstance(found, (list, tuple)) else [found]

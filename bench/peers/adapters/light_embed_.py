@@ -1,4 +1,4 @@
-"""light-embed on a local folder. It takes no thread count: what it opens gets one here."""
+"""light-embed on a local folder. It takes no thread count, so the sessions that it opens get one here."""
 
 from typing import Any
 

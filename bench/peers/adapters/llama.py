@@ -1,6 +1,6 @@
-"""llama.cpp's server in this process by xllamacpp: token vectors out, pooling, projection and norm in numpy.
+"""llama.cpp's server in this process, by xllamacpp: token vectors come out; pooling, projection and norm are numpy.
 
-Vectors of single tokens come by the server's own route only, so a loopback connection and JSON are in the time.
+Only the server's own route gives vectors of single tokens, so the times include a loopback connection and JSON.
 """
 
 import http.client
@@ -37,7 +37,7 @@ def load(path: str, *, threads: int, prompt: str) -> Any:
         body = json.dumps({"content": [prompt + text for text in texts]})
         try:
             reply = ask(body)
-        except ConnectionError:  # the server hangs up after some idle seconds: while the others have their turns
+        except ConnectionError:  # the server closes idle connections after some seconds
             connection.close()
             reply = ask(body)
         if not isinstance(reply, list):
@@ -48,5 +48,5 @@ def load(path: str, *, threads: int, prompt: str) -> Any:
             rows.append(head(tokens, np.ones(tokens.shape[:2], np.int64)))
         return np.concatenate(rows)
 
-    encode.server = server  # type: ignore[attr-defined]  # it ends when nobody holds it
+    encode.server = server  # type: ignore[attr-defined]  # it ends when it is no longer referenced
     return encode

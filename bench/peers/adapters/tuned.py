@@ -1,4 +1,4 @@
-"""A fused file in onnxruntime with settings of the session changed."""
+"""A fused file in onnxruntime with changed session settings."""
 
 from collections.abc import Mapping
 from typing import Any

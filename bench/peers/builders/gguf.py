@@ -1,4 +1,4 @@
-"""A trunk to GGUF: ``python gguf.py TRUNK TARGET q8_0|q4_0``; llama.cpp's converter, which has no Q4_0 of its own."""
+"""Convert a trunk to GGUF: ``python gguf.py TRUNK TARGET q8_0|q4_0``; by llama.cpp's converter, which lacks Q4_0."""
 
 import subprocess
 import sys
