@@ -42,7 +42,7 @@ def read_bytes(file: Path, *, most_bytes: int = MOST_BYTES) -> bytes:
     """
     if not file.is_file():
         file.stat()  # FileNotFoundError if it is missing
-        raise RecordError("no regular file")
+        raise RecordError("not a regular file")
     with file.open("rb") as stream:
         data = stream.read(most_bytes + 1)
     if len(data) > most_bytes:
@@ -70,7 +70,7 @@ def parse_json(text: str | bytes) -> Any:
     Example:
         >>> parse_json('{"a": 1, "a": 2}')
         Traceback (most recent call last):
-        edgeleaf.records.RecordError: the key "a" stands twice in a table
+        edgeleaf.records.RecordError: the key "a" occurs twice in a table
     """
     try:
         if isinstance(text, bytes):
@@ -91,7 +91,7 @@ def parse_json(text: str | bytes) -> Any:
     except json.JSONDecodeError as error:
         raise RecordError(f"not JSON: {error}") from None
     except RecursionError:
-        raise RecordError(f"brackets in brackets, more than {MOST_DEPTH} deep") from None
+        raise RecordError(f"brackets nested deeper than {MOST_DEPTH}") from None
     _look_through(value, surrogates=_ESCAPED_SURROGATE.search(text) is not None)
     return value
 
@@ -156,7 +156,7 @@ def inside(folder: Path, name: str) -> Path:
         or PureWindowsPath(name).drive
         or len(name) > 1024
     ):
-        raise RecordError(f"{shown(name)} is no path inside the folder")
+        raise RecordError(f"{shown(name)} is not a path inside the folder")
     path = folder
     for part in parts:
         path = path / part
@@ -186,12 +186,12 @@ def _table(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) < len(pairs):
         keys = [key for key, _ in pairs]
-        raise RecordError(f"the key {shown(next(key for key in keys if keys.count(key) > 1))} stands twice in a table")
+        raise RecordError(f"the key {shown(next(key for key in keys if keys.count(key) > 1))} occurs twice in a table")
     return table
 
 
 def _constant(name: str) -> Any:
-    raise RecordError(f"{name} is no number of JSON")
+    raise RecordError(f"{name} is not a number in JSON")
 
 
 def _real(digits: str) -> float:
@@ -227,7 +227,7 @@ def _look_through(value: Any, *, surrogates: bool) -> None:
         level = [part for part in inner if isinstance(part, (dict, list))]
         if not level:
             return
-    raise RecordError(f"brackets in brackets, more than {MOST_DEPTH} deep")
+    raise RecordError(f"brackets nested deeper than {MOST_DEPTH}")
 
 
 _KINDS: dict[Any, str] = {
@@ -257,7 +257,7 @@ def _checked(hint: Any, value: Any, where: str, more: bool) -> Any:
         return origin(_checked(arguments[0], part, f"{where}[{i}]", more) for i, part in enumerate(value))
     if isinstance(origin, type) and issubclass(origin, Mapping):
         if not isinstance(value, dict):
-            raise RecordError(f"{where or 'the file'} is no table")
+            raise RecordError(f"{where or 'the file'} is not a table")
         return {key: _checked(arguments[1], part, f"{where}.{key}"[:_SHOWN], more) for key, part in value.items()}
     if type(value) is hint or (hint is float and type(value) is int):
         return value
@@ -282,7 +282,7 @@ def _one_of(hints: tuple[Any, ...], value: Any, where: str, more: bool) -> Any:
 
 def _fields(cls: Any, value: Any, where: str, more: bool) -> Any:
     if not isinstance(value, dict):
-        raise RecordError(f"{where or 'the file'} is no table")
+        raise RecordError(f"{where or 'the file'} is not a table")
     hints, prefix = typing.get_type_hints(cls), f"{where}." if where else ""
     if is_dataclass(cls):
         needed = {f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING}

@@ -242,7 +242,7 @@ def test_the_page_never_shows_the_hits_of_another_query(
 
 def test_a_missing_chromium_costs_one_line(web: Path, pack: Path) -> None:
     said = run(web, "browser.mjs", pack, code=2, chromium="/nowhere/chromium")[1]
-    assert said.startswith("CHROMIUM=/nowhere/chromium is no program; install Debian's chromium")
+    assert said.startswith("CHROMIUM=/nowhere/chromium is not a program; install Debian's chromium")
     assert said.count("\n") == 1
 
 
@@ -285,7 +285,7 @@ def test_the_page_refuses_axes_that_are_not_the_vectors_own(
     assert "The index is damaged: its axes give 4 numbers, its vectors have 8." in shown["error"]
     axes.write_bytes(b"not numpy")
     shown, _ = run(web, "screenshot.mjs", tiny_bundle, tmp_path / "i", code=1)
-    assert "pca.npy is no .npy file" in shown["error"]
+    assert "pca.npy is not a .npy file" in shown["error"]
 
 
 def test_javascript_reads_npy_as_numpy_does(web: Path, tmp_path: Path) -> None:

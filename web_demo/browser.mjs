@@ -1,5 +1,5 @@
 // node browser.mjs PACK [--threads 1]: query_encoder.onnx in onnxruntime-web, in headless Chromium, checked against a
-// pack (tests/ports.py). With one thread the page is served as any plain host does; with more, cross-origin isolated.
+// pack (tests/ports.py). With one thread it serves the page like any plain host; with several, cross-origin isolated.
 import { InputError } from "./checks.mjs";
 import { command, commandLine, paritySets, startChromium, threadCount } from "./command.mjs";
 import { PAGE, serve } from "./server.mjs";
@@ -20,7 +20,7 @@ await command(async (print) => {
     const outcome = await page.evaluate(inPage, { threads, sets });
     if (outcome.error) throw new InputError(outcome.error);
     for (const example of outcome.examples) console.error(example);
-    // onnxruntime starts a worker for every thread but the page's own.
+    // onnxruntime starts a worker for every thread except the page's own.
     const threadsSeen = page.workers().length + 1;
     print({
       runtime: outcome.runtime,
@@ -41,7 +41,7 @@ await command(async (print) => {
   }
 });
 
-/** What the page does; playwright carries it there as text. */
+/** The code that the page runs; playwright sends it there as text. */
 async function inPage({ threads, sets }) {
   const ort = await import("/ort/ort.wasm.min.mjs");
   const { check, InputError } = await import("/checks.mjs");

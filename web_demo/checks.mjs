@@ -12,7 +12,7 @@ const WARMUPS = 20;
 const RUNS = 100;
 const EXAMPLES = 3;
 
-/** The pack is not what tests/ports.py writes. */
+/** The pack is not in the format that tests/ports.py writes. */
 export class InputError extends Error {}
 
 /**
@@ -24,7 +24,7 @@ export class InputError extends Error {}
  * @param {(name: string) => AsyncIterable<string>} host.lines the lines of a file of the pack
  * @param {string[]} host.sets names of the files in parity/
  * @returns {Promise<{report: object, passed: boolean, examples: string[]}>} the report as tests/ports.py describes it,
- *   whether all of it is as it must be, and the first few mismatches in words
+ *   whether everything passed, and the first few mismatches in words
  */
 export async function check({ ort, open, lines, sets }) {
   const start = performance.now();
@@ -35,7 +35,7 @@ export async function check({ ort, open, lines, sets }) {
 
   const [header, ...entries] = await goldenEntries(lines(GOLDEN));
   const golden = await checkGolden(ort, encoder, tokenizer, entries, header.cosine_min, examples);
-  // null for packs from before files could do that: such a file would end this process.
+  // null for packs of older files, which would end this process.
   golden.empty_batch = header.empty_batch ? await emptyBatch(ort, encoder, entries[0].embedding.length) : null;
   const near = golden.cosine_mismatches === 0 && golden.cosine_mean >= (header.cosine_mean_min ?? 0);
   const parity = {};
@@ -70,7 +70,7 @@ async function emptyBatch(ort, encoder, dim) {
   return embedding.type === "float32" && embedding.dims[0] === 0 && embedding.dims[1] === dim;
 }
 
-/** Vectors taken one by one and in one batch, and token ids. */
+/** Check vectors, encoded one by one and in one batch, and token ids. */
 async function checkGolden(ort, encoder, tokenizer, entries, cosineMin, examples) {
   const texts = entries.map((entry) => entry.text);
   const alone = [];
@@ -125,7 +125,7 @@ async function* parsed(name, lines) {
   }
 }
 
-/** How many of the entries, run as one batch, have other ids than they must have. */
+/** How many of the entries, run as one batch, have wrong ids. */
 async function idMismatches(ort, tokenizer, name, entries, examples) {
   const outputs = await tokenizer.run({ text: textTensor(ort, entries.map((entry) => entry.text)) });
   const { input_ids: ids, attention_mask: mask } = outputs;

@@ -1,4 +1,4 @@
-// What the commands here have in common: their arguments, their one-line errors, and finding Chromium.
+// Shared by the commands here: arguments, one-line errors, and finding Chromium.
 import "./quiet.mjs";
 
 import { accessSync, constants, existsSync as exists, readdirSync, statSync } from "node:fs";
@@ -11,8 +11,8 @@ import { ENCODER, GOLDEN, InputError, TOKENIZER } from "./checks.mjs";
 const PACKAGES = join(dirname(fileURLToPath(import.meta.url)), "node_modules");
 
 /**
- * Run a command: its report goes to stdout as one JSON object. Exit code 1 where a check failed, 2 where the input is
- * bad.
+ * Run a command: its report goes to stdout as one JSON object. The exit code is 1 if a check failed, 2 for bad
+ * input.
  *
  * @param {(print: (report: object) => void) => Promise<boolean>} main returns whether all checks passed
  */
@@ -31,9 +31,9 @@ export async function command(main) {
 /**
  * The command line's folders and options.
  *
- * @param {string} usage shown where the folders are not as many as asked
+ * @param {string} usage shown if the number of folders is wrong
  * @param {number} folders how many folders the command takes
- * @param {object} [options] as node:util's parseArgs takes them
+ * @param {object} [options] in the format of node:util's parseArgs
  * @returns {{folders: string[], options: object}}
  */
 export function commandLine(usage, folders, options = {}) {
@@ -54,7 +54,7 @@ export function threadCount(text) {
   return threads;
 }
 
-/** The names of a pack's parity files; raises InputError where a file of the pack is missing. */
+/** The names of a pack's parity files; throws InputError if a file of the pack is missing. */
 export function paritySets(pack) {
   for (const name of [ENCODER, TOKENIZER, GOLDEN]) {
     if (!exists(join(pack, name))) {
@@ -79,7 +79,7 @@ export async function startChromium() {
   const places = folders.flatMap((folder) => ["chromium", "chromium-browser"].map((name) => join(folder, name)));
   const executablePath = (named ? [named] : places).find(isExecutable);
   if (!executablePath) {
-    const missing = named ? `CHROMIUM=${named} is no program` : "no Chromium was found";
+    const missing = named ? `CHROMIUM=${named} is not a program` : "no Chromium was found";
     throw new InputError(`${missing}; install Debian's chromium (apt-get install chromium), or set CHROMIUM to one`);
   }
   const { chromium } = await import("playwright-core");

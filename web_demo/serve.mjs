@@ -1,5 +1,5 @@
-// node serve.mjs BUNDLE INDEX [--port 8000] [--host 127.0.0.1] [--examples FILE]: the page, for a person.
-// INDEX is a folder that `edgeleaf index` wrote; FILE has a query a line, for the buttons.
+// node serve.mjs BUNDLE INDEX [--port 8000] [--host 127.0.0.1] [--examples FILE]: serves the page.
+// INDEX is a folder that `edgeleaf index` wrote; FILE has one query per line, for the buttons.
 import { InputError } from "./checks.mjs";
 import { command, commandLine } from "./command.mjs";
 import { serve } from "./server.mjs";

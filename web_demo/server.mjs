@@ -1,4 +1,4 @@
-// A small file server on this machine: named paths only, and the headers that let a page have threads.
+// A small file server on this machine: serves only named paths, with the headers that allow a page threads.
 import { createReadStream, statSync } from "node:fs";
 import { createServer } from "node:http";
 import { dirname, extname, join, normalize, sep } from "node:path";
@@ -20,18 +20,18 @@ const TYPES = {
   ".wasm": "application/wasm",
 };
 
-/** Shared memory, and so threads, exist only in a page that is cut off from other origins. */
+/** Shared memory, and therefore threads, exist only in a page that is isolated from other origins. */
 const ISOLATION = {
   "Cross-Origin-Opener-Policy": "same-origin",
   "Cross-Origin-Embedder-Policy": "require-corp",
 };
 
-/** The page loads nothing from elsewhere, and can't. */
+/** The page loads nothing from elsewhere, and this policy prevents it. */
 const POLICY =
   "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' data:; " +
   "object-src 'none'; base-uri 'none'; form-action 'none'";
 
-/** Paths of the page and of onnxruntime-web: what every server here serves. */
+/** Paths of the page and of onnxruntime-web, which every server here serves. */
 export const PAGE = {
   "/": join(HERE, "page", "index.html"),
   "/page/": join(HERE, "page"),
@@ -47,7 +47,7 @@ export const PAGE = {
  * @param {object} [options]
  * @param {string} [options.host]
  * @param {number} [options.port] 0: any free one
- * @param {boolean} [options.isolated] send the headers that give threads; without them: any plain host
+ * @param {boolean} [options.isolated] send the headers that allow threads; without them, it is like any plain host
  * @returns {Promise<{url: string, close: () => void}>}
  */
 export async function serve(paths, { host = "127.0.0.1", port = 0, isolated = true } = {}) {
@@ -96,7 +96,7 @@ function answer(request, response, headers, paths) {
   else pipeline(createReadStream(file), response, () => {});
 }
 
-/** What is behind a URL, or undefined. */
+/** The content of a URL, or undefined. */
 function fileOf(url, paths) {
   let path;
   try {

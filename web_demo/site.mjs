@@ -1,4 +1,4 @@
-// What the page is made of: a bundle's model, an index, and example queries.
+// The parts of the page: a bundle's model, an index, and example queries.
 import { readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 
@@ -10,18 +10,18 @@ const EXAMPLE_WORDS = [3, 8];
 const QUESTION = /^(how|what|when|where|which|who|why)\b/i;
 
 /**
- * The paths that the page asks for.
+ * The paths that the page requests.
  *
  * @param {string} bundle a bundle's folder
  * @param {string} index an index's folder
- * @param {string} [examples] a file with a query a line; without it, queries that the bundle was certified on
+ * @param {string} [examples] a file with one query per line; without it, queries that the bundle was certified on
  * @returns {Record<string, string | {type: string, body: string}>}
  */
 export function pagePaths(bundle, index, examples) {
   const exists = (file) => statSync(file, { throwIfNoEntry: false })?.isFile();
   if (!exists(join(bundle, ENCODER))) throw new InputError(`${bundle}: no ${ENCODER} in it`);
   if (!exists(join(index, "index.json"))) {
-    throw new InputError(`${index} is no index; make one with: edgeleaf index ${bundle} DOCUMENTS -o ${index}`);
+    throw new InputError(`${index} is not an index; make one with: edgeleaf index ${bundle} DOCUMENTS -o ${index}`);
   }
   const queries = examples ? lines(examples) : heldOutQueries(join(bundle, "held_out.jsonl"));
   return {

@@ -1,5 +1,5 @@
 // Times one system in this Node process; the same requests and replies as edgeleaf/latency/worker.py.
-// node worker.mjs ADAPTER; BENCH_MODULES is the folder whose node_modules holds the packages.
+// node worker.mjs ADAPTER; BENCH_MODULES is the folder whose node_modules contains the packages.
 import "../../web_demo/quiet.mjs";
 
 import { readFileSync, writeSync } from "node:fs";
@@ -102,7 +102,7 @@ const send = (text) => {
   }
 };
 
-// Whatever a library prints must not mix with the replies.
+// The output of libraries must not mix with the replies.
 process.stdout.write = process.stderr.write.bind(process.stderr);
 try {
   for await (const line of createInterface({ input: process.stdin })) {
@@ -111,7 +111,7 @@ try {
   }
   process.exit(0);
 } catch (error) {
-  // The last line is what the runner quotes.
+  // The runner quotes the last line.
   writeSync(2, `\n${error.name}: ${String(error.message).replace(/\s+/g, " ")}\n`);
   process.exit(1);
 }

@@ -133,7 +133,7 @@ def main() -> None:
         "collections": [part.collection.name for part in found],
     }
     if any(result["made_of"] != made_of for result in results.values()):
-        raise SystemExit(f"{path} holds arms of other texts or collections; give another folder")
+        raise SystemExit(f"{path} has arms of other texts or collections; give another folder")
     corpus = Corpus.read(given.work, resolve(START))
     for name in arms:
         if name not in results:

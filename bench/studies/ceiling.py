@@ -156,7 +156,7 @@ def table(found: dict[str, Any]) -> str:
             own = row["encoder_ms"][length]
             times = (f"{least:.3f}", f"{own:.3f}", f"{own / least:.1f}×")
             rows.append([str(row["threads"]), length, str(found["mmacs"][length]), *times])
-    columns = ["threads", "tokens", "multiplications, millions", "least time, ms", "encoder, ms", "of the least"]
+    columns = ["threads", "tokens", "multiplications, millions", "shortest time, ms", "encoder, ms", "of the shortest"]
     rates = "; ".join(
         f"{row['threads']} threads: {row['gmacs_per_s']} billion int8 multiplications a second, weights read at "
         f"{row['gb_per_s']} GB/s"

@@ -84,7 +84,7 @@ def measure(
     others = {name: folder for name, folder in others.items() if folder.is_dir()}
     for folder in others.values():
         if (space := Manifest.read(folder).space.id) != manifest.space.id:
-            raise BundleError(f"{folder} lies in {space}, {bundle} in {manifest.space.id}; adapt that bundle")
+            raise BundleError(f"{folder} has the space {space}, {bundle} {manifest.space.id}; adapt that bundle")
     report: dict[str, Any] = {}
     for part in collections:
         progress.say(f"{part.name}: {len(part.queries):,} queries, {len(part.documents):,} documents")

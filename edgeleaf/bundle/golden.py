@@ -150,7 +150,7 @@ def _entries(file: Path) -> Iterator[dict[str, Any]]:
                 continue
             entry = parse_json(line)
             if not isinstance(entry, dict):
-                raise RecordError("a line that is no table")
+                raise RecordError("a line that is not a table")
             yield dict(record(_Header if "schema_version" in entry else _Entry, entry))
         return
     except OSError as error:

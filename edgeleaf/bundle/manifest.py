@@ -147,7 +147,7 @@ class Manifest:
                 elif not path.is_file():
                     problems.append(f"{path}: missing, though {MANIFEST} lists it")
                 elif (found := sha256(path)) != self.files[name]:
-                    problems.append(f"{path}: damaged: sha256 {found[:12]}…, {MANIFEST} says {self.files[name][:12]}…")
+                    problems.append(f"{path}: damaged: sha256 {found[:12]}…, {MANIFEST} has {self.files[name][:12]}…")
             except (RecordError, OSError) as error:
                 problems.append(f"{folder}: {error}")
         if problems:
@@ -161,7 +161,7 @@ def _check_values(manifest: Manifest, folder: Path) -> None:
     manifest.space.check(where="space")
     width = manifest.space.dim
     if not manifest.dims:
-        raise RecordError("dims is a list of nothing; the file's width is needed")
+        raise RecordError("dims is an empty list; the file's width is needed")
     for i, dims in enumerate(manifest.dims):
         number(dims, f"dims[{i}]", low=1, high=width)
     number(manifest.teacher_max_length, "teacher_max_length", low=1, high=MOST_WINDOW)

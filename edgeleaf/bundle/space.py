@@ -93,7 +93,7 @@ def same_space(one: VectorSpace, other: VectorSpace) -> bool:
     if unsaid := [_LATER[key] for key in _LATER if (key in a) != (key in b)]:
         older = one if len(a) < len(b) else other
         warnings.warn(
-            f"the space {older.id} was recorded by an older edgeleaf, which does not say its {' and '.join(unsaid)}: "
+            f"the space {older.id} was recorded by an older edgeleaf, which did not record its {' and '.join(unsaid)}: "
             f"not compared with {(other if older is one else one).id}",
             SpaceWarning,
             stacklevel=3,

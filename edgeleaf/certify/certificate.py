@@ -198,7 +198,7 @@ class Certificate:
             version = data["schema_version"]
             data.pop("passed")
         except (RecordError, KeyError, TypeError, AttributeError) as error:
-            reason = f"it says no {error}" if isinstance(error, KeyError) else error
+            reason = f"it has no {error}" if isinstance(error, KeyError) else error
             raise BundleError(f"not a certificate ({reason}); write one with: edgeleaf check BUNDLE -o DIR") from None
         if version != CERTIFICATE_SCHEMA or isinstance(version, bool):
             raise BundleError(

@@ -229,7 +229,7 @@ def _check_inputs(
     if not queries:
         raise TextsError("no held-out queries to check with; give some with --texts")
     if len(documents) <= _K:
-        raise TextsError(f"{len(documents)} documents; overlap@{_K} means something from {_K + 1} on: give more")
+        raise TextsError(f"{len(documents)} documents; overlap@{_K} needs at least {_K + 1}: add documents")
     for name, texts, vectors in (("queries", queries, teacher_queries), ("documents", documents, teacher_documents)):
         if vectors.ndim != 2 or len(vectors) != len(texts):
             raise TextsError(f"{len(texts)} {name}, teacher vectors of shape {vectors.shape}; one row each is needed")

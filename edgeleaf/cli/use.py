@@ -35,7 +35,7 @@ def encode_command(
     inputs = given_texts(texts)
     encoder = QueryEncoder.load(bundle, dims=dims, threads=threads)
     if says_failed(bundle):
-        progress.say(f"{bundle}: its certificate says FAILED; see: edgeleaf info {bundle}")
+        progress.say(f"{bundle}: its certificate reports FAILED; see: edgeleaf info {bundle}")
     vectors = encoder.encode(inputs)
     if output is not None:
         write_npy(output, vectors)
@@ -109,7 +109,7 @@ def info_command(bundle: Bundle, as_json: AsJson = False) -> None:
     manifest.verify(bundle)
     certificate = Certificate.read(bundle / CERTIFICATE) if (bundle / CERTIFICATE).is_file() else None
     if certificate and not certificate.passed:
-        progress.say(f"{bundle}: its certificate says FAILED: {'; '.join(certificate.failures)}")
+        progress.say(f"{bundle}: its certificate reports FAILED: {'; '.join(certificate.failures)}")
     if as_json:
         print_json(tables.bundle_summary(manifest, certificate))
         return

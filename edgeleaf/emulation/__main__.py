@@ -21,8 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m edgeleaf.emulation", usage="%(prog)s [--setup] PROCESSOR -- ARGUMENTS of Python"
     )
     parser.add_argument("processor", nargs="?", help=f"{', '.join(PROCESSORS)}; with --setup alone: all of them")
-    parser.add_argument("--setup", action="store_true", help="fetch what is missing and say where it is")
-    parser.add_argument("--missing", action="store_true", help="say what --setup would fetch, and fetch nothing")
+    parser.add_argument("--setup", action="store_true", help="fetch what is missing and print its folder")
+    parser.add_argument("--missing", action="store_true", help="print what --setup would fetch, and fetch nothing")
     options = parser.parse_args(arguments[:split])
     if not options.processor and not (options.setup or options.missing):
         parser.error(f"name a processor: {', '.join(PROCESSORS)}")

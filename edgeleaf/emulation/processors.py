@@ -133,7 +133,7 @@ class Emulation:
                 command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False, timeout=timeout_s
             )
         except subprocess.TimeoutExpired:
-            raise EmulationError(f"{processor}: no end after {timeout_s:g} s; give it less to do") from None
+            raise EmulationError(f"{processor}: not finished after {timeout_s:g} s; give it a smaller task") from None
 
 
 def missing(processors: Iterable[str] = tuple(PROCESSORS)) -> list[str]:

@@ -161,7 +161,7 @@ def read_latency(path: Path) -> dict[str, Any]:
     except OSError:
         raise InputError(f"{path}: no such file; give a latency.json, as edgeleaf bench -o writes it") from None
     except RecordError as error:
-        raise InputError(f"{path} is no latency.json ({error}); give one that edgeleaf bench -o has written") from None
+        raise InputError(f"{path} is not a latency.json ({error}); give one that edgeleaf bench -o wrote") from None
 
 
 def _check_measured(report: Mapping[str, Any]) -> None:
@@ -170,12 +170,12 @@ def _check_measured(report: Mapping[str, Any]) -> None:
         where = f"systems[{i}]"
         for key in ("cold_ms", "load_ms", "lengths"):
             if not entry[key]:
-                raise RecordError(f"{where}.{key} is a list of nothing")
+                raise RecordError(f"{where}.{key} is an empty list")
         for place, length in enumerate(entry["lengths"]):
             number(length["p50_ms"], f"{where}.lengths[{place}].p50_ms", low=1e-9, whole=False)
         for place, batch in enumerate(entry["batches"]):
             if not batch["queries_per_s"]:
-                raise RecordError(f"{where}.batches[{place}].queries_per_s is a list of nothing")
+                raise RecordError(f"{where}.batches[{place}].queries_per_s is an empty list")
 
 
 class _Length(TypedDict):

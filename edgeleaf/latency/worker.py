@@ -102,7 +102,7 @@ def _module(path: str) -> Any:
     sys.path.append(str(Path(path).parent))
     spec = importlib.util.spec_from_file_location("adapter", path)
     if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is no Python file")
+        raise ImportError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

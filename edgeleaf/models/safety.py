@@ -81,7 +81,7 @@ def check_data_only(folder: Path) -> None:
         if suffix in _PICKLED:
             raise ModelError(f"{path}: pickled weights, which can run code; {what}: only .safetensors are read")
         if suffix not in _DATA_SUFFIXES or not path.is_file():
-            raise ModelError(f"{path}: no file that a student has; {what} ({', '.join(sorted(_DATA_SUFFIXES))})")
+            raise ModelError(f"{path}: not a file that a student has; {what} ({', '.join(sorted(_DATA_SUFFIXES))})")
         if path.name in ("adapter_config.json", "adapter_model.safetensors"):
             raise ModelError(f"{path}: an adapter, which loads another model; {what}")
         if suffix == ".json":
@@ -115,9 +115,9 @@ def _check_student_json(folder: Path, path: Path) -> None:
 def _check_transformer(path: Path, value: Any) -> None:
     """Refuse arguments for transformers' loaders, and encoder methods other than ``forward``."""
     if not isinstance(value, dict):
-        raise ModelError(f"{path}: no table")
+        raise ModelError(f"{path}: not a table")
     if unknown := [key for key in value if key not in _TRANSFORMER_KEYS and value[key] not in ({}, None)]:
-        raise ModelError(f"{path}: {shown(unknown[0])} is no setting of a student as edgeleaf writes it")
+        raise ModelError(f"{path}: {shown(unknown[0])} is not a setting of a student that edgeleaf writes")
     modalities = value.get("modality_config") or {}
     if not isinstance(modalities, dict):
         raise ModelError(f"{path}: modality_config is {shown(modalities)}; a table is needed")
@@ -131,7 +131,7 @@ def _check_modules(folder: Path, modules: Any, kinds: tuple[str, ...] | None) ->
     places = []
     path = folder / "modules.json"
     if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
-        raise ModelError(f"{path}: no list of modules; fetch the model again")
+        raise ModelError(f"{path}: not a list of modules; fetch the model again")
     for module in modules:
         kind, place = module.get("type"), module.get("path")
         found = _MODULE.fullmatch(kind) if isinstance(kind, str) else None
@@ -144,7 +144,7 @@ def _check_modules(folder: Path, modules: Any, kinds: tuple[str, ...] | None) ->
             raise ModelError(f"{path}: a module of type {shown(kind)}{allowed}")
         try:
             if not isinstance(place, str):
-                raise RecordError(f"{shown(place)} is no path inside the folder")
+                raise RecordError(f"{shown(place)} is not a path inside the folder")
             if place:
                 places.append(inside(folder, place))
         except RecordError as error:

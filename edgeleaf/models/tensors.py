@@ -47,10 +47,10 @@ def _check_safetensors(path: Path) -> None:
     with path.open("rb") as stream:
         length = int.from_bytes(stream.read(8), "little")
         if size < 8 or length > min(size - 8, _MOST_HEADER):
-            raise RecordError(f"{size:,} bytes, and no header of a safetensors file")
+            raise RecordError(f"{size:,} bytes, without a valid safetensors header")
         header = parse_json(stream.read(length).rstrip(b" "))
     if not isinstance(header, dict):
-        raise RecordError("no header of a safetensors file")
+        raise RecordError("invalid safetensors header")
     spans = sorted(_span(name, tensor) for name, tensor in header.items() if name != "__metadata__")
     end = 0
     for low, high in spans:
@@ -58,7 +58,7 @@ def _check_safetensors(path: Path) -> None:
             raise RecordError("tensors overlap, or leave holes")
         end = high
     if end != size - 8 - length:
-        raise RecordError(f"{size:,} bytes, its header says {8 + length + end:,}")
+        raise RecordError(f"{size:,} bytes, its header gives {8 + length + end:,}")
 
 
 def _span(name: str, tensor: Any) -> tuple[int, int]:
@@ -68,7 +68,7 @@ def _span(name: str, tensor: Any) -> tuple[int, int]:
         numbers = math.prod(shape)
         whole = all(type(part) is int and part >= 0 for part in (*shape, low, high))
         if not whole or low > high or (high - low) * 8 != numbers * _BITS[kind]:
-            raise RecordError(f"tensor {shown(name)}: {shown(kind)} of another size than its shape says")
+            raise RecordError(f"tensor {shown(name)}: {shown(kind)} whose size does not fit its shape")
     except (KeyError, TypeError, ValueError) as error:
         if isinstance(error, RecordError):
             raise

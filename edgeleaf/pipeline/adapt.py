@@ -84,7 +84,7 @@ def adaptation(manifest: Manifest, bundle: Path, documents: Path, queries: Path 
     names: dict[Kind, str] = {"document": "sentences", "query": "runs of words"}
     for kind, name in names.items():
         if counts[kind] < LEAST_TEXTS:
-            raise TextsError(f"{documents}: {counts[kind]} {name}; adapting needs {LEAST_TEXTS} or more: add text")
+            raise TextsError(f"{documents}: {counts[kind]} {name}; adapting needs at least {LEAST_TEXTS}: add text")
     held_out = {kind: max(LEAST_HELD_OUT, count // 10) for kind, count in counts.items()}
     return Recipe(
         name=f"{manifest.recipe}-adapted",

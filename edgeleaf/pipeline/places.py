@@ -40,7 +40,7 @@ def report_folder(output: str | Path | None) -> Path | None:
         return None
     folder = Path(output)
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        raise BundleError(f"{output} is there and is no empty folder; give a new one for the report")
+        raise BundleError(f"{output} exists and is not an empty folder; give a new one for the report")
     return folder
 
 
@@ -59,5 +59,5 @@ def check_apart_from(bundle: Path, output: str | Path) -> None:
 def output_folder(path: str | Path) -> Path:
     output = Path(path)
     if output.exists() and not (output / layout.MANIFEST).is_file() and (not output.is_dir() or any(output.iterdir())):
-        raise BundleError(f"{path} is there and is no bundle; give a new folder, or one that edgeleaf wrote")
+        raise BundleError(f"{path} exists and is not a bundle; give a new folder, or one that edgeleaf wrote")
     return output

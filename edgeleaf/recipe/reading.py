@@ -34,7 +34,7 @@ def read_recipe(path: Path | str) -> Recipe:
     except (UnicodeDecodeError, RecordError) as error:
         raise RecipeError(f"{path}: cannot be read as a recipe: {error}") from None
     except RecursionError:
-        raise RecipeError(f"{path}: not valid TOML: brackets in brackets, too many") from None
+        raise RecipeError(f"{path}: not valid TOML: brackets nested too deeply") from None
     except ValueError as error:  # TOMLDecodeError, and the error of int for thousands of digits
         raise RecipeError(f"{path}: not valid TOML: {' '.join(str(error).split())[:200]}") from None
     try:
@@ -101,7 +101,7 @@ def _value(hint: Any, value: Any, key: str, limits: Any) -> Any:
         if not low <= value <= high:
             raise RecipeError(f"{key} is {value}; allowed: {low} to {high}")
     if hint is str and "\0" in value:
-        raise RecipeError(f"{key} is {shown(value)}; no text here holds a null character")
+        raise RecipeError(f"{key} is {shown(value)}; a text here must not contain a null character")
     if hint is str and not value and key.endswith(("name", "model")):
         raise RecipeError(f"{key} is empty")
     return value

@@ -120,9 +120,9 @@ class Index:
                 if not force:
                     raise BundleError(f"{folder} is an index already; give a new folder, or --force to replace it")
             elif folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-                raise BundleError(f"{folder} is there and is no index; give a new folder, or one that edgeleaf wrote")
+                raise BundleError(f"{folder} exists and is not an index; give a new folder, or one that edgeleaf wrote")
         except OSError as error:
-            raise BundleError(f"{folder}: cannot be looked at: {error.strerror or error}") from None
+            raise BundleError(f"{folder}: cannot be inspected: {error.strerror or error}") from None
 
     @staticmethod
     def load(folder: str | Path) -> Index:
@@ -137,14 +137,14 @@ class Index:
                 kind = "is a file, not the folder of an index" if folder.exists() else "no such index folder"
                 raise BundleError(f"{folder}: {kind}; make one with: edgeleaf index")
             if not (folder / HEADER).exists() and not (folder / HEADER).is_symlink():
-                raise BundleError(f"{folder} is no index: it has no {HEADER}; make one with: edgeleaf index")
+                raise BundleError(f"{folder} is not an index: it has no {HEADER}; make one with: edgeleaf index")
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise BundleError(f"{folder}: the index cannot be opened: {reason}") from None
         header = stored.read_header(folder)
         version = header.get("schema_version")
         if not is_whole(version):
-            raise damaged(folder, HEADER, "schema_version is no whole number")
+            raise damaged(folder, HEADER, "schema_version is not a whole number")
         if version not in READABLE:
             raise BundleError(
                 f"{folder}: index of schema version {str(version)[:20]}, this edgeleaf reads {INDEX_SCHEMA} and older; "
@@ -157,7 +157,7 @@ class Index:
             raise damaged(folder, HEADER, f"dims is not within 1 to {space.dim}")
         documents = StoredDocuments(folder)
         if len(documents) != count:
-            raise damaged(folder, DOCUMENTS, f"{len(documents)} documents; {HEADER} says {str(count)[:20]}")
+            raise damaged(folder, DOCUMENTS, f"{len(documents)} documents; {HEADER} has {str(count)[:20]}")
         vectors = stored.read_matrix(folder, VECTORS, rows=count, width=dims)
         pca = None
         if dims != space.dim:

@@ -74,7 +74,7 @@ def space_of_header(header: dict[str, Any], folder: Path) -> VectorSpace:
     """
     value = header.get("space")
     if not isinstance(value, dict):
-        raise damaged(folder, HEADER, "space is no object")
+        raise damaged(folder, HEADER, "space is not an object")
     kinds = {"normalized": bool, "dim": int}
     for field in fields(VectorSpace):
         if field.name not in kinds and field.name not in value:
@@ -82,12 +82,12 @@ def space_of_header(header: dict[str, Any], folder: Path) -> VectorSpace:
         found = value.get(field.name)
         if field.name == "dim":
             if not isinstance(found, int) or isinstance(found, bool) or not 1 <= found <= 1 << 20:
-                raise damaged(folder, HEADER, "space.dim is no width of vectors")
+                raise damaged(folder, HEADER, "space.dim is not a valid width")
         elif field.name == "normalized":
             if not isinstance(found, bool):
                 raise damaged(folder, HEADER, "space.normalized is neither true nor false")
         elif not isinstance(found, str) and not (found is None and "None" in str(field.type)):
-            raise damaged(folder, HEADER, f"space.{field.name} is no string")
+            raise damaged(folder, HEADER, f"space.{field.name} is not a string")
     try:
         return VectorSpace(**value)
     except TypeError as error:
@@ -98,7 +98,7 @@ def whole_number(header: dict[str, Any], key: str, folder: Path) -> int:
     """Return a number from 0 of the header, or raise BundleError."""
     value = header.get(key)
     if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise damaged(folder, HEADER, f"{key} is no whole number from 0")
+        raise damaged(folder, HEADER, f"{key} is not a whole number from 0")
     return int(value)
 
 
@@ -116,7 +116,7 @@ def read_matrix(folder: Path, name: str, *, rows: int, width: int) -> Vectors:
     try:
         with path.open("rb") as stream:
             if stream.read(6) != b"\x93NUMPY":
-                raise damaged(folder, name, "no .npy file")
+                raise damaged(folder, name, "not a .npy file")
             stream.seek(0)
             version = np.lib.format.read_magic(stream)
             if version not in {(1, 0), (2, 0)}:
@@ -183,7 +183,7 @@ def write_documents(path: Path, documents: Sequence[tuple[str, str]]) -> None:
     with path.open("wb", buffering=_PIECE) as stream:
         for number, pair in enumerate(documents):
             if len(pair) != 2 or not all(isinstance(part, str) for part in pair):
-                raise BundleError(f"document {number} (from 0) is no pair of strings, an id and a text")
+                raise BundleError(f"document {number} (from 0) is not a pair of strings, an id and a text")
             line = json.dumps({"id": str(pair[0]), "text": str(pair[1])}, ensure_ascii=False) + "\n"
             try:
                 stream.write(line.encode())
@@ -288,5 +288,5 @@ def _json_object(data: bytes, folder: Path, name: str, *, document: int | None =
     except ValueError:
         raise damaged(folder, name, f"{place}not JSON that can be read: a number too long") from None
     if not isinstance(value, dict):
-        raise damaged(folder, name, f"{place}no JSON object")
+        raise damaged(folder, name, f"{place}not a JSON object")
     return value

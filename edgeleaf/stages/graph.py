@@ -68,7 +68,7 @@ def quantize_graph(
     write_bytes(folder / found.file, data)
     facts |= {
         "weights": found.weights,
-        "activations": "uint8, scales fixed on texts where numbers are bounded, a scale a token elsewhere",
+        "activations": "uint8, scales fixed on texts where numbers are bounded, one scale per token elsewhere",
         "calibration_texts": len(calibration),
         "fixed": result.fixed,
         "running": result.running,

@@ -34,7 +34,7 @@ def own_queries(files: Sequence[str | Path]) -> Sequence[Text]:
     queries = collect(sources, limit=CHECK_QUERIES, held_out_queries=0, held_out_documents=0, seed=0, base=Path()).train
     if len(queries) < LEAST_QUERIES:
         raise TextsError(
-            f"{', '.join(map(str, files))}: {len(queries)} distinct queries; a verdict needs {LEAST_QUERIES} or more"
+            f"{', '.join(map(str, files))}: {len(queries)} distinct queries; a verdict needs at least {LEAST_QUERIES}"
         )
     return queries
 

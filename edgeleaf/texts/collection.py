@@ -94,7 +94,7 @@ def read_collection(folder: Path) -> Collection:
     assert corpus is not None and asked is not None
     documents, queries = read_documents(corpus), dict(read_documents(asked))
     if len(documents) < LEAST_DOCUMENTS:
-        raise TextsError(f"{corpus}: {len(documents)} documents; a ranking means something from {LEAST_DOCUMENTS} on")
+        raise TextsError(f"{corpus}: {len(documents)} documents; a ranking needs at least {LEAST_DOCUMENTS}")
     judged = _file(folder, QRELS_FILE) or _file(folder, DEV_QRELS)
     if judged is None and (others := sorted(path.name for path in (folder / "qrels").glob("*.tsv*"))):
         raise TextsError(f"{folder}/qrels has {', '.join(others)}, but neither test.tsv nor dev.tsv; rename one")

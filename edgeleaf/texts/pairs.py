@@ -47,7 +47,7 @@ def read_pairs(path: Path) -> Pairs:
             if not math.isfinite(rows[-1][0]):
                 raise TextsError(f"{path}, line {number}: needed a number and two sentences, tabs between")
     if len(rows) < LEAST_PAIRS or len({score for score, *_ in rows}) < 2:
-        raise TextsError(f"{path}: {len(rows)} pairs; a correlation needs {LEAST_PAIRS} or more, of different scores")
+        raise TextsError(f"{path}: {len(rows)} pairs; a correlation needs at least {LEAST_PAIRS} with different scores")
     scores, first, second = zip(*rows, strict=True)
     stem = path.name.removesuffix(".gz").rsplit(".", 1)[0]
     name = f"{path.resolve().parent.name}/{stem}"

@@ -79,7 +79,7 @@ def matching_files(patterns: tuple[str, ...], base: Path) -> list[Path]:
             matches = [full] if full.is_file() else sorted(root.glob(str(whole.relative_to(root))))
             files = [path for path in matches if path.is_file()]
         except (OSError, ValueError, NotImplementedError, RuntimeError) as error:
-            raise TextsError(f"{pattern!r} cannot be looked for: {error}") from None
+            raise TextsError(f"{pattern!r} cannot be searched for: {error}") from None
         if not files:
             raise TextsError(f"no file matches {pattern!r} (looked for {full.absolute()}): check the path")
         found |= dict.fromkeys(files)
@@ -131,7 +131,7 @@ def json_row(line: str, path: Path, number: int) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no value of JSON")
+    raise ValueError(f"{name} is not a value in JSON")
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -166,7 +166,7 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
 def _decoded(line: bytes, path: Path, number: int) -> str:
     place = f"{path}, line {number}"
     if len(line) > LINE_BYTES:
-        raise TextsError(f"{place}: longer than {LINE_BYTES >> 20} MiB: write a text a line")
+        raise TextsError(f"{place}: longer than {LINE_BYTES >> 20} MiB: write one text per line")
     if number == 1 and (encoding := _other_encoding(line)):
         raise TextsError(f"{place}: not UTF-8 (it looks like {encoding}): convert the file to UTF-8")
     try:

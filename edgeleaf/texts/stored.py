@@ -99,7 +99,7 @@ class TextFile(Sequence[Text]):
             try:
                 text.encode()
             except UnicodeEncodeError:
-                raise TextsError(f"{self._path}, line {number}: half of a surrogate pair is no text") from None
+                raise TextsError(f"{self._path}, line {number}: half a surrogate pair is not text") from None
         return Text(text, kind)
 
 

@@ -49,7 +49,7 @@ class LossWatch:
         if self._average > DIVERGED * self._first:
             raise TrainingError(
                 f"the loss has grown from {self._first:.3f} to {self._average:.3f} in {self._steps:,} steps: the "
-                "student unlearns; lower objective.learning_rate, or give more texts, then run again"
+                "student unlearns; lower objective.learning_rate, or add texts, then run again"
             )
 
 

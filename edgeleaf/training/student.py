@@ -74,7 +74,7 @@ def build_student(
     modes = (pooled.pooling_mode,) if isinstance(pooled.pooling_mode, str) else tuple(pooled.pooling_mode)
     if pooling is not None and set(pooling) != set(modes):
         raise ModelError(
-            f"{start.name} is a student with the pooling {', '.join(modes)}, and goes on with it; "
+            f"{start.name} is a student with the pooling {', '.join(modes)}, and continues with it; "
             f"leave out the pooling {', '.join(pooling)}"
         )
     dense = Dense(pooled.get_embedding_dimension(), dim, bias=False, activation_function=torch.nn.Identity())

@@ -82,7 +82,7 @@ def test_damaged_manifest(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize("name", ["files", "held_out", "gates"])
 def test_a_table_that_is_none(tmp_path: Path, name: str) -> None:
     replace(manifest(tmp_path), **{name: []}).write(tmp_path)  # type: ignore[arg-type]
-    with pytest.raises(BundleError, match=f"damaged manifest \\({name} is no table\\)"):
+    with pytest.raises(BundleError, match=f"damaged manifest \\({name} is not a table\\)"):
         Manifest.read(tmp_path)
 
 
@@ -131,7 +131,7 @@ def test_a_file_is_whole_or_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_an_older_record_keeps_its_id_and_is_the_same_space_with_a_line() -> None:
     newer = replace(SPACE, tokenizer_sha256="b" * 64, attention="bidirectional")
     assert "tokenizer_sha256" not in SPACE.identity() and newer.id != SPACE.id
-    with pytest.warns(SpaceWarning, match="does not say its tokenizer and attention direction: not compared"):
+    with pytest.warns(SpaceWarning, match="did not record its tokenizer and attention direction: not compared"):
         assert same_space(newer, SPACE)
     assert not same_space(newer, replace(newer, tokenizer_sha256="c" * 64))
     assert not same_space(newer, replace(newer, attention="causal"))
@@ -150,10 +150,10 @@ HOSTILE_NAMES = ("../x", "/etc/passwd", "a/../../x", "C:\\x", "C:x", "a\\b", "",
 def test_files_lie_in_the_folder(tmp_path: Path, name: str) -> None:
     made = replace(manifest(tmp_path), files={name: "0" * 64})
     made.write(tmp_path)
-    with pytest.raises(BundleError, match="is no path inside the folder") as raised:
+    with pytest.raises(BundleError, match="is not a path inside the folder") as raised:
         Manifest.read(tmp_path)
     assert "\n" not in str(raised.value)
-    with pytest.raises(BundleError, match="is no path inside the folder"):
+    with pytest.raises(BundleError, match="is not a path inside the folder"):
         made.verify(tmp_path)
 
 

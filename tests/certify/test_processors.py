@@ -228,7 +228,7 @@ def test_nobody_is_warned_where_it_was_certified_or_nothing_is_said(
 def test_a_damaged_list_of_processors(tiny_bundle: Path, tmp_path: Path) -> None:
     record = json.loads((tiny_bundle / "edgeleaf.json").read_text())
     (tmp_path / "edgeleaf.json").write_text(json.dumps({**record, "processors": ["x86-64-v3"]}))
-    with pytest.raises(BundleError, match="processors is no table"):
+    with pytest.raises(BundleError, match="processors is not a table"):
         Manifest.read(tmp_path)
     del record["processors"]
     (tmp_path / "edgeleaf.json").write_text(json.dumps(record))

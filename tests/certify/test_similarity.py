@@ -43,8 +43,8 @@ def test_columns_are_found_by_name(tmp_path: Path) -> None:
         ([*LINES, "x\ty\tz"], "line 32: needed a number and two sentences"),
         ([*LINES, "1\ty"], "line 32: needed a number and two sentences"),
         ([*LINES, "nan\ty\tz"], "line 32: needed a number and two sentences"),
-        (LINES[:12], "11 pairs; a correlation needs 20"),
-        ([LINES[0], *["1\ta\tb"] * 30], "30 pairs; a correlation needs 20 or more, of different scores"),
+        (LINES[:12], "11 pairs; a correlation needs at least 20"),
+        ([LINES[0], *["1\ta\tb"] * 30], "30 pairs; a correlation needs at least 20 with different scores"),
     ],
 )
 def test_bad_files_are_one_line(lines: list[str], message: str, tmp_path: Path) -> None:

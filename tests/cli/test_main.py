@@ -75,9 +75,9 @@ def test_a_certificate_that_failed_is_pointed_out(tiny_bundle: Path, tmp_path: P
     (copy / "certificate.json").write_text(replace(certificate, verdicts=(failed,)).to_json())
     replace(Manifest.read(copy), files=hash_files(copy)).write(copy)
     done = edgeleaf("encode", copy, "lost parcel")
-    assert (done.returncode, done.stderr) == (0, f"{copy}: its certificate says FAILED; see: edgeleaf info {copy}\n")
+    assert (done.returncode, done.stderr) == (0, f"{copy}: its certificate reports FAILED; see: edgeleaf info {copy}\n")
     done = edgeleaf("info", copy, "--json")
-    assert done.stderr.startswith(f"{copy}: its certificate says FAILED: gate cosine_mean: 0.")
+    assert done.stderr.startswith(f"{copy}: its certificate reports FAILED: gate cosine_mean: 0.")
     assert json.loads(done.stdout)["certificate"]["passed"] is False
     (copy / "certificate.json").unlink()
     assert edgeleaf("encode", copy, "lost parcel").stderr == ""
@@ -223,7 +223,7 @@ def test_what_cannot_be_indexed_is_said_with_the_path_as_given(
             tiny_bundle,
             "c.jsonl",
             "mine",
-            "mine is there and is no index; give a new folder, or one that edgeleaf wrote",
+            "mine exists and is not an index; give a new folder, or one that edgeleaf wrote",
         ),
         (encoder, "c.jsonl", "i", f"{encoder} is a file; a bundle folder is needed, one that holds edgeleaf.json"),
     ):

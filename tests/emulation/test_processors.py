@@ -241,5 +241,5 @@ def test_the_command_says_what_is_missing(machine: Path, capsys: pytest.CaptureF
 
 
 def test_no_end() -> None:
-    with pytest.raises(EmulationError, match=r"native: no end after 0\.5 s"):
+    with pytest.raises(EmulationError, match=r"native: not finished after 0\.5 s"):
         Emulation({}).run("native", ["-c", "import time; time.sleep(60)"], timeout_s=0.5)

@@ -71,12 +71,12 @@ def test_plain_json_comes_back_as_it_was(value: object) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"[" * 100_000, "more than 64 deep"),
-        (b"[" * 65 + b"]" * 65, "more than 64 deep"),
-        (b'{"a": 1, "a": 2}', 'the key "a" stands twice'),
-        (b'{"a": {"b": 1, "b": 1}}', 'the key "b" stands twice'),
-        (b"[NaN]", "NaN is no number"),
-        (b"[-Infinity]", "-Infinity is no number"),
+        (b"[" * 100_000, "nested deeper than 64"),
+        (b"[" * 65 + b"]" * 65, "nested deeper than 64"),
+        (b'{"a": 1, "a": 2}', 'the key "a" occurs twice'),
+        (b'{"a": {"b": 1, "b": 1}}', 'the key "b" occurs twice'),
+        (b"[NaN]", "NaN is not a number"),
+        (b"[-Infinity]", "-Infinity is not a number"),
         (b"[1e999]", "too large a number"),
         (b"9" * 5000, "too large a number"),
         (b'["\\ud800"]', "half a surrogate pair"),

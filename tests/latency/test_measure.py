@@ -171,7 +171,7 @@ def test_two_reports_side_by_side(bundle: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(None, "no such file"), ("[]", "is no latency.json"), ('{"schema_version": 1}', "schema version 1")],
+    [(None, "no such file"), ("[]", "is not a latency.json"), ('{"schema_version": 1}', "schema version 1")],
 )
 def test_what_is_no_report_is_refused(tmp_path: Path, content: str | None, message: str) -> None:
     path = tmp_path / "some.json"

@@ -191,9 +191,9 @@ def test_a_gate_that_fails_ships_nothing(tiny_recipe: Path, tiny_bundle: Path, t
 
 def test_output_that_is_something_else_is_left_alone(tiny_recipe: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(BundleError, match="is there and is no bundle"):
+    with pytest.raises(BundleError, match="exists and is not a bundle"):
         pipeline.run(tiny_recipe, output=tmp_path)
-    with pytest.raises(BundleError, match="is there and is no bundle"):
+    with pytest.raises(BundleError, match="exists and is not a bundle"):
         pipeline.run(tiny_recipe, output=tmp_path / "mine.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
@@ -364,7 +364,7 @@ def test_check_says_what_is_wrong_with_its_texts_before_the_long_work(
     Path("few.txt").write_text("\n".join(tiny_texts(19, low=2, high=9, seed=31)))
     for name, message in (
         ("empty.txt", "no text in empty.txt: add texts"),
-        ("few.txt", "few.txt: 19 distinct queries; a verdict needs 20 or more"),
+        ("few.txt", "few.txt: 19 distinct queries; a verdict needs at least 20"),
         ("none.txt", "no file matches 'none.txt'"),
         (".", "no file matches '.'"),
     ):
@@ -387,7 +387,7 @@ def test_a_recipes_files_are_looked_for_before_its_models(tiny_recipe: Path, tmp
 
 def test_a_report_is_not_written_over_anything(tiny_bundle: Path) -> None:
     for measure in (edgeleaf.check, edgeleaf.bench):
-        with pytest.raises(BundleError, match="is there and is no empty folder; give a new one for the report"):
+        with pytest.raises(BundleError, match="exists and is not an empty folder; give a new one for the report"):
             measure(tiny_bundle, output=tiny_bundle)
 
 
@@ -499,7 +499,7 @@ def test_adapting_refuses_before_the_long_work(
     monkeypatch.setattr("edgeleaf.pipeline.run.load_teacher", None)  # not reached
     few = tmp_path / "few.txt"
     few.write_text("\n".join(tiny_texts(50, low=4, high=9, seed=53)))
-    with pytest.raises(TextsError, match=r"few\.txt: 50 sentences; adapting needs 100 or more"):
+    with pytest.raises(TextsError, match=r"few\.txt: 50 sentences; adapting needs at least 100"):
         edgeleaf.adapt(tiny_bundle, documents=few, output=tmp_path / "out")
     with pytest.raises(InputError, match="is the bundle itself"):
         edgeleaf.adapt(tiny_bundle, documents=few, output=tiny_bundle)
@@ -594,7 +594,7 @@ def test_a_light_copy_holds_none_of_the_bundles_own_texts(
 
 def test_a_light_copy_is_not_put_where_something_else_is(tiny_bundle: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(BundleError, match="is there and is no bundle"):
+    with pytest.raises(BundleError, match="exists and is not a bundle"):
         ship(tiny_bundle, output=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 

@@ -165,7 +165,7 @@ def test_the_same_teacher_under_another_path_is_the_same_space() -> None:
 
 
 def test_what_is_no_index(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"is no index: it has no index\.json"):
+    with pytest.raises(BundleError, match=r"is not an index: it has no index\.json"):
         Index.load(tmp_path)
     with pytest.raises(BundleError, match=r"vectors of shape \(3, 4\) for 1 documents"):
         Index(space=SPACE, documents=DOCUMENTS[:1], vectors=VECTORS)
@@ -186,7 +186,7 @@ def test_saving_replaces_an_index_only_when_told_to_and_nothing_else_ever(tmp_pa
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "file").touch()
     for force in (False, True):
-        with pytest.raises(BundleError, match="is there and is no index"):
+        with pytest.raises(BundleError, match="exists and is not an index"):
             index.save(tmp_path / "mine", force=force)
 
 

@@ -52,23 +52,23 @@ def space(**changes: Any) -> dict[str, Any]:
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "header cut": (lambda f: (f / "index.json").write_text('{"schema'), "index.json: not JSON"),
     "header deep": (lambda f: (f / "index.json").write_text("[" * 100_000), "index.json: not JSON that can be read"),
-    "header list": (lambda f: (f / "index.json").write_text("[]"), "index.json: no JSON object"),
+    "header list": (lambda f: (f / "index.json").write_text("[]"), "index.json: not a JSON object"),
     "header bytes": (lambda f: (f / "index.json").write_bytes(b"\xff\xfe"), "index.json: not UTF-8"),
     "header long": (lambda f: (f / "index.json").write_text(" " * (2 << 20)), "index.json: longer than"),
     "header digits": (lambda f: (f / "index.json").write_text('{"a": ' + "9" * 9999 + "}"), "a number too long"),
-    "version text": (lambda f: header(f, schema_version="2"), "index.json: schema_version is no whole number"),
-    "version true": (lambda f: header(f, schema_version=True), "index.json: schema_version is no whole number"),
-    "count text": (lambda f: header(f, documents="3"), "index.json: documents is no whole number"),
-    "count huge": (lambda f: header(f, documents=10**30), "documents.jsonl: 3 documents; index.json says"),
+    "version text": (lambda f: header(f, schema_version="2"), "index.json: schema_version is not a whole number"),
+    "version true": (lambda f: header(f, schema_version=True), "index.json: schema_version is not a whole number"),
+    "count text": (lambda f: header(f, documents="3"), "index.json: documents is not a whole number"),
+    "count huge": (lambda f: header(f, documents=10**30), "documents.jsonl: 3 documents; index.json has"),
     "dims zero": (lambda f: header(f, dims=0), "index.json: dims is not within 1 to 4"),
     "dims huge": (lambda f: header(f, dims=10**30), "index.json: dims is not within 1 to 4"),
-    "dims float": (lambda f: header(f, dims=4.0), "index.json: dims is no whole number"),
-    "space null": (lambda f: header(f, space=None), "index.json: space is no object"),
-    "space dim": (lambda f: header(f, space=space(dim="4")), "index.json: space.dim is no width"),
-    "space huge": (lambda f: header(f, space=space(dim=10**30)), "index.json: space.dim is no width"),
+    "dims float": (lambda f: header(f, dims=4.0), "index.json: dims is not a whole number"),
+    "space null": (lambda f: header(f, space=None), "index.json: space is not an object"),
+    "space dim": (lambda f: header(f, space=space(dim="4")), "index.json: space.dim is not a valid width"),
+    "space huge": (lambda f: header(f, space=space(dim=10**30)), "index.json: space.dim is not a valid width"),
     "space hash": (
         lambda f: header(f, space=space(weights_sha256=[])),
-        "index.json: space.weights_sha256 is no string",
+        "index.json: space.weights_sha256 is not a string",
     ),
     "space other": (lambda f: header(f, space=space(other=1)), "index.json: space: "),
     "space less": (lambda f: header(f, space={"dim": 4, "normalized": True}), "index.json: space: "),
@@ -91,8 +91,11 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "documents gone": (lambda f: (f / "documents.jsonl").unlink(), f"documents.jsonl: {GONE}"),
     "documents empty": (lambda f: lines(f, ""), "documents.jsonl: 0 documents"),
     "vectors gone": (lambda f: (f / "vectors.npy").unlink(), f"vectors.npy: {GONE}"),
-    "vectors empty": (lambda f: (f / "vectors.npy").write_bytes(b""), "vectors.npy: no .npy file"),
-    "vectors zip": (lambda f: (f / "vectors.npy").write_bytes(b"PK\x03\x04" + b"0" * 99), "vectors.npy: no .npy file"),
+    "vectors empty": (lambda f: (f / "vectors.npy").write_bytes(b""), "vectors.npy: not a .npy file"),
+    "vectors zip": (
+        lambda f: (f / "vectors.npy").write_bytes(b"PK\x03\x04" + b"0" * 99),
+        "vectors.npy: not a .npy file",
+    ),
     "vectors start": (lambda f: (f / "vectors.npy").write_bytes(b"\x93NUMPY\x01"), "vectors.npy: its .npy header"),
     "vectors cut": (
         lambda f: (f / "vectors.npy").write_bytes((f / "vectors.npy").read_bytes()[:-1]),
@@ -161,7 +164,7 @@ def test_what_is_no_folder_or_no_index(folder: Path, tmp_path: Path) -> None:
         Index.load(folder / "vectors.npy")
     with pytest.raises(BundleError, match="none: no such index folder"):
         Index.load(tmp_path / "none")
-    with pytest.raises(BundleError, match=r"file is there and is no index"):
+    with pytest.raises(BundleError, match=r"file exists and is not an index"):
         (tmp_path / "file").touch()
         Index.check_target(tmp_path / "file", force=True)
 
@@ -198,7 +201,7 @@ def test_an_index_of_no_document_opens_and_finds_nothing(tmp_path: Path) -> None
 
 def test_what_cannot_be_written_leaves_the_old_index(folder: Path) -> None:
     for documents, vectors, message in (
-        ([("a", "b"), ("c", 5), ("d", "e")], VECTORS, "document 1 .* is no pair of strings"),
+        ([("a", "b"), ("c", 5), ("d", "e")], VECTORS, "document 1 .* is not a pair of strings"),
         ([("a", "b"), ("c", "\ud800"), ("d", "e")], VECTORS, "document 1 .* half a surrogate pair"),
         (DOCUMENTS, VECTORS * np.nan, "the vector of document 0 .* not finite"),
         (DOCUMENTS, VECTORS * 1e30, "the vector of document 0 .* not finite"),

@@ -97,7 +97,7 @@ def test_what_is_missing_or_too_little_is_named(tmp_path: Path) -> None:
         (make(tmp_path / f"without-{name}") / name).unlink()
         with pytest.raises(TextsError, match=rf"without-{name} has no {name} \(nor {name}\.gz\)"):
             read_collection(tmp_path / f"without-{name}")
-    with pytest.raises(TextsError, match=r"corpus\.jsonl: 10 documents; a ranking means something from 11 on"):
+    with pytest.raises(TextsError, match=r"corpus\.jsonl: 10 documents; a ranking needs at least 11"):
         read_collection(make(tmp_path / "few", documents=10))
 
 

@@ -178,7 +178,7 @@ def test_folders_names_are_no_patterns(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("HOME", str(base))
     assert all_texts(base, "**/*.txt") == all_texts(base, "sub/a.txt") == {"text a"}
     assert all_texts(tmp_path, "${MY_TEXTS}/sub/?.txt") == all_texts(tmp_path, "~/*/[a-b].txt") == {"text a"}
-    with pytest.raises(TextsError, match=r"'nul\\x00l\*' cannot be looked for|no file matches") as caught:
+    with pytest.raises(TextsError, match=r"'nul\\x00l\*' cannot be searched for|no file matches") as caught:
         all_texts(base, "nul\0l*")
     assert "\n" not in str(caught.value)
 
@@ -208,8 +208,8 @@ def test_another_encoding_is_named(encoding: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ('{"text": "a", "n": NaN}', "line 1: not JSON (NaN is no value of JSON)"),
-        ('{"text": -Infinity}', "line 1: not JSON (-Infinity is no value of JSON)"),
+        ('{"text": "a", "n": NaN}', "line 1: not JSON (NaN is not a value in JSON)"),
+        ('{"text": -Infinity}', "line 1: not JSON (-Infinity is not a value in JSON)"),
         ("[" * 100_000, "line 1: not JSON ("),
         ('{"text": ' + "9" * 5000 + "}", "line 1: not JSON ("),
         ('{"text": ["a"]}', "line 1: needed a string under 'text', found keys: text"),
@@ -234,7 +234,7 @@ def test_a_line_without_end_is_refused_before_it_fills_the_memory(
 ) -> None:
     monkeypatch.setattr(readers, "LINE_BYTES", 1 << 20)
     (tmp_path / "a.txt").write_bytes(b"short\n" + b"x" * (1 << 20) + b"\n")
-    with pytest.raises(TextsError, match=r"a\.txt, line 2: longer than 1 MiB: write a text a line"):
+    with pytest.raises(TextsError, match=r"a\.txt, line 2: longer than 1 MiB: write one text per line"):
         all_texts(tmp_path, "a.txt")
     with gzip.open(tmp_path / "bomb.txt.gz", "wb") as file:
         for _ in range(50):
@@ -562,7 +562,7 @@ def test_a_corpus_on_disk_is_read_when_it_is_asked_for(tmp_path: Path, monkeypat
         file.write('{"text": "\\ud800", "kind": "query"}\n{"text": "x", "kind": "other"}')
     damaged = TextFile(tmp_path / "train.jsonl")
     assert damaged[:1000] == texts and len(damaged) == 1002
-    with pytest.raises(TextsError, match=r"train\.jsonl, line 1001: half of a surrogate pair is no text"):
+    with pytest.raises(TextsError, match=r"train\.jsonl, line 1001: half a surrogate pair is not text"):
         damaged[1000]
     with pytest.raises(TextsError, match=r'train\.jsonl, line 1002: expected \{"text": …, "kind"'):
         list(damaged[1001:])

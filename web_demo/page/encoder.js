@@ -1,9 +1,9 @@
-// What every JavaScript host of query_encoder.onnx needs: strings as a tensor, a download that shows its progress,
-// and lines of a stream. Runs in Node, in a page and in a worker.
+// Helpers for every JavaScript host of query_encoder.onnx: strings as a tensor, a download with progress, and lines of
+// a stream. Runs in Node, in a page and in a worker.
 
 /**
- * Strings as the model's input. onnxruntime hands strings over as C strings, which end at U+0000; U+FFFD stands in for
- * it, since the tokenizer drops both alike.
+ * Strings as the model's input. onnxruntime passes strings as C strings, which end at U+0000, so U+FFFD replaces it;
+ * the tokenizer drops both alike.
  *
  * @param {object} ort onnxruntime-web or onnxruntime-node
  * @param {string[]} texts at least one
@@ -18,9 +18,9 @@ export function textTensor(ort, texts) {
  * The bytes of a URL.
  *
  * @param {string} url
- * @param {(loaded: number, total: number) => void} [progress] bytes so far and in all; in all is 0 where unknown
+ * @param {(loaded: number, total: number) => void} [progress] bytes so far and in total; the total is 0 if unknown
  * @returns {Promise<Uint8Array>}
- * @throws {Error} where the server does not answer with the file
+ * @throws {Error} if the server does not answer with the file
  */
 export async function download(url, progress = () => {}) {
   const response = await fetch(url);
@@ -45,7 +45,7 @@ export async function download(url, progress = () => {}) {
 }
 
 /**
- * The lines of a UTF-8 stream, cut at "\n" alone: U+2028 and its kin occur inside texts.
+ * The lines of a UTF-8 stream, cut only at "\n", because U+2028 and similar characters occur inside texts.
  *
  * @param {ReadableStream<Uint8Array>} stream
  * @returns {AsyncGenerator<string>} lines that are not empty

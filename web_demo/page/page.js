@@ -1,4 +1,4 @@
-// The page: what is typed goes to the worker, what it finds comes onto the page.
+// The page: sends what is typed to the worker, and shows what the worker finds.
 
 const DEBOUNCE_MS = 60;
 const REMEMBER_MS = 500;
@@ -45,7 +45,7 @@ const handlers = {
   },
 };
 
-/** Search for what is typed now, unless that is shown already or a search is under way. */
+/** Search for the typed text, unless it is already shown or a search is running. */
 function search() {
   const text = typed();
   if (!ready || busy || text === shown) return;
@@ -102,7 +102,7 @@ function showFacts(facts) {
   document.body.dataset.state = "ready";
 }
 
-/** Buttons that load this page with another number of threads, where the browser gives threads. */
+/** Show buttons that load this page with another number of threads, if the browser allows threads. */
 function showThreads(threads) {
   const most = crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1;
   const counts = [...new Set([1, 2, 4, threads])].filter((count) => count <= most || count === threads);
@@ -149,7 +149,7 @@ function mb(bytes) {
   return (bytes / 1e6).toFixed(1);
 }
 
-/** As many threads as the address says, else half of the cores, 4 at most; one where the browser gives no threads. */
+/** The number of threads in the address, else half of the cores but at most 4; one if the browser allows no threads. */
 function threadsWanted() {
   if (!crossOriginIsolated) return 1;
   const asked = Number.parseInt(address.searchParams.get("threads") ?? "", 10);

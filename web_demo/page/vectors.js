@@ -1,4 +1,4 @@
-// An index as `edgeleaf index` writes it: its .npy matrix, its documents, its vector space, and the search in it.
+// An index as `edgeleaf index` writes it: its .npy matrix, its documents, its vector space, and search in it.
 
 const FACTS_OF_A_NAME = ["teacher", "revision"];
 
@@ -8,12 +8,12 @@ const FACTS_OF_A_NAME = ["teacher", "revision"];
  * @param {Uint8Array} bytes float16 or float32, little endian, C order, two axes
  * @param {string} name of the file, for errors
  * @returns {{rows: number, dim: number, data: Float32Array}} row after row
- * @throws {Error} what the file is instead
+ * @throws {Error} if the file is something else
  */
 export function readNpy(bytes, name = "vectors.npy") {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const magic = String.fromCharCode(...bytes.subarray(1, 6));
-  if (bytes[0] !== 0x93 || magic !== "NUMPY") throw new Error(`${name} is no .npy file`);
+  if (bytes[0] !== 0x93 || magic !== "NUMPY") throw new Error(`${name} is not a .npy file`);
   const long = bytes[6] > 1;
   const start = long ? 12 : 10;
   const end = start + (long ? view.getUint32(8, true) : view.getUint16(8, true));
@@ -42,9 +42,9 @@ function widened(halves) {
 }
 
 /**
- * A query's vector along the principal axes of a short index, at unit norm again.
+ * A query's vector along the principal axes of a shortened index, normalised again.
  *
- * @param {{rows: number, dim: number, data: Float32Array}} pca a row for each number of the query
+ * @param {{rows: number, dim: number, data: Float32Array}} pca one row per number of the query
  * @param {Float32Array} query unit vector of pca.rows numbers
  * @returns {Float32Array} unit vector of pca.dim numbers
  */
@@ -58,7 +58,7 @@ export function applyPca({ rows, dim, data }, query) {
 }
 
 /**
- * The rows nearest to a query, nearest first; of equal ones the first.
+ * The rows nearest to a query, nearest first; of equals, the lower row first.
  *
  * @param {{rows: number, dim: number, data: Float32Array}} matrix unit rows
  * @param {Float32Array} query unit vector of matrix.dim numbers
@@ -77,8 +77,8 @@ export function nearest({ rows, dim, data }, query, count) {
 }
 
 /**
- * Raise an error where the queries of a model cannot search an index. As in edgeleaf, the name under which the teacher
- * was found does not matter; its weights, pooling, prompts and width do.
+ * Throw an error if the queries of a model cannot search an index. As in edgeleaf, the name under which the teacher was
+ * found does not matter; its weights, pooling, prompts and width do.
  *
  * @param {object} model the space in a bundle's edgeleaf.json
  * @param {object} index the space in an index's index.json

@@ -66,7 +66,7 @@ async function load(threads) {
   };
 }
 
-/** Files, side by side; how far they are is told once the size of each is known. */
+/** Download files in parallel; progress is reported once the size of each is known. */
 async function downloads(urls) {
   const files = urls.map(() => ({ loaded: 0, total: 0 }));
   const sum = (key) => files.reduce((all, file) => all + file[key], 0);
@@ -79,7 +79,7 @@ async function downloads(urls) {
   return Promise.all(urls.map((url, i) => download(url, progress(i))));
 }
 
-/** The vector of a text, and the milliseconds from the string to it. */
+/** The vector of a text, and the milliseconds that it took from the string. */
 async function encode(text) {
   const start = performance.now();
   const { embedding } = await session.run({ text: textTensor(ort, [text]) });
@@ -94,7 +94,7 @@ async function search(text) {
   return { hits, encodeMs, searchMs: performance.now() - start };
 }
 
-/** A JSON file, or null where there is none. */
+/** A JSON file, or null if there is none. */
 async function json(url) {
   const response = await fetch(url);
   return response.ok ? response.json() : null;

@@ -1,4 +1,4 @@
-// edgeleaf's fused file in onnxruntime-node: a string in.
+// edgeleaf's fused file in onnxruntime-node: a string goes in.
 import { join } from "node:path";
 
 export async function load(path, { threads, packages }) {
