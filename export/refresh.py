@@ -2,8 +2,9 @@
 
 python export/refresh.py BUNDLE -o COPY [--processors all]
 
-The encoder inside the file stays as it is, and so must every vector: a held-out or golden text with another one is an
-error, and nothing is written. The teacher has to be within reach. The committed reference student is renewed so.
+The encoder inside the file does not change, and vectors must not either: if a held-out or golden text gets a different
+vector, that is an error, and nothing is written. The teacher must be available. The committed reference student is
+renewed in this way.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ from edgeleaf.texts.corpus import read_corpus
 
 
 def encoder_inside(fused: onnx.ModelProto, width: int) -> onnx.ModelProto:
-    """Return a fused file's encoder as it was before it was fused: its output has no unit norm added."""
+    """Return a fused file's encoder as it was before fusion, without the added unit norm."""
     encoder = onnx.ModelProto()
     encoder.CopyFrom(fused)
     nodes = [node for node in fused.graph.node if not set(node.output) & set(ENCODER_INPUTS)]
@@ -62,7 +63,7 @@ def refresh(bundle: Path, output: Path, processors: Sequence[str]) -> Manifest:
 
     Raises:
         BundleError: a vector has changed.
-        GateFailed: the copy is below a gate of the bundle; nothing is written.
+        GateFailed: the copy fails a gate of the bundle; nothing is written.
     """
     manifest = open_bundle(bundle)
     window, prompt = int(manifest.fact("tokenizer", "max_length")), manifest.space.query_prompt

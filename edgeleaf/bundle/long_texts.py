@@ -1,9 +1,9 @@
-"""What a long text may lose before it is given to the encoder, so that it costs little memory and its vector stays.
+"""Shortens a long text before it goes to the encoder, so that it needs little memory; its vector does not change.
 
 The graph itself reads a long text in blocks (edgeleaf/graph/tokenizers/long_texts.py), but from onnxruntime 1.28 on
-its first operator takes 16 bytes per character before that: 160 MB for 10 MB of ASCII. A file says in its metadata how
-much of a text can matter; the rest is left out here. A tokenizer for which that cannot be said has no such entry, and
-its texts go to the graph whole.
+its first operator takes 16 bytes per character before that: 160 MB for 10 MB of ASCII. A file records in its metadata
+how much of a text can matter; the rest is left out here. A tokenizer for which this is not known has no such entry, and
+its texts go to the graph unchanged.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from dataclasses import dataclass
 
 METADATA_LONG_TEXTS = "edgeleaf.long_texts"
 LONG = 20_000
-"""Characters up to which a text is given to the graph as it is."""
+"""A text of up to this many characters goes to the graph unchanged."""
 _UNIT = re.compile(r"[!-/:-@\[-`{-~]|(?<![^\t\n\r -/:-@\[-`{-~])[0-9A-Za-z]")
-"""ASCII punctuation, and an ASCII letter or digit that begins a word: each unit is a token, or a part of an added one
-that has as many units as the file's number allows for."""
+"""ASCII punctuation, and an ASCII letter or digit that begins a word. Each unit is a token, or part of an added token
+whose number of units the file's number allows for."""
 _SPACES = re.compile(r"[\t\n\r ]{2,}")
 
 
@@ -35,7 +35,7 @@ class LongTexts:
 
     @staticmethod
     def read(metadata: Mapping[str, str]) -> LongTexts | None:
-        """Return what a file's metadata says, or None where it says nothing that can be read."""
+        """Return the entry of a file's metadata, or None if there is none that can be read."""
         found = re.fullmatch(r"(\d{1,9}) (\d{1,9})", metadata.get(METADATA_LONG_TEXTS, ""))
         return LongTexts(int(found[1]), int(found[2])) if found and int(found[2]) else None
 

@@ -64,9 +64,9 @@ def float32_kwargs(attention: str | None = None) -> dict[str, Any]:
 
 @contextmanager
 def _load_report(folder: Path) -> Iterator[None]:
-    """Load a model without transformers' progress bars, and raise where it had to invent weights.
+    """Load a model without transformers' progress bars, and raise ModelError if weights are missing.
 
-    transformers only logs what a checkpoint lacks, and fills it with random numbers. An unused pooler is no loss.
+    transformers only logs what a checkpoint lacks, and fills it with random numbers. A missing pooler does not matter.
     """
     from transformers.utils import logging as transformers_logging
 
@@ -100,7 +100,7 @@ def _load_report(folder: Path) -> Iterator[None]:
 
 
 def _missing_weights(report: str) -> list[str]:
-    """The weights that transformers' report calls missing, apart from a pooler's."""
+    """Return the weights that transformers' report calls missing, except a pooler's."""
     found = re.findall(r"^(\S+)\s*\|\s*(?:\S*m)?MISSING", report, re.MULTILINE)  # transformers 5: a table
     for listed in re.findall(r"newly initialized[^:]*: \[(.*?)\]", report, re.DOTALL):  # transformers 4
         found += re.findall(r"'([^']+)'", listed)

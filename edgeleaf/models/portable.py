@@ -1,7 +1,7 @@
-"""A student's folder in the form that every sentence-transformers reads, and text-embeddings-inference with it.
+"""Puts a student's folder into the form that every sentence-transformers, and text-embeddings-inference, can read.
 
-sentence-transformers 5.4 began to write other names for its modules and a list of pooling modes. Versions before it
-cannot read these, nor can programs that read the folder themselves; all versions read the older form.
+Since 5.4, sentence-transformers writes different names for its modules and a list of pooling modes. Neither older
+versions nor programs that read the folder themselves can read these; all versions read the older form.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ _OF_THIS_MACHINE = ("is_local", "local_files_only", "name_or_path", "backend")
 
 
 def make_portable(folder: Path, *, max_length: int) -> None:
-    """Rewrite a saved model's configuration in the older form. Its vectors stay the same.
+    """Rewrite a saved model's configuration in the older form. Its vectors do not change.
 
-    Several pooling modes are joined in one fixed order there. Where the model joins them in another one, the columns
-    of the projection behind them change places.
+    The older form joins several pooling modes in one fixed order. If the model joins them in another order, the columns
+    of the projection behind them are reordered.
 
     Args:
-        folder: a model as sentence-transformers saved it, of Transformer, Pooling, Dense and Normalize.
+        folder: a model saved by sentence-transformers, with Transformer, Pooling, Dense and Normalize.
         max_length: its window in tokens.
 
     Raises:
-        ModelError: its poolings would have to change places, and no projection follows them.
+        ModelError: its poolings would have to be reordered, but no projection follows them.
     """
     modules = read_json(folder / "modules.json")
     kinds = [module["type"].rpartition(".")[2] for module in modules]
@@ -64,7 +64,7 @@ def make_portable(folder: Path, *, max_length: int) -> None:
 def _rewrite_pooling(path: Path, dense: Path | None) -> None:
     settings: dict[str, Any] = read_json(path)
     if "pooling_mode" not in settings:
-        return  # in the older form already
+        return  # already in the older form
     modes = [settings["pooling_mode"]] if isinstance(settings["pooling_mode"], str) else list(settings["pooling_mode"])
     ordered = sorted(modes, key=list(POOLING).index)
     if ordered != modes:
@@ -83,7 +83,7 @@ def _rewrite_pooling(path: Path, dense: Path | None) -> None:
 
 
 def _reorder(weights: Path, order: list[int]) -> None:
-    """Bring the blocks of a projection's columns into another order."""
+    """Reorder the blocks of a projection's columns."""
     from safetensors.numpy import load_file, save_file
 
     tensors = load_file(weights)
