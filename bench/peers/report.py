@@ -135,16 +135,17 @@ def markdown(figures: Figures) -> str:
         "# From the string to the vector",
         f"Made by `make bench{'-gpu' * bool(machine['gpu'])}` "
         "(`python -m bench.peers.run`, `python -m bench.peers.report`); "
-        "nothing here is typed by hand. "
+        "nothing here is written by hand. "
         f"{machine['gpu'] + ', ' if machine['gpu'] else ''}{machine['processor']}, {machine['cores']} cores "
-        f"({', '.join(machine['features'])}), governor {machine['governor'] or 'not told'}, {machine['os']}, Python "
+        f"({', '.join(machine['features'])}), governor {machine['governor'] or 'unknown'}, {machine['os']}, Python "
         f"{machine['python']}. Bundle `{results['bundle']['space']}`, {results['bundle']['file_mb']} MB, sha256 "
         f"`{results['bundle']['fused_sha256'][:16]}`.",
-        "Every peer runs in a process of its own, in an environment that holds what it needs, with one thread budget "
-        f"for all; they take turns in random order: {settings['sessions']} starts, {settings['visits']} visits each, "
-        f"up to {settings['repeats']} calls a length. Batch 1 unless it says otherwise. Cosine is to the teacher, "
-        f"overlap@10 is with the teacher's own ten of {settings['documents']:,} documents, on {settings['queries']} "
-        "held-out queries. Cold starts are starts of a process whose files the system has read before.",
+        "Every peer runs in its own process, in an environment that contains only what it needs, with one thread "
+        f"budget for all. They take turns in random order: {settings['sessions']} starts, {settings['visits']} visits "
+        f"each, up to {settings['repeats']} calls per length. Batch size is 1 unless stated otherwise. Cosine is to "
+        f"the teacher, overlap@10 is with the teacher's own ten of {settings['documents']:,} documents, on "
+        f"{settings['queries']} held-out queries. A cold start is the start of a process whose files the system has "
+        "read before.",
         "## In short, one thread",
         _short(figures),
         *(["**Not quiet**: " + "; ".join(loud) + "."] if loud else []),
@@ -161,7 +162,7 @@ def markdown(figures: Figures) -> str:
         *(["## The ceiling", _ceiling(figures)] if results["ceiling"] else []),
         "## Who was measured",
         _who(figures),
-        *(["## Noted", "\n".join(f"- {note}" for note in quiet)] if quiet else []),
+        *(["## Notes", "\n".join(f"- {note}" for note in quiet)] if quiet else []),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -225,11 +226,11 @@ def _targets(figures: Figures) -> str:
     size = figures.results["settings"]["batch_sizes"][-1]
     for name, target in ((f"{TEACHERS}-torch", 30.0), (f"{TEACHERS}-onnx", 12.0)):
         if name in here:
-            what = f"queries a second, batch {size}, of {figures.title(name)}"
+            what = f"queries per second, batch {size}, of {figures.title(name)}"
             row(what, target, figures.rate_ratio(name, size), at_least=True)
     one = figures.results["ceiling"]["threads"][0]
     row(
-        "the encoder's time of the ceiling",
+        "the encoder's time, as a multiple of the ceiling",
         2.0,
         max(one["encoder_ms"][str(n)] / one["least_ms"][str(n)] for n in SHORT),
     )
@@ -238,7 +239,7 @@ def _targets(figures: Figures) -> str:
         found = figures.cosine_behind(name)
         if found is not None and "edgeleaf" not in name:
             behind.append([figures.title(name), f"{found.mean:+.4f}", f"{found.low:+.4f} to {found.high:+.4f}"])
-    head = "Ours by theirs, one thread; times are the worst of 8, 16 and 32 tokens; in brackets 95% intervals."
+    head = "Ours divided by theirs, one thread; times are the worst of 8, 16 and 32 tokens; 95% intervals in brackets."
     faithful = "How far the mean cosine to the teacher is below ours, on the same queries:"
     tables = [markdown_table(["", "measured", "target", ""], rows)]
     tables.append(markdown_table(["", "behind by", "95% interval"], behind))
@@ -257,7 +258,7 @@ def _by_length(figures: Figures, threads: int) -> str:
         cpu = figures.length(name, threads, MIDDLE)["cpu_ms"]
         rows.append([figures.title(name), *cells, f"{cpu:.2f}", number(figures.median(name, "busy_threads", threads))])
     lengths = [f"{tokens} tokens" for tokens in figures.results["settings"]["lengths"]]
-    head = f"{threads} thread{'s' * (threads > 1)}: p50 / p95 / p99 in ms (in brackets: of fewer than {FEW} calls)"
+    head = f"{threads} thread{'s' * (threads > 1)}: p50 / p95 / p99 in ms (in brackets: from fewer than {FEW} calls)"
     return f"{head}\n\n{markdown_table(['', *lengths, f'CPU ms, {MIDDLE} tokens', 'threads that worked'], rows)}"
 
 
@@ -272,8 +273,11 @@ def _batches(figures: Figures) -> str:
         ]
         for name in sorted(figures.names, key=lambda name: -figures.rate(name, sizes[-1]))
     ]
-    columns = ["queries a second", *(f"{threads} thread{'s' * (threads > 1)}, batch {size}" for threads, size in pairs)]
-    return markdown_table([*columns, f"CPU ms a query, batch {sizes[-1]}"], rows)
+    columns = [
+        "queries per second",
+        *(f"{threads} thread{'s' * (threads > 1)}, batch {size}" for threads, size in pairs),
+    ]
+    return markdown_table([*columns, f"CPU ms per query, batch {sizes[-1]}"], rows)
 
 
 def _cold(figures: Figures) -> str:
@@ -293,17 +297,18 @@ def _ceiling(figures: Figures) -> str:
     for each in found["threads"]:
         threads = f"{each['threads']} thread{'s' * (each['threads'] > 1)}"
         least, encoder = each["least_ms"], each["encoder_ms"]
-        rows.append([f"least time (ceiling), {threads}, ms", *(f"{least[length]:.3f}" for length in lengths)])
+        rows.append([f"shortest time (ceiling), {threads}, ms", *(f"{least[length]:.3f}" for length in lengths)])
         rows.append([f"edgeleaf's encoder alone, {threads}", *(f"{encoder[n] / least[n]:.1f}×" for n in lengths)])
     students = (name for name in figures.names if not name.startswith(TEACHERS))  # a teacher has its own ceiling
     for name in sorted(students, key=lambda name: figures.p50(name, MIDDLE)):
         cells = (f"{figures.p50(name, int(length)) / one['least_ms'][length]:.1f}×" for length in lengths)
         rows.append([f"{figures.title(name)}, from the string", *cells])
     text = (
-        f"One thread: {one['gmacs_per_s']} billion int8 multiplications a second, the highest rate that onnxruntime's "
-        f"kernel reached on any shape in this run; {found['weights_mb']} MB of int8 matrices, read at "
-        f"{one['gb_per_s']} GB/s. The least time of a query is the longer of its multiplications at that rate and its "
-        "weights at that rate, all else for nothing (`python -m bench.studies.ceiling`)."
+        f"One thread: {one['gmacs_per_s']} billion int8 multiplications per second, the highest rate that "
+        f"onnxruntime's kernel reached on any shape in this run; {found['weights_mb']} MB of int8 matrices, read at "
+        f"{one['gb_per_s']} GB/s. The shortest possible time of a query is the longer of two times: its "
+        "multiplications at the former rate, and reading its weights at the latter. Everything else counts as free "
+        "(`python -m bench.studies.ceiling`)."
     )
     return f"{text}\n\n{markdown_table(['of the ceiling', *(f'{length} tokens' for length in lengths)], rows)}"
 
