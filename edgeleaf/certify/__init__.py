@@ -1,1 +1,1 @@
-"""The check after quantisation: how close the file that ships is to the teacher, with a verdict on each gate."""
+"""The check after quantisation: how close the shipped file is to the teacher, with a verdict per gate."""

@@ -285,7 +285,7 @@ def test_the_page_shows_collections_processors_and_what_short_vectors_lose() -> 
         "128 × int8128 bytes, principal axes 0.8000lost 20.0%",
         "axes are those of these 1,000 documents",
         "Haswell64 0.999999",
-        "The 1 queries furthest",
+        "The 1 queries farthest",
     ):
         assert words in text, words
     assert "On other processors" not in page(replace(make(), processors=())).text
