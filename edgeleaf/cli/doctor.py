@@ -1,6 +1,7 @@
-"""``edgeleaf doctor``: what a report of a fault needs to say about a machine, in one command and without a secret.
+"""``edgeleaf doctor``: the facts about a machine that a bug report needs, in one command and without secrets.
 
-It prints no environment variable but the switches of :data:`edgeleaf.quiet.PARTS`, and paths without the user's name.
+It prints no environment variables except the switches of :data:`edgeleaf.quiet.PARTS`, and paths without the user's
+name.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from edgeleaf.files import cache_root
 from edgeleaf.version import __version__
 
 BESIDE = ("huggingface-hub", "onnxruntime-gpu")
-"""Packages that no extra names, and that decide what happens all the same."""
+"""Packages that no extra names, but that still decide what happens."""
 BASE = "base"
-"""What stands for the base install among the extras."""
+"""The name of the base install among the extras."""
 
 
 class Extra(TypedDict):
@@ -41,7 +42,7 @@ def doctor_command(as_json: AsJson = False) -> None:
 
 
 def diagnosis() -> dict[str, Any]:
-    """Return what is known of this installation, as plain values; sizes in MB, ``None`` where there is nothing."""
+    """Return the facts about this installation as plain values; sizes in MB, ``None`` if there is nothing."""
     here = machine()
     versions, extras = _installed()
     return {
@@ -72,7 +73,7 @@ def without_name(text: str) -> str:
 
 
 def hub_cache() -> Path:
-    """Return where huggingface_hub keeps models, as it decides it; it need not be installed."""
+    """Return the folder where huggingface_hub keeps models, by its own rules; it need not be installed."""
     given = os.environ
     cache = given.get("XDG_CACHE_HOME") or "~/.cache"
     home = given.get("HF_HOME") or f"{cache}/huggingface"
