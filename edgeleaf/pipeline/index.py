@@ -82,12 +82,13 @@ def make_index(
     force: bool = False,
 ) -> Indexed:
     """Like :func:`index`, but also return what was cut."""
-    from edgeleaf.search.index import Index
     from edgeleaf.search.pca import check_dims
+    from edgeleaf.search.stores import store_of
     from edgeleaf.texts.documents import titled_documents
 
-    manifest, target = Manifest.read(Path(bundle)), Path(output)
-    Index.check_target(target, force=force)
+    store, target = store_of(output), Path(output)
+    manifest = Manifest.read(Path(bundle))
+    store.check_target(target, force=force)
     if pca_dims is not None:
         check_dims(pca_dims, manifest.space.dim)
     found = titled_documents(Path(documents))
@@ -96,14 +97,14 @@ def make_index(
     try:
         with locked(work):
             pairs, vectors, window, cut = _encoded(manifest, found, work / INDEX_CACHE, passages=passages)
-            made = Index(space=manifest.space, documents=pairs, vectors=vectors)
+            made = store(space=manifest.space, documents=pairs, vectors=vectors)
             if pca_dims is not None:
                 made = made.shortened(pca_dims)
             made.save(target, force=force)
             shutil.rmtree(work / INDEX_CACHE, ignore_errors=True)
     except OSError as error:
         raise BundleError(f"{output}: the index cannot be made there: {error.strerror or error}") from None
-    return Indexed(Index.load(target), window, cut)
+    return Indexed(store.load(target), window, cut)
 
 
 def _encoded(
@@ -144,7 +145,7 @@ def search_index(
         BundleError: the bundle or the index cannot be used, or they are of different vector spaces.
         InputError: the queries are not a list of strings.
     """
-    from edgeleaf.search.index import Index
+    from edgeleaf.search.stores import store_of
 
-    opened, encoder = Index.load(index_folder), QueryEncoder.load(bundle)
+    opened, encoder = store_of(index_folder).load(index_folder), QueryEncoder.load(bundle)
     return opened.search(encoder.encode(queries), space=encoder.space, k=k)

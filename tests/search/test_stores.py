@@ -1,0 +1,30 @@
+"""edgeleaf.search.stores: a store is found by the kind of its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgeleaf.errors import InputError
+from edgeleaf.pipeline.index import search_index
+from edgeleaf.search import Index
+from edgeleaf.search.stores import STORES, Store, store_of
+
+
+@pytest.mark.parametrize("place", ["docs", "./docs", "/tmp/docs", Path("docs"), "C:\\docs", "a:b"])
+def test_a_path_is_a_folder(place: str | Path) -> None:
+    assert store_of(place) is Index
+
+
+def test_a_kind_that_nobody_wrote_is_named_with_those_that_exist(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^sqlite:///docs\.db: no store of the kind 'sqlite'; known: folder$"):
+        store_of("sqlite:///docs.db")
+    with pytest.raises(InputError, match="no store of the kind 'postgresql'"):
+        search_index(tmp_path, "postgresql://host/docs", ["a"])
+
+
+def test_every_store_has_what_the_commands_call() -> None:
+    needed = {name for name in vars(Store) if not name.startswith("_")}
+    assert needed == {"check_target", "load", "save", "search"}
+    assert all(callable(getattr(store, name)) for store in STORES.values() for name in needed)
