@@ -1,1 +1,1 @@
-"""The ONNX graph: exported, simplified, quantised, fused with its tokenizer."""
+"""The ONNX graph: how it is exported, simplified, quantised and fused with its tokenizer."""

@@ -1,7 +1,8 @@
-"""Bring an ONNX encoder that someone already has into the form that ``fuse`` wants.
+"""Convert an existing ONNX encoder to the form that ``fuse`` needs.
 
-Encoders come from optimum, sentence-transformers, torch.onnx or a quantiser: with token types or without, with the
-pooling inside or token vectors outside, of older opsets, in half precision. What is not understood is refused by name.
+Encoders come from optimum, sentence-transformers, torch.onnx or a quantiser. They may or may not take token types; they
+may pool inside the graph or return token vectors; they may have an older opset or use half precision. An encoder that
+does not fit is refused, and the error names the reason.
 """
 
 from __future__ import annotations
@@ -22,16 +23,16 @@ from edgeleaf.graph.walk import rename_reads
 POOLINGS = ("mean", "cls", "last", "max")
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 TOKEN_VECTORS = ("last_hidden_state", "token_embeddings")
-"""Names by which exporters call the vectors of the last layer."""
+"""The names that exporters give to the vectors of the last layer."""
 _MASK = "attention_mask"
 _LOWEST = np.float32(-3e38)
 
 
 def load_model(path: Path) -> onnx.ModelProto:
-    """Load an .onnx file, its external data included.
+    """Load an .onnx file, including its external data.
 
     Raises:
-        ExportError: no such file, not an ONNX model, or one too large for a single file.
+        ExportError: there is no such file, it is not an ONNX model, or the model is too large for a single file.
     """
     if not path.is_file():
         raise ExportError(f"{path}: no such file; an .onnx file is needed")
@@ -44,28 +45,28 @@ def load_model(path: Path) -> onnx.ModelProto:
     if not model.graph.node:
         raise ExportError(f"{path}: not an ONNX model; it holds no graph")
     if size >= 1 << 31:
-        raise ExportError(f"{path}: {size / 1e9:.1f} GB do not fit into one ONNX file; quantise it first")
+        raise ExportError(f"{path}: {size / 1e9:.1f} GB is too large for one ONNX file; quantise it first")
     return model
 
 
 def adopt(
     model: onnx.ModelProto, *, pooling: str | None = None, output: str | None = None
 ) -> tuple[onnx.ModelProto, str]:
-    """Return an encoder with ``sentence_embedding`` as its one output, float32 [batch, width].
+    """Return an encoder whose only output is ``sentence_embedding``, float32 [batch, width].
 
     Args:
-        model: inputs named as transformers names them, ``input_ids``, ``attention_mask`` and maybe
-            ``token_type_ids``, int64 or int32 [batch, sequence]; an output [batch, width], or token vectors
-            [batch, sequence, width].
+        model: an encoder whose inputs have the names that transformers uses: ``input_ids``, ``attention_mask`` and
+            optionally ``token_type_ids``, int64 or int32 [batch, sequence]. It has an output [batch, width], or token
+            vectors [batch, sequence, width].
         pooling: how to pool token vectors: ``mean``, ``cls``, ``last`` or ``max`` over the attention mask; None if the
-            pooling is inside already.
-        output: the output to take, by name; None chooses, where there is one choice.
+            graph already pools.
+        output: the name of the output to use; None selects it automatically if only one is possible.
 
     Returns:
-        The encoder, and the name of the output that was taken.
+        The encoder, and the name of the output that was used.
 
     Raises:
-        ExportError: other inputs, no output that fits, or a pooling that is missing, not needed or unknown.
+        ExportError: the inputs are different ones, no output fits, or the pooling is missing, not needed or unknown.
     """
     if pooling is not None and pooling not in POOLINGS:
         raise ExportError(f"pooling {pooling!r} is not known; pass one of {', '.join(POOLINGS)}")
@@ -82,12 +83,12 @@ def adopt(
         onnx.checker.check_model(adopted)
     except onnx.checker.ValidationError as error:
         reason = " ".join(str(error).split())
-        raise ExportError(f"the encoder is no valid ONNX model: {reason_of(reason)}") from None
+        raise ExportError(f"the encoder is not a valid ONNX model: {reason_of(reason)}") from None
     return adopted, name
 
 
 def _raise_opset(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Convert a model older than the tokenizer's operators; the others stay as they are."""
+    """Convert a model whose opset is too old for the tokenizer's operators; return any other model unchanged."""
     version = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
     if version >= OLDEST_OPSET:
         return model
@@ -96,7 +97,7 @@ def _raise_opset(model: onnx.ModelProto) -> onnx.ModelProto:
     contrib = [opset for opset in model.opset_import if opset.domain not in ("", "ai.onnx")]
     try:
         converted = version_converter.convert_version(model, OPSET)
-    except Exception as error:  # the converter raises RuntimeError and its own ConvertError
+    except Exception as error:  # the converter raises RuntimeError or its own ConvertError
         reason = " ".join(str(error).split())
         raise ExportError(
             f"the encoder has opset {version}, the tokenizer needs {OLDEST_OPSET}, and onnx cannot convert it: "
@@ -108,7 +109,7 @@ def _raise_opset(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _check_inputs(model: onnx.ModelProto) -> None:
-    """Refuse other inputs than the tokenizer's; 32-bit ones are cast inside."""
+    """Refuse inputs that the tokenizer does not provide; add a cast inside the graph for 32-bit inputs."""
     weights = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in weights]
     names = [value.name for value in inputs]
@@ -141,7 +142,7 @@ def _run_once(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
         three = np.ones((2, 3), np.int64)
         names = [output.name for output in opened.get_outputs() if "float" in output.type or "double" in output.type]
         values = opened.run(names, {entry.name: three for entry in opened.get_inputs()})
-    except Exception as error:  # onnxruntime raises many kinds without a common base below Exception
+    except Exception as error:  # onnxruntime's errors share no base class below Exception
         reason = " ".join(str(error).split())
         raise ExportError(
             f"onnxruntime cannot run the encoder on two texts of three tokens: {reason_of(reason)}"
@@ -150,7 +151,7 @@ def _run_once(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
 
 
 def _choose_output(shapes: dict[str, tuple[int, ...]], pooling: str | None, asked: str | None) -> tuple[str, int]:
-    """The output that becomes the embedding, and its width."""
+    """Return the output that becomes the embedding, and its width."""
     listed = ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items()) or "none in floating point"
     pooled = [name for name, shape in shapes.items() if len(shape) == 2 and shape[0] == 2]
     tokens = [name for name, shape in shapes.items() if len(shape) == 3 and shape[:2] == (2, 3)]
@@ -166,11 +167,11 @@ def _choose_output(shapes: dict[str, tuple[int, ...]], pooling: str | None, aske
             return pooled[0], shapes[pooled[0]][1]
         if tokens:
             raise ExportError(
-                f"the encoder gives token vectors ({listed}, of two texts); say how they are pooled: "
+                f"the encoder gives token vectors ({listed}, of two texts); choose how they are pooled: "
                 f"--pooling {', '.join(POOLINGS)}"
             )
         if pooled:
-            raise ExportError(f"the encoder's outputs are {listed}; say which one to take: --encoder-output NAME")
+            raise ExportError(f"the encoder's outputs are {listed}; choose one: --encoder-output NAME")
         raise ExportError(f"the encoder's outputs are {listed}; needed: {ENCODER_OUTPUT}, or one [batch, width]")
     if not tokens:
         raise ExportError(f"the encoder's outputs are {listed}: no token vectors to pool; leave --pooling out")
@@ -178,13 +179,16 @@ def _choose_output(shapes: dict[str, tuple[int, ...]], pooling: str | None, aske
     name = name or _last_layer(tokens)
     if name is None:
         raise ExportError(
-            f"the encoder gives several token vectors ({listed}, of two texts); say which: --encoder-output NAME"
+            f"the encoder gives several token vectors ({listed}, of two texts); choose one: --encoder-output NAME"
         )
     return name, shapes[name][2]
 
 
 def _last_layer(names: list[str]) -> str | None:
-    """The last of outputs that count a model's layers, such as ``hidden_states.0`` to ``hidden_states.6``."""
+    """Return the last of the outputs that number a model's layers, such as ``hidden_states.0`` to ``hidden_states.6``.
+
+    None if the outputs are not a complete numbered series.
+    """
     numbered = [re.fullmatch(r"(.*?)(\d+)", name) for name in names]
     stems = {match[1] for match in numbered if match}
     if not all(numbered) or len(stems) != 1:
@@ -195,12 +199,12 @@ def _last_layer(names: list[str]) -> str | None:
 
 
 def _make_output(model: onnx.ModelProto, name: str, pooling: str | None, width: int) -> None:
-    """Put pooling and a cast behind the chosen output, and leave ``sentence_embedding`` alone at the end."""
+    """Append pooling and a cast to the chosen output, so that ``sentence_embedding`` is the graph's only output."""
     opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
     tail = GraphBuilder("pooling", opset=opset)
     kind = next(o.type.tensor_type.elem_type for o in model.graph.output if o.name == name)
     source = name
-    if name == ENCODER_OUTPUT:  # the name is needed behind the tail
+    if name == ENCODER_OUTPUT:  # the appended nodes need this name for their own output
         source = f"{name}/before"
         while any(source in node.output for node in model.graph.node):
             source += "_"
@@ -216,13 +220,13 @@ def _make_output(model: onnx.ModelProto, name: str, pooling: str | None, width: 
 
 
 def _pool(graph: GraphBuilder, vectors: str, pooling: str | None) -> str:
-    """Token vectors [batch, sequence, width] to [batch, width], as sentence-transformers pools."""
+    """Pool token vectors [batch, sequence, width] to [batch, width] as sentence-transformers does."""
     if pooling is None:
         return graph.Identity(vectors)
     if pooling == "cls":
         return graph.Gather(vectors, np.int64(0), axis=1)
     if pooling == "last":
-        # The last token that counts; padding is on the right.
+        # The last real token; padding is on the right.
         last = graph.Sub(graph.ReduceSum(_MASK, np.array([1]), keepdims=1), np.int64(1))  # [batch, 1]
         places = graph.Unsqueeze(last, np.array([2]))  # [batch, 1, 1]
         shape = graph.Concat(graph.Shape(last), graph.Slice(graph.Shape(vectors), np.array([2]), np.array([3])), axis=0)

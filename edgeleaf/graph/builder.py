@@ -1,7 +1,8 @@
-"""The small vocabulary with which edgeleaf writes ONNX graphs by hand.
+"""A small set of functions for writing ONNX graphs by hand.
 
-A tensor is its name (a ``str``). ``graph.Op(input, ..., attribute=...)`` adds a node and returns its output's name;
-numpy arrays and numbers among the inputs become shared initializers. Comments beside the calls give shapes.
+A tensor is represented by its name (a ``str``). ``graph.Op(input, ..., attribute=...)`` adds a node and returns the
+name of its output; numpy arrays and numbers among the inputs become shared initializers. Comments beside the calls
+give shapes.
 
     g = GraphBuilder("double")
     x = g.input("x", TensorProto.FLOAT, ["batch"])
@@ -29,15 +30,15 @@ _CONTRIB_OPS = frozenset({"FusedMatMul", "MatMulIntegerToFloat", "QLinearSigmoid
 
 
 class GraphBuilder:
-    """Collects nodes and initializers, and makes a checked model of them.
+    """Collects nodes and initializers, and builds a checked model from them.
 
     Args:
-        name: the graph's name; also the prefix of every tensor name, so that two builders' graphs can be joined.
+        name: the graph's name; also the prefix of every tensor name, so that the graphs of two builders can be joined.
         opset: the version of ai.onnx that the graph is for.
-        inner: the graph is the body of a node, so that its inputs and outputs get the prefix too.
+        inner: whether the graph is the body of a node; if so, its inputs and outputs get the prefix too.
 
     Attributes:
-        metadata: what a program that runs the graph should know, for the model's metadata_props.
+        metadata: what a program that runs the graph should know; written to the model's metadata_props.
     """
 
     def __init__(self, name: str, opset: int = OPSET, *, inner: bool = False) -> None:
@@ -59,13 +60,13 @@ class GraphBuilder:
         return name
 
     def output(self, tensor: str, name: str, elem_type: int, shape: Sequence[str | int]) -> str:
-        """Declare ``tensor`` a graph output called ``name``."""
+        """Declare ``tensor`` as a graph output called ``name``; return the name."""
         name = self._own(name)
         self.outputs.append(helper.make_tensor_value_info(name, elem_type, list(shape)))
         return self.alias(tensor, name)
 
     def alias(self, tensor: str, name: str) -> str:
-        """Give ``tensor`` a fixed name by renaming it wherever it is produced or used; returns the name."""
+        """Give ``tensor`` a fixed name by renaming it wherever it is produced or used; return the name."""
         for node in self.nodes:
             for names in (node.input, node.output):
                 for i, value in enumerate(names):
@@ -74,7 +75,7 @@ class GraphBuilder:
         return name
 
     def constant(self, value: np.ndarray | np.generic) -> str:
-        """Return the name of an initializer that holds ``value``; equal values share one."""
+        """Return the name of an initializer that holds ``value``; equal values share one initializer."""
         array = np.asarray(value)
         key = (
             array.dtype.str,
@@ -90,7 +91,7 @@ class GraphBuilder:
     def node(
         self, op: str, *operands: Operand, outputs: int = 1, domain: str | None = None, **attributes: Any
     ) -> tuple[str, ...]:
-        """Add a node with several outputs; returns their names."""
+        """Add a node that may have several outputs; return their names."""
         if domain is None:
             domain = "ai.onnx.ml" if op in _ML_OPS else "com.microsoft" if op in _CONTRIB_OPS else ""
         inputs = [operand if isinstance(operand, str) else self.constant(operand) for operand in operands]
@@ -99,22 +100,22 @@ class GraphBuilder:
         return names
 
     def __getattr__(self, op: str) -> Callable[..., str]:
-        """``graph.Add(a, b)`` is ``graph.node("Add", a, b)[0]``: any operator by its own name."""
+        """Make every operator a method: ``graph.Add(a, b)`` is ``graph.node("Add", a, b)[0]``."""
         if not op[:1].isupper():
             raise AttributeError(op)
         return lambda *operands, **attributes: self.node(op, *operands, **attributes)[0]
 
     def reduce(self, op: str, tensor: str, *, axes: Sequence[int], keepdims: int = 1) -> str:
-        """``ReduceMax`` and its kin, whose axes are an attribute before opset 18 and an input from then on.
+        """Add ``ReduceMax`` or a similar operator, whose axes are an attribute before opset 18 and an input from it on.
 
-        ``ReduceSum`` has them as an input from opset 13 on.
+        For ``ReduceSum``, the axes are an input from opset 13 on.
         """
         if self.opset < (13 if op == "ReduceSum" else 18):
             return self.node(op, tensor, axes=list(axes), keepdims=keepdims)[0]
         return self.node(op, tensor, np.array(axes, np.int64), keepdims=keepdims)[0]
 
     def domains(self) -> dict[str, int]:
-        """Return the operator sets that the nodes need, domain to version, in a fixed order."""
+        """Return the operator sets that the nodes need, as a mapping from domain to version, in a fixed order."""
         versions = {"": self.opset, "ai.onnx.ml": ML_OPSET, "com.microsoft": 1}
         used = {node.domain for node in self.nodes} | {""}
         return {domain: version for domain, version in versions.items() if domain in used}
@@ -146,7 +147,7 @@ class GraphBuilder:
 
 
 def serialize(model: Any) -> bytes:
-    """Return a model's bytes, the same for the same model."""
+    """Return a model's bytes; equal models give equal bytes."""
     data: bytes = model.SerializeToString(deterministic=True)
     return data
 

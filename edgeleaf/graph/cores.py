@@ -1,4 +1,4 @@
-"""Work on every processor core, results in order."""
+"""Run work on every processor core and return the results in order."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Found = TypeVar("Found")
 
 
 def in_order(work: Callable[[Item], Found], items: Iterable[Item]) -> Iterator[Found]:
-    """Yield ``work(item)`` for each item, in their order, a few of them ahead: one at a time on each core.
+    """Yield ``work(item)`` for each item, in the order of the items, with one item at a time on each core.
 
-    For work that spends its time outside Python, such as sessions of one thread: on short texts a second thread of
-    one session mostly waits for the first, while a second session works.
+    Meant for work that spends its time outside Python, such as onnxruntime sessions of one thread each. On short texts,
+    a second thread in the same session mostly waits for the first, while a second session does useful work.
 
     Args:
-        work: is called in threads, with several items at a time.
-        items: taken as they are needed, so that results that nobody has asked for yet are few.
+        work: called from several threads at once, each with one item.
+        items: read only as they are needed, so that only a few results wait to be used.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with ThreadPoolExecutor(cores) as pool:

@@ -1,8 +1,8 @@
-"""A sentence-transformers model to one ONNX graph: encoder, pooling, projection and L2 norm, optimised and validated.
+"""Export a sentence-transformers model to one optimised ONNX graph and compare it with torch.
 
-An exporter (:mod:`edgeleaf.graph.exporters`) writes the graph, patterns of nodes are fused (attention stays apart from
-its projections, so that the quantiser sees every weight), and a ladder of checks compares the result with torch: names,
-axes, shapes, values.
+The graph holds encoder, pooling, projection and L2 norm. An exporter (:mod:`edgeleaf.graph.exporters`) writes it, then
+patterns of nodes are fused. Attention stays apart from its projections, so that the quantiser sees every weight. A
+series of checks then compares the result with torch: names, axes, shapes, values.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from edgeleaf.graph.exporters import EXPORTERS, INPUTS, OUTPUT, TokenTypes, toke
 from edgeleaf.graph.simplify import prune, simplify
 
 MAX_DIFFERENCE = 1e-4
-"""Largest difference of any number of a unit vector between torch and ONNX Runtime, both float32."""
+"""Largest difference allowed in any number of a unit vector between torch and ONNX Runtime, both in float32."""
 
 
 def export_onnx(folder: Path, *, exporter: str = next(iter(EXPORTERS))) -> onnx.ModelProto:
@@ -38,11 +38,11 @@ def export_onnx(folder: Path, *, exporter: str = next(iter(EXPORTERS))) -> onnx.
         exporter: a name in :data:`edgeleaf.graph.exporters.EXPORTERS`.
 
     Returns:
-        A model with inputs ``input_ids`` and ``attention_mask`` (int64 [batch, sequence], padded on the right) and the
-        output ``sentence_embedding`` (float32 [batch, dim], unit L2 norm, if the model ends in Normalize).
+        A model with the inputs ``input_ids`` and ``attention_mask`` (int64 [batch, sequence], padded on the right) and
+        the output ``sentence_embedding`` (float32 [batch, dim], with unit L2 norm if the model ends in Normalize).
 
     Raises:
-        ExportError: no such exporter, or it or the optimiser cannot handle the model.
+        ExportError: there is no such exporter, or the exporter or the optimiser cannot handle the model.
         MissingExtra: the exporter is not installed.
     """
     if exporter not in EXPORTERS:
@@ -53,18 +53,18 @@ def export_onnx(folder: Path, *, exporter: str = next(iter(EXPORTERS))) -> onnx.
 
 
 def validate(model: onnx.ModelProto, torch_model: Any, texts: Sequence[str]) -> float:
-    """Climb the ladder: names, axes, shapes, values against torch.
+    """Check an exported graph step by step: names, axes, then shapes and values compared with torch.
 
     Args:
         model: what :func:`export_onnx` returned.
         torch_model: the same sentence-transformers model, loaded.
-        texts: real texts of several lengths; each is run alone, and all in one batch.
+        texts: real texts of several lengths; each is run alone, then all are run in one batch.
 
     Returns:
-        The largest difference of any number between ONNX Runtime and torch.
+        The largest difference between ONNX Runtime and torch in any number.
 
     Raises:
-        NamesMismatch, AxesMismatch, ShapesMismatch, ValuesMismatch: the first rung that breaks.
+        NamesMismatch, AxesMismatch, ShapesMismatch, ValuesMismatch: the first check that fails.
     """
     _check_ends(model)
     opened = session(model.SerializeToString(), threads=0)
@@ -85,7 +85,7 @@ def validate(model: onnx.ModelProto, torch_model: Any, texts: Sequence[str]) -> 
 
 
 def features(torch_model: Any, texts: Sequence[str]) -> dict[str, npt.NDArray[np.int64]]:
-    """Tokenise as sentence-transformers does: ``input_ids`` and ``attention_mask``, int64 [len(texts), sequence]."""
+    """Tokenise as sentence-transformers does; return ``input_ids`` and ``attention_mask``, int64 [texts, sequence]."""
     preprocess = getattr(torch_model, "preprocess", None) or torch_model.tokenize
     encoded = preprocess(list(texts))
     return {name: encoded[name].cpu().numpy().astype(np.int64) for name in INPUTS}
@@ -96,7 +96,7 @@ def _torch_vectors(torch_model: Any, texts: Sequence[str]) -> npt.NDArray[np.flo
 
 
 def _fuse_patterns(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Fuse LayerNorm, GELU and attention; embeddings and MatMuls stay, for the quantiser."""
+    """Fuse LayerNorm, GELU and attention; keep embeddings and MatMuls separate for the quantiser."""
     from onnxruntime.transformers.fusion_options import FusionOptions
     from onnxruntime.transformers.optimizer import optimize_by_fusion
 
@@ -110,7 +110,7 @@ def _fuse_patterns(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _tidy(model: onnx.ModelProto, types: TokenTypes | None) -> onnx.ModelProto:
-    """Keep the one output, drop what only the others needed, name the axes."""
+    """Keep the embedding as the only output, drop the nodes that only other outputs needed, and name the axes."""
     graph = model.graph
     outputs = [output for output in graph.output if output.name == OUTPUT]
     if not outputs:
@@ -133,13 +133,16 @@ def _tidy(model: onnx.ModelProto, types: TokenTypes | None) -> onnx.ModelProto:
 
 
 def _fix_token_types(graph: onnx.GraphProto, types: TokenTypes | None) -> None:
-    """Compute ``token_type_ids`` in the graph: a token's place in its row decides, as the tokenizer's template has it.
+    """Compute ``token_type_ids`` inside the graph, from each token's place in its row and the tokenizer's template.
 
-    Without types that count, a model that asks for them gets zeros: a query is one segment.
+    Args:
+        graph: the encoder's; changed in place.
+        types: what the template gives; None if every type is 0. A model that reads types then gets zeros, because a
+            query is one segment.
     """
     if "token_type_ids" not in {value.name for value in graph.input}:
         if types is not None:
-            raise ExportError("the tokenizer's template gives token types, which the exported graph does not ask for")
+            raise ExportError("the tokenizer's template gives token types, but the graph has no input for them")
         return
     inputs = [value for value in graph.input if value.name != "token_type_ids"]
     del graph.input[:]
@@ -163,7 +166,7 @@ def _fix_token_types(graph: onnx.GraphProto, types: TokenTypes | None) -> None:
 
 
 def _width(model: onnx.ModelProto) -> int:
-    """The output's width, found by running the graph once on two tokens."""
+    """Find the output's width by running the graph once on two tokens."""
     opened = session(model.SerializeToString(), threads=0)
     two = np.ones((1, 2), dtype=np.int64)
     return int(opened.run([OUTPUT], dict.fromkeys(INPUTS, two))[0].shape[1])
@@ -177,18 +180,18 @@ def _name_axes(value: onnx.ValueInfoProto, axes: Sequence[str | int]) -> None:
 def _check_ends(model: onnx.ModelProto) -> None:
     names = tuple(value.name for value in model.graph.input), tuple(value.name for value in model.graph.output)
     if sorted(names[0]) != sorted(INPUTS) or names[1] != (OUTPUT,):
-        raise NamesMismatch(f"the graph goes {names[0]} to {names[1]}; {INPUTS} to {(OUTPUT,)} is needed")
+        raise NamesMismatch(f"the graph maps {names[0]} to {names[1]}; it must map {INPUTS} to {(OUTPUT,)}")
     for value in (*model.graph.input, *model.graph.output):
         free = [bool(dim.dim_param) for dim in value.type.tensor_type.shape.dim]
         if free != ([True, False] if value.name == OUTPUT else [True, True]):
             raise AxesMismatch(
-                f"{value.name} has free axes {free}; the batch, and the sequence of inputs, must be free"
+                f"{value.name} has free axes {free}; the batch axis, and the inputs' sequence axis, must be free"
             )
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporters' warnings off the user's terminal, and off standard output; errors still raise."""
+    """Keep the exporters' warnings and messages off the terminal and standard output; errors are still raised."""
     names = (
         "torch.onnx",
         "onnxscript",
@@ -206,7 +209,7 @@ def _quiet() -> Iterator[None]:
         for name in names:
             logging.getLogger(name).setLevel(logging.ERROR)
         logging.getLogger().setLevel(logging.ERROR)
-        # onnxruntime's optimiser prints where its shape inference gives up.
+        # onnxruntime's optimiser prints a message when its shape inference gives up.
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield

@@ -1,9 +1,9 @@
-"""The exporters: a sentence-transformers model to an ONNX graph, as it comes. Another one is a function and a row here.
+"""The exporters: each writes a sentence-transformers model as an ONNX graph.
 
-Each takes the model's folder and a scratch folder, and returns a graph with the inputs ``input_ids`` and
-``attention_mask`` (int64 [batch, sequence]; ``token_type_ids`` where the exporter asks for it) and the output
-``sentence_embedding``. What it costs in nodes is made up for afterwards, and the ladder of
-:func:`edgeleaf.graph.export.validate` judges all of them.
+To add one, add a function and a row in ``EXPORTERS``. Each takes the model's folder and a scratch folder, and returns a
+graph with the inputs ``input_ids`` and ``attention_mask`` (int64 [batch, sequence]; also ``token_type_ids`` if the
+exporter needs it) and the output ``sentence_embedding``. Superfluous nodes are removed later, and
+:func:`edgeleaf.graph.export.validate` checks the result of every exporter.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from edgeleaf.graph.simplify import prune
 INPUTS = ("input_ids", "attention_mask")
 OUTPUT = "sentence_embedding"
 TORCH_OPSET = 18
-"""The oldest that torch's exporter writes without a conversion."""
+"""The oldest opset that torch's exporter writes without a conversion."""
 
 
 @dataclass(frozen=True)
 class TokenTypes:
-    """The types of a text's tokens, where the tokenizer's template gives others than 0 and the model reads them.
+    """The types of a text's tokens, for a model that reads them and a template that gives types other than 0.
 
     Attributes:
-        prefix, suffix: of the special tokens before and after the text.
-        text: of the text's own tokens.
+        prefix, suffix: types of the special tokens before and after the text.
+        text: the type of the text's own tokens.
     """
 
     prefix: tuple[int, ...]
@@ -41,7 +41,7 @@ class TokenTypes:
 
 
 def token_types(folder: Path) -> TokenTypes | None:
-    """Return the token types that a model's tokenizer gives, or None where they are all 0 or the model gets none."""
+    """Return the token types that a model's tokenizer gives, or None if all are 0 or the model takes no types."""
     from transformers import AutoTokenizer
 
     from edgeleaf.graph.tokenizers.spec import parse, read_template
@@ -55,7 +55,7 @@ def token_types(folder: Path) -> TokenTypes | None:
 
 
 def torch_graph(folder: Path, scratch: Path) -> onnx.ModelProto:
-    """Return what ``torch.onnx.export`` makes of a model, its attentions and residual normalisations as single nodes.
+    """Export with ``torch.onnx.export``, then fuse each attention and each residual normalisation into one node.
 
     Raises:
         ExportError: torch cannot export it.
@@ -78,7 +78,7 @@ def torch_graph(folder: Path, scratch: Path) -> onnx.ModelProto:
         def forward(self, *values: Any) -> Any:
             return self.model(dict(zip(example, values, strict=True)))[OUTPUT]
 
-    # Three texts, one of them padded: an example of one row or of full rows would become part of the graph.
+    # Three texts, two of them padded: if the example had one row or no padding, that would be fixed in the graph.
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [1, 1, 1, 0]])
     ids = torch.arange(3, 15).reshape(3, 4) * mask
     example = {"input_ids": ids, "attention_mask": mask}
@@ -98,7 +98,7 @@ def torch_graph(folder: Path, scratch: Path) -> onnx.ModelProto:
             verbose=False,
         )
         program.save(str(scratch / "model.onnx"))
-    except Exception as error:  # torch.export, onnxscript and onnx raise kinds without a common base below Exception
+    except Exception as error:  # the errors of torch.export, onnxscript and onnx share no base class below Exception
         reason = " ".join(str(error).split())
         raise ExportError(f"{folder}: torch cannot export it: {reason_of(reason)}") from None
     graph = onnx.load(scratch / "model.onnx")
@@ -114,7 +114,7 @@ def torch_graph(folder: Path, scratch: Path) -> onnx.ModelProto:
 
 
 def optimum_graph(folder: Path, scratch: Path) -> onnx.ModelProto:
-    """Return what optimum makes of a model, as it comes.
+    """Export with optimum and return the graph unchanged.
 
     Raises:
         MissingExtra: optimum-onnx is not installed.
@@ -143,4 +143,4 @@ def optimum_graph(folder: Path, scratch: Path) -> onnx.ModelProto:
 
 
 EXPORTERS: Mapping[str, Callable[[Path, Path], onnx.ModelProto]] = {"torch": torch_graph, "optimum": optimum_graph}
-"""By the name that a recipe and ``edgeleaf export --exporter`` use; the first is the default."""
+"""Exporters by the name that a recipe and ``edgeleaf export --exporter`` use; the first is the default."""

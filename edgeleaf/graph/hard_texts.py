@@ -1,4 +1,4 @@
-"""Texts that tokenizers find hard, every code point among them."""
+"""Texts that are hard for tokenizers, including every code point."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 LAST_CODE_POINT = 0x10FFFF
 SURROGATES = range(0xD800, 0xE000)
 EMPTY_PLANES = range(0x40000, 0xE0000)
-"""Planes 4 to 13, where Unicode has assigned nothing: normalisers treat all of it alike."""
+"""Planes 4 to 13, where Unicode has assigned nothing: normalisers treat all of these code points alike."""
 CODE_POINT_TEXTS = LAST_CODE_POINT + 1 - len(SURROGATES) - len(EMPTY_PLANES) * 7 // 8
 
 HARD_TEXTS: tuple[str, ...] = (
@@ -54,7 +54,10 @@ HARD_TEXTS: tuple[str, ...] = (
 
 
 def code_point_texts() -> Iterator[str]:
-    """Every code point inside a word and alone; in the planes where Unicode has nothing, eight of them a text."""
+    """Yield texts with every code point, inside a word and alone.
+
+    One code point per text; eight per text in the planes where Unicode has assigned nothing.
+    """
     packed: list[str] = []
     for code_point in range(LAST_CODE_POINT + 1):
         if code_point in SURROGATES:
@@ -66,10 +69,10 @@ def code_point_texts() -> Iterator[str]:
 
 
 def added_token_texts(tokenizer: Any) -> list[str]:
-    """Texts about a tokenizer's added tokens: alone, in words, between spaces, twice, in other case, beside each other.
+    """Return texts with a tokenizer's added tokens: alone, in words, between spaces, doubled, in other case, adjacent.
 
     Args:
-        tokenizer: the reference. Of many added tokens, the first and the last 100 are tried.
+        tokenizer: the reference. If it has more than 200 added tokens, the first and the last 100 are used.
     """
     contents = [token.content for _, token in sorted(tokenizer.get_added_tokens_decoder().items())]
     contents = contents if len(contents) <= 200 else contents[:100] + contents[-100:]

@@ -1,6 +1,7 @@
-"""Token parity: does the fused file cut a text into the same ids as the reference tokenizer, always?
+"""Token parity: does the fused file always give a text the same token ids as the reference tokenizer?
 
-One id that differs is another word: the vector of another query. So there is no tolerance, only a count.
+If one id differs, the encoder reads a different word and returns the vector of a different query. So there is no
+tolerance, only a count of differences.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from edgeleaf.graph.cores import in_order
 from edgeleaf.graph.hard_texts import CODE_POINT_TEXTS, HARD_TEXTS, code_point_texts
 
 TokenIds = Callable[[Sequence[str]], list[list[int]]]
-"""Texts to their token ids, special tokens included, padding not."""
+"""A function from texts to their token ids, with special tokens but without padding."""
 
 _BATCH_SIZE = 32
 EXAMPLES = 5
@@ -26,7 +27,7 @@ SWEEP_SIZE = 4096
 
 @dataclass(frozen=True)
 class Mismatch:
-    """A text that the fused file cuts differently, with both lists of ids."""
+    """A text to which the fused file gives different token ids, with both lists of ids."""
 
     text: str
     expected_ids: tuple[int, ...]
@@ -38,10 +39,10 @@ class Parity:
     """Token parity of a fused file.
 
     Args:
-        tried: comparisons made; the built-in hard texts count twice, alone and in a batch.
-        mismatches: how many differed.
-        code_points: whether every Unicode code point was among them.
-        examples: the first few that differed.
+        tried: number of comparisons; the built-in hard texts count twice, alone and in a batch.
+        mismatches: how many of them differed.
+        code_points: whether every Unicode code point was compared.
+        examples: the first few texts that differed.
     """
 
     tried: int
@@ -56,12 +57,12 @@ def token_parity(
     """Compare token ids on built-in hard texts (alone and in a mixed batch), on ``texts``, and on every code point.
 
     Args:
-        fused: the file's own ids, see :func:`fused_token_ids`.
-        expected: the reference tokenizer's, see :func:`reference_token_ids`.
+        fused: gives the file's own ids, see :func:`fused_token_ids`.
+        expected: gives the reference tokenizer's ids, see :func:`reference_token_ids`.
         texts: further texts, compared in batches of 32 in the given order.
-        code_points: also try each of the 1,112,064 code points, inside a word and alone.
+        code_points: whether to compare each of the 1,112,064 code points too, inside a word and alone.
 
-    Batches go to every processor core, so both functions are called from several threads.
+    Batches are spread over all processor cores, so both functions are called from several threads.
     """
 
     def compare(batch: list[str]) -> tuple[int, list[Mismatch]]:
@@ -97,7 +98,12 @@ def _batches(texts: Sequence[str], code_points: bool) -> Iterator[list[str]]:
 
 
 def reference_token_ids(tokenizer: Any, prompt: str) -> TokenIds:
-    """Return the ids that ``tokenizers`` gives ``prompt + text``; ``tokenizer`` truncates and does not pad."""
+    """Return a function that gives the ids of ``prompt + text`` from ``tokenizers``.
+
+    Args:
+        tokenizer: the reference; it must truncate and must not pad.
+        prompt: put before every text.
+    """
 
     def token_ids(texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in tokenizer.encode_batch([prompt + text for text in texts])]
@@ -106,14 +112,14 @@ def reference_token_ids(tokenizer: Any, prompt: str) -> TokenIds:
 
 
 def fused_token_ids(file: Path, *, threads: int = 1) -> TokenIds:
-    """Return the ids inside a fused file, tapped at ``input_ids`` and ``attention_mask``; the encoder is cut off.
+    """Return a function that gives a fused file's token ids: the tokenizer is run alone, without the encoder.
 
     Args:
         file: a ``query_encoder.onnx``.
         threads: processor threads for the graph.
 
     Raises:
-        BundleError: no such file, or one without those tensors.
+        BundleError: there is no such file, or it has no inner tensors ``input_ids`` and ``attention_mask``.
     """
     from edgeleaf.bundle.session import session
     from edgeleaf.errors import BundleError, ExportError
@@ -136,12 +142,12 @@ def fused_token_ids(file: Path, *, threads: int = 1) -> TokenIds:
 
 
 def token_ids_of(tokenizer: Any) -> TokenIds:
-    """Return the ids that an open session of a tokenizer gives: text in, input_ids and attention_mask out."""
+    """Return a function that gives token ids from an open session, which maps text to input_ids and attention_mask."""
 
     def token_ids(texts: Sequence[str]) -> list[list[int]]:
         ids, mask = tokenizer.run(["input_ids", "attention_mask"], {"text": np.array(texts, dtype=object)})
         lengths = mask.sum(axis=1)
-        # Ones first, zeros after: anything else is no padding, and its row is kept whole so that it cannot agree.
+        # A valid mask is ones, then zeros. A row with any other mask is kept whole, so that its ids cannot match.
         prefix = (np.arange(mask.shape[1]) < lengths[:, None]) == (mask == 1)
         whole = [row[:length] if ok else row for row, length, ok in zip(ids, lengths, prefix.all(axis=1), strict=True)]
         return [row.tolist() for row in whole]

@@ -1,9 +1,9 @@
-"""Attention and residual normalisations of a torch export, as single nodes that the quantiser knows.
+"""Fuse attention and residual normalisations of a torch export into single nodes that the quantiser knows.
 
-torch's exporter writes attention as two products with a softmax between them, and a padding mask as a subgraph of a
-dozen nodes. Both are found by their shape and, where shape does not decide, by running the graph: a mask counts as a
-padding mask only if every token sees all real tokens and no padding. What is not recognised stays as it is: exact, and
-slower.
+torch's exporter writes attention as two matrix products with a softmax between them, and a padding mask as a subgraph
+of a dozen nodes. Both are recognised by their structure and, where that is not enough, by running the graph: a mask
+counts as a padding mask only if every token sees all real tokens and no padding. Anything that is not recognised stays
+unchanged: its result is exact, but it runs slower.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeleaf.graph.quantization.calibration import run_inside
 
 BATCH, SEQUENCE, LENGTHS = 3, 7, (7, 2, 5)
-"""The batch that shapes and masks are judged on, and how many tokens of each text are no padding."""
+"""The batch on which shapes and masks are examined, and how many tokens of each text are real, not padding."""
 MASKED = -1e4
-"""A score of a token that is not to be seen is at most this much."""
+"""A mask adds this number, or a lower one, to the score of a token that must not be seen."""
 _HEADS_FIRST = [0, 2, 1, 3]
 _KEYS = [0, 2, 3, 1]
 
 
 @dataclass(frozen=True)
 class _Projection:
-    """What an attention reads: a linear layer's output before its bias, the bias, the number of heads, and a factor."""
+    """An input of an attention: a linear layer's output before the bias, the bias, the heads, the width, a factor."""
 
     name: str
     bias: npt.NDArray[np.float32] | None
@@ -37,7 +37,7 @@ class _Projection:
 
 
 class _Graph:
-    """A graph with its makers and readers, and what its tensors hold on one padded batch."""
+    """A graph, the node that makes and the nodes that read each tensor, and each tensor's value on one padded batch."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.graph = model.graph
@@ -51,12 +51,12 @@ class _Graph:
         self.outputs = {output.name for output in self.graph.output}
 
     def maker(self, name: str, *kinds: str) -> onnx.NodeProto | None:
-        """The node that makes a tensor, if it is of one of these kinds."""
+        """Return the node that makes a tensor, if it is of one of these kinds."""
         node = self.makers.get(name)
         return node if node is not None and node.op_type in kinds else None
 
     def only_reader(self, name: str, *kinds: str) -> onnx.NodeProto | None:
-        """The only node that reads a tensor, if it is of one of these kinds."""
+        """Return the only node that reads a tensor, if it is of one of these kinds."""
         readers = self.readers.get(name, [])
         alone = len(readers) == 1 and name not in self.outputs and readers[0].op_type in kinds
         return readers[0] if alone else None
@@ -65,7 +65,7 @@ class _Graph:
         return np.shape(self.values[name]) if name in self.values else ()
 
     def with_weight(self, node: onnx.NodeProto) -> tuple[str, npt.NDArray[np.float32]] | None:
-        """The tensor and the constant that an ``Add``, ``Mul`` or ``Div`` joins."""
+        """Return the tensor and the constant that an ``Add``, ``Mul`` or ``Div`` combines."""
         for tensor, constant in (node.input[:2], node.input[1::-1]):
             if constant in self.weights and tensor not in self.weights:
                 return tensor, self.weights[constant]
@@ -73,10 +73,10 @@ class _Graph:
 
 
 def fuse_attention(model: onnx.ModelProto) -> int:
-    """Write self-attentions with a padding mask as ``MultiHeadAttention``, in place; return how many.
+    """Replace self-attentions with a padding mask by ``MultiHeadAttention``, in place; return how many.
 
     Args:
-        model: float32, inputs ``input_ids`` and ``attention_mask``, padded on the right.
+        model: float32, with the inputs ``input_ids`` and ``attention_mask``, padded on the right.
     """
     found = _Graph(model)
     fused = 0
@@ -88,7 +88,7 @@ def fuse_attention(model: onnx.ModelProto) -> int:
 
 
 def fuse_skip_norms(model: onnx.ModelProto) -> int:
-    """Write a residual addition and the layer normalisation behind it as one node, in place; return how many."""
+    """Replace each residual addition and the layer normalisation after it by one node, in place; return how many."""
     found = _Graph(model)
     fused = 0
     for norm in [node for node in found.graph.node if node.op_type == "LayerNormalization"]:
@@ -165,7 +165,7 @@ def _fuse_one(found: _Graph, softmax: onnx.NodeProto) -> bool:
 
 
 def _scaled(found: _Graph, scores: str) -> tuple[float, str]:
-    """The factor of the scores, and the product before it."""
+    """Return the constant factor of a tensor, and the tensor before it was multiplied; 1 if there is no factor."""
     node = found.maker(scores, "Mul", "Div")
     joined = found.with_weight(node) if node is not None else None
     if node is None or joined is None or joined[1].size != 1:
@@ -177,7 +177,7 @@ def _scaled(found: _Graph, scores: str) -> tuple[float, str]:
 
 
 def _unmasked(found: _Graph, name: str) -> str | None:
-    """The scores to which a padding mask was added, or in which padding was replaced; None where neither was."""
+    """Return the scores before a padding mask was added or padding was replaced; None if neither was done."""
     added, chosen = found.maker(name, "Add"), found.maker(name, "Where")
     if added is not None:
         sides = (added.input[:2], added.input[1::-1])
@@ -196,7 +196,7 @@ def _unmasked(found: _Graph, name: str) -> str | None:
 
 
 def _is_padding_mask(found: _Graph, name: str | npt.NDArray[np.float32]) -> bool:
-    """Whether a tensor adds nothing to scores of real tokens, and a large negative number to those of padding."""
+    """Return whether a mask adds 0 to the scores of real tokens and a large negative number to those of padding."""
     mask = found.values.get(name) if isinstance(name, str) else name
     if mask is None or mask.ndim != 4 or mask.shape[0] != BATCH or mask.shape[1] != 1 or mask.shape[3] != SEQUENCE:
         return False
@@ -205,7 +205,10 @@ def _is_padding_mask(found: _Graph, name: str | npt.NDArray[np.float32]) -> bool
 
 
 def _projection(found: _Graph, name: str, order: list[int]) -> _Projection | None:
-    """The linear layer behind a tensor that lies as attention wants it, [batch, heads, tokens, width] or transposed."""
+    """Find the linear layer whose output, split into heads, is this tensor; None if there is none.
+
+    The tensor is [batch, heads, tokens, width], or with its last two axes swapped, as ``order`` requires.
+    """
     factor, name = _scaled(found, name)
     node = found.maker(name, "Transpose")
     if node is None:
@@ -214,7 +217,7 @@ def _projection(found: _Graph, name: str, order: list[int]) -> _Projection | Non
     inner = found.maker(node.input[0], "Transpose")
     if inner is None and (scaled := _scaled(found, node.input[0]))[1] != node.input[0]:
         factor, inner = factor * scaled[0], found.maker(scaled[1], "Transpose")
-    if inner is not None:  # heads first, then the last two axes change places
+    if inner is not None:  # first the heads move to the front, then the last two axes are swapped
         first = list(helper.get_attribute_value(inner.attribute[0]))
         turned, node = [first[axis] for axis in turned], inner
     split = found.maker(node.input[0], "Reshape")
@@ -233,7 +236,7 @@ def _projection(found: _Graph, name: str, order: list[int]) -> _Projection | Non
 
 
 def _context(found: _Graph, name: str) -> onnx.NodeProto | None:
-    """The node that lays an attention's heads side by side again."""
+    """Return the node that joins an attention's heads again; None if there is none."""
     turned = found.only_reader(name, "Transpose")
     if turned is None or list(helper.get_attribute_value(turned.attribute[0])) != _HEADS_FIRST:
         return None
@@ -243,7 +246,7 @@ def _context(found: _Graph, name: str) -> onnx.NodeProto | None:
 
 
 def _append_mask(graph: onnx.GraphProto) -> None:
-    """Write the number of real tokens of each text, which is all that a padding on the right takes."""
+    """Add nodes that count each text's real tokens; padding on the right needs no other mask."""
     graph.initializer.append(numpy_helper.from_array(np.array([1], np.int64), "mask_index/axes"))
     graph.node.insert(0, helper.make_node("Cast", ["attention_mask"], ["attention_mask_int32"], to=TensorProto.INT32))
     graph.node.insert(

@@ -1,4 +1,4 @@
-"""Positions that a fused file never reads: its tokenizer cuts texts off, the encoder's table of positions goes on."""
+"""Remove position embeddings that a fused file never reads, because its tokenizer truncates texts before them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from onnx import numpy_helper
 
 
 def within_window(graph: onnx.GraphProto, window: int) -> list[onnx.TensorProto]:
-    """Return a graph's initializers, tables of positions cut to the first ``window`` rows.
+    """Return a graph's initializers, with position tables cut to the first ``window`` rows.
 
-    A table counts as one of positions if rows of it are only ever looked up by a slice of 0, 1, 2, ..., as BERT does.
-    Others are returned as they are.
+    A table counts as a position table if its rows are only looked up by a slice of 0, 1, 2, ..., as in BERT. Other
+    initializers are returned unchanged.
 
     Args:
-        graph: an encoder's; left as it is.
-        window: tokens of the longest text it will read.
+        graph: an encoder's graph; it is not changed.
+        window: number of tokens in the longest text that the encoder will read.
     """
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     readers: dict[str, list[onnx.NodeProto]] = {}

@@ -1,4 +1,4 @@
-"""Nodes that an exporter leaves behind and that a small encoder feels: each costs a microsecond or more a query."""
+"""Remove nodes that exporters leave behind: each costs a small encoder a microsecond or more per query."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from edgeleaf.graph.walk import reads, rename_reads
 
 ELEMENTWISE = frozenset({"Add", "Sub", "Mul", "Div"})
 SHAPES = ((2, 5), (1, 9))
-"""Batches on which a value must be the same to count as constant."""
+"""Shapes of the batches on which a value must be the same to count as constant."""
 _LENGTHS = (5, 2), (9,)
-"""How many tokens of their texts are no padding, where it matters."""
+"""How many tokens of each text in those batches are real, where padding matters."""
 
 
 def simplify(model: onnx.ModelProto) -> None:
-    """Take out of an encoder, in place, what changes nothing: constant nodes, expansions, look-ups of the same row."""
+    """Remove from an encoder, in place, what changes no result: constant nodes, expansions, look-ups of a fixed row."""
     _name_constants(model)
     found = [run_inside(model, *shape) for shape in SHAPES]
     _drop_expands(model, {name: np.shape(value) for name, value in found[0].items()})
@@ -27,7 +27,7 @@ def simplify(model: onnx.ModelProto) -> None:
 
 
 def _name_constants(model: onnx.ModelProto) -> None:
-    """Make an initializer of every ``Constant``."""
+    """Turn every ``Constant`` node into an initializer."""
     for node in [node for node in model.graph.node if node.op_type == "Constant"]:
         value = helper.get_attribute_value(node.attribute[0])
         tensor = value if isinstance(value, onnx.TensorProto) else numpy_helper.from_array(np.array(value))
@@ -37,7 +37,7 @@ def _name_constants(model: onnx.ModelProto) -> None:
 
 
 def _drop_single_concats(model: onnx.ModelProto) -> None:
-    """Remove ``Concat`` of one tensor."""
+    """Remove every ``Concat`` that has only one input."""
     graph = model.graph
     outputs = {output.name for output in graph.output}
     for node in [node for node in graph.node if node.op_type == "Concat" and len(node.input) == 1]:
@@ -48,7 +48,7 @@ def _drop_single_concats(model: onnx.ModelProto) -> None:
 
 
 def _drop_expands(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Remove ``Expand`` where those that read it would broadcast anyway."""
+    """Remove each ``Expand`` whose readers would broadcast anyway."""
     graph = model.graph
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in graph.node:
@@ -57,7 +57,7 @@ def _drop_expands(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) ->
     outputs = {output.name for output in graph.output}
 
     def broadcasts(name: str) -> bool:
-        """Whether everything that reads a tensor comes out the same if its last axis has one entry."""
+        """Return whether all nodes that read a tensor give the same result if its last axis has only one entry."""
         return name not in outputs and all(adapts(node, name) for node in readers.get(name, []))
 
     def adapts(node: onnx.NodeProto, name: str) -> bool:
@@ -88,7 +88,7 @@ def _reduces_last(model: onnx.ModelProto, node: onnx.NodeProto, shapes: dict[str
 
 
 def _fix_rows(model: onnx.ModelProto, found: list[dict[str, np.ndarray]]) -> None:
-    """Write the row itself where a table is asked for the same row at every place, whatever the text."""
+    """Replace a look-up that always gives the same row of a table, at every position of every text, by that row."""
     graph = model.graph
     tables = {tensor.name: tensor for tensor in graph.initializer}
     varying = _varying(model)
@@ -108,7 +108,7 @@ def _fix_rows(model: onnx.ModelProto, found: list[dict[str, np.ndarray]]) -> Non
 
 
 def _part(graph: onnx.GraphProto, norm: onnx.NodeProto) -> None:
-    """Write a ``SkipLayerNormalization`` as its additions and a ``LayerNormalization``: it broadcasts no summand."""
+    """Split a ``SkipLayerNormalization``, which cannot broadcast, into ``Add`` nodes and a ``LayerNormalization``."""
     place = list(graph.node).index(norm)
     total = norm.output[3] if len(norm.output) > 3 and norm.output[3] else f"{norm.output[0]}/sum"
     first = f"{total}/skip" if len(norm.input) > 4 else total
@@ -124,9 +124,10 @@ def _part(graph: onnx.GraphProto, norm: onnx.NodeProto) -> None:
 
 
 def _take_first_tokens(model: onnx.ModelProto) -> None:
-    """Write ``x[:, 0]`` where a graph searches the mask for the first token: texts are padded on the right.
+    """Replace a search for the first real token by ``x[:, 0]``, because texts are padded on the right.
 
-    sentence-transformers' CLS pooling does so, in eighteen nodes more, for the sake of padding on the left.
+    The CLS pooling of sentence-transformers searches the mask, in order to support padding on the left; that takes
+    eighteen additional nodes.
     """
     graph, depends = model.graph, _varying(model)
     searches = [node for node in graph.node if node.op_type == "GatherElements" and node.input[1] in depends]
@@ -147,7 +148,7 @@ def _take_first_tokens(model: onnx.ModelProto) -> None:
 
 
 def _varying(model: onnx.ModelProto) -> set[str]:
-    """Tensors that depend on what the inputs hold, not on their shapes alone."""
+    """Return the tensors that depend on the inputs' values, not only on their shapes."""
     varying = {value.name for value in model.graph.input}
     for node in model.graph.node:
         itself = node.op_type == "Sub" and node.input[0] == node.input[1]

@@ -1,4 +1,4 @@
-"""A fused file by itself: made of a tokenizer.json and an ONNX encoder that one has already, and looked into."""
+"""Fused files without a bundle: make one from an existing tokenizer.json and ONNX encoder, and inspect its tokens."""
 
 from __future__ import annotations
 
@@ -26,16 +26,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FusedFile:
-    """What ``fuse_file`` has made.
+    """A file that ``fuse_file`` has written.
 
     Args:
         path: the file.
-        mb, tokenizer_mb: its size, and its tokenizer's part, in 10**6 bytes.
-        tokenizer_nodes: ONNX nodes of the tokenizer.
+        mb, tokenizer_mb: the size of the file and of its tokenizer, in 10**6 bytes.
+        tokenizer_nodes: number of ONNX nodes in the tokenizer.
         max_length: its window in tokens.
-        space: the space of its vectors; the encoder itself counts as the teacher.
-        output: the encoder's output that was taken.
-        parity: how many texts were compared with ``tokenizers``, and how many differed (0, or there is no file).
+        space: the vector space; the encoder itself counts as the teacher.
+        output: the encoder's output that was used.
+        parity: how many texts were compared with ``tokenizers``, and how many differed (always 0: if any differs, no
+            file is written).
     """
 
     path: Path
@@ -50,13 +51,13 @@ class FusedFile:
 
 @dataclass(frozen=True)
 class TokenizedText:
-    """A text as a fused file cuts it.
+    """A text and the tokens that a fused file gives it.
 
     Args:
-        text: as it came; a prompt inside the file comes before it.
-        input_ids: token ids, special tokens included.
-        tokens: the same as strings, where a tokenizer.json is at hand.
-        equal: whether ``tokenizers`` gives the same ids, where a tokenizer.json is at hand.
+        text: the text as it was passed; a prompt inside the file is put before it.
+        input_ids: token ids, including special tokens.
+        tokens: the tokens as strings; None without a tokenizer.json.
+        equal: whether ``tokenizers`` gives the same ids; None without a tokenizer.json.
     """
 
     text: str
@@ -80,18 +81,18 @@ def fuse_file(
 
     Args:
         tokenizer_json: the tokenizer's file.
-        encoder: an .onnx encoder; inputs named as transformers names them.
-        output: the .onnx file to write, whole or not at all.
-        pooling: ``mean``, ``cls``, ``last`` or ``max`` for an encoder that gives token vectors.
-        encoder_output: the encoder's output to take; None chooses, where there is one choice.
-        max_length: tokens a text may have; None takes the tokenizer.json's own truncation.
+        encoder: an .onnx encoder whose inputs have the names that transformers uses.
+        output: the .onnx file to write; if anything fails, it is not written.
+        pooling: ``mean``, ``cls``, ``last`` or ``max``, for an encoder that returns token vectors.
+        encoder_output: the encoder's output to use; None selects it automatically if only one is possible.
+        max_length: the most tokens that a text may have; None uses the truncation set in tokenizer.json.
         prompt: put before every text.
-        dim: keep the first ``dim`` numbers of the embedding.
+        dim: keep only the first ``dim`` numbers of the embedding.
 
     Raises:
-        ExportError: an input that cannot be read or that does not fit the other.
+        ExportError: an input cannot be read, or tokenizer and encoder do not fit each other.
         TokenizerNotSupported: the tokenizer cannot be reproduced exactly.
-        GateFailed: a text got other token ids than from ``tokenizers``; nothing is written.
+        GateFailed: a text got token ids that differ from those of ``tokenizers``; nothing is written.
     """
     require("fuse")
     from edgeleaf.bundle.session import METADATA_SCHEMA, METADATA_SPACE, METADATA_WINDOW
@@ -106,11 +107,11 @@ def fuse_file(
     text, settings = _read_tokenizer(tokenizer_json)
     window = max_length or (settings.get("truncation") or {}).get("max_length")
     if not window:
-        raise ExportError(f"{tokenizer_json} says no length to cut texts to; say it with --max-length")
+        raise ExportError(f"{tokenizer_json} sets no maximum length for texts; give one with --max-length")
     loaded = load_model(encoder)
     adopted, taken = adopt(loaded, pooling=pooling, output=encoder_output)
     if len(loaded.graph.output) > 1:
-        progress.say(f"fuse: takes the encoder's output {taken}, one of {len(loaded.graph.output)}")
+        progress.say(f"fuse: using the encoder's output {taken}, one of {len(loaded.graph.output)}")
     width = int(adopted.graph.output[0].type.tensor_type.shape.dim[1].dim_value)
     space = VectorSpace(
         teacher=encoder.stem,
@@ -146,15 +147,15 @@ def fuse_file(
 
 
 def tokenize(path: Path, texts: Sequence[str], *, tokenizer_json: Path | None = None) -> list[TokenizedText]:
-    """Show how a fused file cuts texts.
+    """Show the tokens that a fused file gives texts.
 
     Args:
         path: a fused .onnx file, or a bundle.
         texts: any texts.
-        tokenizer_json: to name the tokens and to compare with ``tokenizers``; None takes the bundle's own, if any.
+        tokenizer_json: used to name the tokens and to compare with ``tokenizers``; None uses the bundle's own, if any.
 
     Raises:
-        BundleError: not a fused file.
+        BundleError: this is not a fused file.
         ExportError: the tokenizer.json cannot be read.
     """
     file = path / layout.QUERY_ENCODER if path.is_dir() else path
@@ -207,12 +208,12 @@ def _prompt_and_window(file: Path) -> tuple[str, int]:
         return str(json.loads(props[METADATA_SPACE])["query_prompt"]), int(props[METADATA_WINDOW])
     except (KeyError, ValueError):
         raise BundleError(
-            f"{file}: its metadata does not say prompt and window; a file that this edgeleaf fused is needed"
+            f"{file}: its metadata lacks the prompt or the window; a file fused by this version of edgeleaf is needed"
         ) from None
 
 
 def _try_window(model: onnx.ModelProto, encoder: onnx.ModelProto, tokenizer_json: str, window: int) -> None:
-    """Run once with a text that fills the window, and the encoder with the tokenizer's highest id."""
+    """Run the encoder with the tokenizer's highest id, and the fused model with a text that fills the window."""
     from edgeleaf.bundle.session import session
     from edgeleaf.graph.tokenizers.spec import reference_tokenizer
 
@@ -221,9 +222,9 @@ def _try_window(model: onnx.ModelProto, encoder: onnx.ModelProto, tokenizer_json
     feed = {entry.name: np.ones((1, 2), np.int64) for entry in opened.get_inputs()}
     try:
         opened.run(None, feed | {"input_ids": np.full((1, 2), highest, np.int64)})
-    except Exception:  # onnxruntime raises many kinds without a common base below Exception
+    except Exception:  # onnxruntime's errors share no base class below Exception
         raise ExportError(
-            f"the tokenizer gives ids up to {highest}, for which the encoder has no vector; they don't belong together"
+            f"the tokenizer gives ids up to {highest}, for which the encoder has no vector; they do not fit together"
         ) from None
     try:
         session(model.SerializeToString(), threads=1).run(None, {"text": np.array(["", "a " * window], dtype=object)})
@@ -251,7 +252,7 @@ def _parity(tokenizer: onnx.ModelProto, tokenizer_json: str, window: int, prompt
     if parity.mismatches:
         example = parity.examples[0]
         raise GateFailed(
-            f"{parity.mismatches} of {parity.tried} texts get other token ids than from tokenizers, such as "
+            f"{parity.mismatches} of {parity.tried} texts get token ids that differ from those of tokenizers, such as "
             f"{example.text[:60]!r}; nothing was written; please report it with the tokenizer.json"
         )
     return parity

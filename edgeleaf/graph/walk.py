@@ -1,4 +1,4 @@
-"""Walk a graph and the graphs inside its nodes: the branches of an ``If``, the body of a ``Loop`` or ``Scan``."""
+"""Walk a graph and the graphs inside its nodes, such as the branches of an ``If`` or the body of a ``Loop``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import onnx
 
 
 def graphs_inside(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """Yield the graphs that a node holds."""
+    """Yield the graphs that a node contains."""
     for attribute in node.attribute:
         if attribute.type == onnx.AttributeProto.GRAPH:
             yield attribute.g
@@ -16,7 +16,7 @@ def graphs_inside(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
 
 
 def reads(node: onnx.NodeProto) -> set[str]:
-    """Return the tensors that a node reads, those that only the graphs inside it read included."""
+    """Return the tensors that a node reads, including those that only the graphs inside it read."""
     names = {name for name in node.input if name}
     for graph in graphs_inside(node):
         made = {value.name for value in (*graph.input, *graph.initializer)}
@@ -28,7 +28,7 @@ def reads(node: onnx.NodeProto) -> set[str]:
 
 
 def tensor_names(graph: onnx.GraphProto) -> Iterator[str]:
-    """Yield every name of a tensor in a graph and in the graphs inside its nodes."""
+    """Yield the name of every tensor in a graph and in the graphs inside its nodes."""
     yield from (value.name for value in (*graph.input, *graph.output, *graph.initializer))
     yield from (tensor.values.name for tensor in graph.sparse_initializer)
     for node in graph.node:
@@ -38,7 +38,7 @@ def tensor_names(graph: onnx.GraphProto) -> Iterator[str]:
 
 
 def rename_reads(node: onnx.NodeProto, renamed: Mapping[str, str]) -> None:
-    """Let a node, and the graphs inside it, read other tensors of the outer graph, in place."""
+    """Make a node, and the graphs inside it, read the outer graph's tensors under their new names, in place."""
     node.input[:] = [renamed.get(name, name) for name in node.input]
     for graph in graphs_inside(node):
         own = {value.name for value in (*graph.input, *graph.initializer)}
@@ -51,7 +51,7 @@ def rename_reads(node: onnx.NodeProto, renamed: Mapping[str, str]) -> None:
 
 
 def rename_tensors(graph: onnx.GraphProto, renamed: Mapping[str, str]) -> None:
-    """Rename tensors in place, wherever they are made, read or described."""
+    """Rename tensors in place, wherever they are produced, read or described."""
     for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
         value.name = renamed.get(value.name, value.name)
     for tensor in graph.sparse_initializer:

@@ -156,7 +156,7 @@ def test_of_numbered_layers_the_last_is_pooled_and_named() -> None:
 
 
 def test_unnamed_layers_are_asked_for() -> None:
-    with pytest.raises(ExportError, match=r"several token vectors \(first .*second .*say which: --encoder-output NAME"):
+    with pytest.raises(ExportError, match=r"several token vectors \(first .*second .*choose one: --encoder-output"):
         adopt(layered(["first", "second"]), pooling="mean")
     with pytest.raises(ExportError, match=r"output 'third' does not give token vectors to pool; its outputs are first"):
         adopt(layered(["first", "second"]), pooling="mean", output="third")

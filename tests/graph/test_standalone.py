@@ -46,7 +46,7 @@ def test_prompt_window_and_dim(parts: tuple[Path, Path], tmp_path: Path) -> None
 
 def test_the_tokenizers_own_window_counts(parts: tuple[Path, Path], tmp_path: Path) -> None:
     tokenizer, encoder = parts
-    with pytest.raises(ExportError, match="says no length to cut texts to; say it with --max-length"):
+    with pytest.raises(ExportError, match="sets no maximum length for texts; give one with --max-length"):
         fuse_file(tokenizer, encoder, tmp_path / "out.onnx", pooling="mean")
     truncation = {"direction": "Right", "max_length": 7, "strategy": "LongestFirst", "stride": 0}
     tokenizer.write_text(json.dumps(trained() | {"truncation": truncation}), encoding="utf-8")
@@ -67,7 +67,7 @@ def test_a_file_that_does_not_say_its_window(parts: tuple[Path, Path], tmp_path:
     model = onnx.load(str(output))
     del model.metadata_props[:]
     onnx.save(model, str(output))
-    with pytest.raises(BundleError, match="its metadata does not say prompt and window"):
+    with pytest.raises(BundleError, match="its metadata lacks the prompt or the window"):
         tokenize(output, ["where"], tokenizer_json=parts[0])
 
 
@@ -101,7 +101,7 @@ def test_a_text_with_other_ids_leaves_no_file(
         ]
 
     monkeypatch.setattr(parity, "reference_token_ids", wrong)
-    with pytest.raises(GateFailed, match="texts get other token ids than from tokenizers, such as 'short again'"):
+    with pytest.raises(GateFailed, match="token ids that differ from those of tokenizers, such as 'short again'"):
         fuse_file(*parts, tmp_path / "out.onnx", pooling="mean", max_length=32)
     assert not (tmp_path / "out.onnx").exists()
 
