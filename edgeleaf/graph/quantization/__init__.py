@@ -1,1 +1,1 @@
-"""Float32 graphs to int8, int4 and float16."""
+"""Convert float32 graphs to int8, int4 and float16."""

@@ -1,4 +1,4 @@
-"""What the layers of an encoder see when it reads real texts: shapes, peaks and second moments of their inputs."""
+"""Measure the inputs of an encoder's layers while it reads real texts: shapes, peaks and second moments."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from edgeleaf.bundle.session import session
 from edgeleaf.graph.cores import in_order
 
 TOKENS_A_STEP = 2048
-"""Rows of an input that are kept before their moments are added up."""
+"""Rows of an input that are collected before their moments are added up."""
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 @dataclass
 class Moments:
-    """One tensor over all tokens of the calibration texts.
+    """Statistics of one tensor over all tokens of the calibration texts.
 
     Args:
         low, high: smallest and largest number of each channel, float32 [width].
         total: sum of each channel, float64 [width].
         products: sum of ``x.T @ x``, float64 [width, width].
-        tokens: how many rows that were.
+        tokens: number of rows counted.
     """
 
     low: npt.NDArray[np.floating]
@@ -39,13 +39,13 @@ class Moments:
 
     @staticmethod
     def of_width(width: int) -> Moments:
-        """Nothing seen yet."""
+        """Return empty statistics, before any row is counted."""
         zeros = np.zeros(width)
         return Moments(zeros + np.inf, zeros - np.inf, zeros, np.zeros((width, width)))
 
     @staticmethod
     def of(rows: npt.NDArray[np.floating]) -> Moments:
-        """The moments of rows, [tokens, width]."""
+        """Return the moments of rows, [tokens, width]."""
         seen = Moments.of_width(rows.shape[1])
         seen.add(rows.astype(np.float32))
         seen.finish()
@@ -58,24 +58,24 @@ class Moments:
 
     @property
     def root_mean_square(self) -> npt.NDArray[np.float32]:
-        """Of each channel, [width]."""
+        """Root mean square of each channel, [width]."""
         return np.asarray(np.sqrt(np.diag(self.products) / self.tokens), dtype=np.float32)
 
     def shifted(self, offset: npt.NDArray[np.floating]) -> Moments:
-        """The moments of the same rows with ``offset`` [width] added."""
+        """Return the moments of the same rows with ``offset`` [width] added to each."""
         cross = np.outer(self.total, offset)
         products = self.products + cross + cross.T + self.tokens * np.outer(offset, offset)
         total = self.total + self.tokens * offset
         return Moments(self.low + offset, self.high + offset, total, products, self.tokens)
 
     def add(self, rows: npt.NDArray[np.float32]) -> None:
-        """See rows, float32 [tokens, width]."""
+        """Add rows, float32 [tokens, width]."""
         self._waiting.append(rows)
         if sum(map(len, self._waiting)) >= TOKENS_A_STEP:
             self.finish()
 
     def finish(self) -> None:
-        """Count what is waiting."""
+        """Count the rows that are still waiting."""
         if self._waiting:
             rows = np.concatenate(self._waiting)
             self._waiting.clear()
@@ -89,12 +89,12 @@ class Moments:
 def run_inside(
     model: onnx.ModelProto, batch: int, sequence: int, lengths: Sequence[int] = ()
 ) -> dict[str, npt.NDArray[Any]]:
-    """Run an encoder on ``batch`` texts of ``sequence`` tokens and return every tensor that its nodes make.
+    """Run an encoder on ``batch`` texts of ``sequence`` tokens and return the output of every node.
 
     Args:
         model: the encoder.
-        batch, sequence: the shape of its inputs; tokens side by side differ.
-        lengths: how many tokens of each text are no padding, which is on the right; none given: all.
+        batch, sequence: the shape of its inputs; neighbouring tokens differ.
+        lengths: how many tokens of each text are real; padding follows on the right. If empty, there is no padding.
     """
     names = [name for node in model.graph.node for name in node.output if name]
     feed = _feed(model, 3 + np.arange(batch * sequence).reshape(batch, sequence) % 7)
@@ -110,10 +110,10 @@ def observe(model: onnx.ModelProto, tensors: Sequence[str], texts: Sequence[Sequ
     Args:
         model: the float32 encoder.
         tensors: names of inner tensors, float32 [..., width].
-        texts: token ids of each text, special tokens included.
+        texts: token ids of each text, including special tokens.
     """
     moments: dict[str, Moments] = {}
-    with progress.bar("quantise: what the layers see", len(texts)) as advance:
+    with progress.bar("quantise: measuring the layers' inputs", len(texts)) as advance:
         for found in _run_each(model, tensors, texts):
             for name, value in zip(tensors, found, strict=True):
                 rows = value.reshape(-1, value.shape[-1])
@@ -127,7 +127,7 @@ def observe(model: onnx.ModelProto, tensors: Sequence[str], texts: Sequence[Sequ
 def outputs(
     model: onnx.ModelProto, tensor: str, texts: Sequence[Sequence[int]], *, title: str
 ) -> npt.NDArray[np.float32]:
-    """Run an encoder on texts, one at a time, and return an inner tensor [1, width] of each, float32 [texts, width]."""
+    """Run an encoder on texts, one at a time, and return one inner tensor of each, float32 [texts, width]."""
     with progress.bar(f"quantise: {title}", len(texts)) as advance:
         rows = []
         for found in _run_each(model, [tensor], texts):
@@ -139,7 +139,7 @@ def outputs(
 def _run_each(
     model: onnx.ModelProto, tensors: Sequence[str], texts: Sequence[Sequence[int]]
 ) -> Iterator[list[npt.NDArray[Any]]]:
-    """Run an encoder on texts, one at a time on each processor core, and yield inner tensors of each, in order."""
+    """Run an encoder on texts, one at a time on each processor core, and yield each text's inner tensors in order."""
     opened = _session(model, tensors)
 
     def run(text: Sequence[int]) -> list[npt.NDArray[Any]]:
@@ -150,7 +150,7 @@ def _run_each(
 
 
 def _session(model: onnx.ModelProto, tensors: Iterable[str]) -> Any:
-    """Open a copy that gives out inner tensors."""
+    """Open a session of a copy that returns inner tensors."""
     tapped = onnx.ModelProto()
     tapped.CopyFrom(model)
     del tapped.graph.output[:]

@@ -1,16 +1,19 @@
-"""Float arithmetic that comes out the same on every processor, to the last bit.
+"""Float arithmetic that gives the same result on every processor, to the last bit.
 
-Quantised layers amplify: a last bit that differs flips a rounding, one flipped rounding flips twenty in the next layer,
-and after six layers two runs of one int8 file differ as much as int8 from float32 (docs/log/quantisation.md). So
-whatever stands between two quantisations is made of operations that IEEE 754 leaves no choice about:
+Quantised layers amplify small differences: a different last bit changes one rounding, which changes twenty in the next
+layer. After six layers, two runs of the same int8 file differ as much as int8 differs from float32
+(docs/log/quantisation.md). So everything between two quantisations consists of operations whose result IEEE 754 fully
+determines:
 
-- single ``Add``, ``Mul``, ``Div``, ``Sqrt``, ``Round`` and the like, element by element, are correctly rounded;
-- sums, whose order differs between kernels, are computed in float64 and rounded to float32, so that their errors of
-  1e-16 change the float32 once in some hundred million numbers; or they are sums of whole numbers, which are exact;
-- ``exp``, which every library approximates in its own way, is looked up in tables of 256 entries.
+- Single ``Add``, ``Mul``, ``Div``, ``Sqrt``, ``Round`` and similar operations, element by element, are correctly
+  rounded.
+- The order of a sum differs between kernels. Sums are therefore computed in float64 and rounded to float32, so that
+  their errors of 1e-16 change the float32 in only one of some hundred million numbers; or they are sums of whole
+  numbers, which are exact.
+- Every library approximates ``exp`` in its own way, so it is looked up in tables of 256 entries.
 
-``LayerNormalization``, ``Gelu``, ``Softmax`` and the fused attention of ONNX Runtime, which differ in the last bits
-between SSE, AVX, NEON and WebAssembly, are written out here in such operations.
+ONNX Runtime's ``LayerNormalization``, ``Gelu``, ``Softmax`` and fused attention differ in the last bits between SSE,
+AVX, NEON and WebAssembly. Here they are written in the operations above.
 """
 
 from __future__ import annotations
@@ -25,27 +28,28 @@ FLOAT, DOUBLE = TensorProto.FLOAT, TensorProto.DOUBLE
 Vector = npt.NDArray[np.float32]
 
 NEGLIGIBLE_EPSILON = 1e-9
-"""A smaller epsilon of a layer normalisation is left out: it would change no float32."""
+"""A layer normalisation's epsilon below this is left out, because it would change no float32."""
 SHARES = 2**14
-"""Shares of attention are whole numbers that add up to about this."""
+"""Attention shares are whole numbers that add up to about this number."""
 EXP_SHIFT, EXP_RANGE = 4.0, 8.5
-"""exp(x) is taken for sigmoid(x - shift) / sigmoid(-shift), which is 2% off; below -range it counts as zero."""
+"""exp(x) is approximated by sigmoid(x - shift) / sigmoid(-shift), an error of 2%; below -range it counts as zero."""
 LOGIT_RANGE = 7.12
-"""The sigmoid inside GELU is taken for 0 and 1 beyond."""
+"""Below minus this and above this, the sigmoid inside GELU counts as 0 and 1."""
 GELU_LINEAR, GELU_CUBIC = 1.5957691, 0.07135481
-"""Phi(x) is sigmoid(linear * x + cubic * x**3), 0.0003 off at most (Page 1977, the "tanh" form of GELU)."""
+"""Phi(x) is computed as sigmoid(linear * x + cubic * x**3), with an error of at most 0.0003 (Page 1977, the "tanh" form
+of GELU)."""
 GELU_LOWEST = -0.19
-"""No output of GELU is lower."""
+"""GELU's outputs are never lower."""
 LEVELS = np.float32(254)
-"""Units of Phi. With 255, Phi(0) would lie in the middle between two."""
+"""Number of steps between Phi = 0 and Phi = 1. With 255, Phi(0) would lie halfway between two steps."""
 
 
 def layer_norm(g: GraphBuilder, x: str, gamma: Vector, beta: Vector | None, epsilon: float) -> str:
-    """Layer normalisation of float32 [tokens, width] over its last axis; None adds nothing."""
+    """Apply layer normalisation to float32 [tokens, width] over its last axis; with ``beta`` None, nothing is added."""
     width = len(gamma)
     wide = g.Cast(x, to=DOUBLE)
     centred = g.Sub(wide, g.reduce("ReduceMean", wide, axes=[-1]))
-    length = g.reduce("ReduceL2", centred, axes=[-1])  # [tokens, 1]: sqrt(width) deviations, which gamma makes up for
+    length = g.reduce("ReduceL2", centred, axes=[-1])  # [tokens, 1]: sqrt(width) times the deviation; gamma corrects it
     if epsilon >= NEGLIGIBLE_EPSILON:
         length = g.Sqrt(g.Add(g.Mul(length, length), np.float64(width * epsilon)))
     unit = g.Cast(g.Div(centred, length), to=FLOAT)
@@ -54,20 +58,20 @@ def layer_norm(g: GraphBuilder, x: str, gamma: Vector, beta: Vector | None, epsi
 
 
 def attention(g: GraphBuilder, qkv: str, *, heads: str, width: int, mask: str | None, unit: float) -> str:
-    """Multi-head self-attention; query, key and value are rounded to whole numbers first.
+    """Apply multi-head self-attention; query, key and value are first rounded to whole numbers.
 
-    Products of whole numbers add up exactly in float32, in any order, as long as they stay below 2**24: so do scores
-    where ``|query| * |key| * width of a head`` does, and the weighted sums of values up to 2**10. Of both, nine bits
-    and more are left, where int8 has seven. ``exp`` is looked up, see :func:`_sigmoid`.
+    Sums of products of whole numbers are exact in float32, in any order, as long as they stay below 2**24. This holds
+    for the scores if ``|query| * |key| * width of a head`` is below 2**24, and for weighted sums of values up to 2**10.
+    Both keep at least nine bits, while int8 has seven. ``exp`` is looked up, see :func:`_sigmoid`.
 
     Args:
         qkv: float32 [sequence * batch, 3 * width].
-        heads: int64 [4]: sequence, batch, three times the heads, width of a head.
-        mask: float32 [batch, 1, 1, sequence], added to the scores; None where there is no padding.
+        heads: int64 [4]: sequence, batch, three times the number of heads, width of a head.
+        mask: float32 [batch, 1, 1, sequence], added to the scores; None if there is no padding.
         unit: the logit that a score of 1 stands for.
 
     Returns:
-        float32 [sequence * batch, width], whole numbers: the mixed values times :data:`SHARES`.
+        float32 [sequence * batch, width], whole numbers: the weighted sums of values, times :data:`SHARES`.
     """
     query, key, value = g.node("Split", g.Reshape(g.Round(qkv), heads), outputs=3, axis=2)
     scores = g.FusedMatMul(query, key, transBatchA=1, transBatchB=1, transB=1)  # [batch, heads, sequence, sequence]
@@ -85,7 +89,10 @@ def attention(g: GraphBuilder, qkv: str, *, heads: str, width: int, mask: str | 
 
 
 def gelu(g: GraphBuilder, x: str) -> str:
-    """GELU of float32 [tokens, width], times :data:`LEVELS`. Rounding inside costs up to 0.006, less than int8 does."""
+    """Apply GELU to float32 [tokens, width] and multiply by :data:`LEVELS`.
+
+    The rounding inside causes errors of up to 0.006, less than int8 does.
+    """
     step = 2 * LOGIT_RANGE / 255
     cubic = g.Mul(g.Add(g.Mul(x, x), np.float32(GELU_LINEAR / GELU_CUBIC)), x)
     logits = g.QuantizeLinear(cubic, np.float32(step / GELU_CUBIC), np.uint8(128))
@@ -93,10 +100,11 @@ def gelu(g: GraphBuilder, x: str) -> str:
 
 
 def _sigmoid(g: GraphBuilder, logits: str, step: float, zero: int, unit: float) -> str:
-    """Sigmoid of uint8 logits in whole units, float32.
+    """Return the sigmoid of uint8 logits, in whole units, as float32.
 
-    ONNX Runtime looks it up in a table of 256 entries that it fills when the model is loaded. A table is the same
-    everywhere, unless an entry lies within a float's error of the middle between two levels: tests see to that.
+    ONNX Runtime looks the sigmoid up in a table of 256 entries that it fills when the model is loaded. This table is
+    the same everywhere, unless an entry is so close to the middle between two levels that a float's error decides.
+    Tests check that no entry is.
     """
     zeros = np.uint8(zero), np.uint8(0)
     return g.Cast(g.QLinearSigmoid(logits, np.float32(step), zeros[0], np.float32(unit), zeros[1]), to=FLOAT)

@@ -1,8 +1,8 @@
-"""Weights kept in four bits, block by block, and the nodes that make int8 or float32 of them again.
+"""Weights stored in four bits, block by block, and the nodes that turn them back into int8 or float32.
 
-Matrices are unpacked to int8 by nodes that read constants only, which ONNX Runtime folds when a model is loaded: a file
-of half the size that runs like an int8 one, bit by bit the same everywhere. Tables are unpacked row by row, as they are
-looked up.
+Matrices are unpacked to int8 by nodes that read only constants, and ONNX Runtime computes these once, when it loads the
+model. So the file has half the size but runs like an int8 file, with the same bits everywhere. Tables are unpacked row
+by row when they are looked up.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ MATRIX_BLOCK, TABLE_BLOCK = 16, 32
 _TOP = 7
 """Codes go from -7 to 7."""
 FRACTION = 16
-"""A block's factor is kept in sixteenths, one byte."""
+"""A block's factor is stored in sixteenths, in one byte."""
 SHRINK = np.linspace(1.0, 0.6, 9)
-"""Shares of a block's largest number that its scale may be made for; the one with the least error is taken."""
+"""A block's scale covers one of these shares of its largest number: the one that gives the smallest error."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class FourBits:
 
     Args:
         codes: -7 to 7, int8 [in, out].
-        factors: sixteenths that a code of a block is worth in int8, uint8 [blocks, out].
-        scale: of a column, float32 [out].
+        factors: value in int8 of a block's code 1, in sixteenths, uint8 [blocks, out].
+        scale: scale of each column, float32 [out].
     """
 
     codes: npt.NDArray[np.int8]
@@ -41,13 +41,13 @@ class FourBits:
     scale: npt.NDArray[np.float32]
 
     def int8(self) -> npt.NDArray[np.int8]:
-        """What it is unpacked to, [in, out]."""
+        """Return the int8 matrix to which it is unpacked, [in, out]."""
         factors = np.repeat(self.factors, MATRIX_BLOCK, axis=0)[: len(self.codes)].astype(np.float32) / FRACTION
         return np.round(self.codes * factors).astype(np.int8)
 
 
 def round_matrix(weight: _Floats, moments: _Floats) -> FourBits:
-    """Quantise [in, out] to four bits with compensated errors (GPTQ, arXiv 2210.17323).
+    """Quantise [in, out] to four bits with error compensation (GPTQ, arXiv 2210.17323).
 
     Args:
         weight: [in, out].
@@ -72,7 +72,7 @@ def round_matrix(weight: _Floats, moments: _Floats) -> FourBits:
 
 
 def round_table(table: _Floats) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float16]]:
-    """Quantise [rows, width] to codes -7 to 7, int8 [rows, width], and a scale a block, float16 [rows, blocks]."""
+    """Quantise [rows, width] to codes -7 to 7, int8 [rows, width], and a scale per block, float16 [rows, blocks]."""
     blocks = table.reshape(len(table), -1, TABLE_BLOCK).astype(np.float32)
     largest = np.maximum(np.abs(blocks).max(axis=2, keepdims=True), 1e-6)
     best = np.full(largest.shape, np.inf, dtype=np.float32)
@@ -88,13 +88,13 @@ def round_table(table: _Floats) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.fl
 
 
 def pack(codes: npt.NDArray[np.int8], axis: int) -> npt.NDArray[np.uint8]:
-    """Two codes a byte: the first half of an axis, of even length, in the low bits, the second in the high ones."""
+    """Pack two codes into a byte: the first half of an axis of even length in the low bits, the second in the high."""
     low, high = np.split((codes + 8).astype(np.uint8), 2, axis=axis)
     return np.asarray(low | (high << 4), dtype=np.uint8)
 
 
 def append_matrix(g: GraphBuilder, matrix: FourBits) -> str:
-    """Nodes that read constants only and give int8 [in, out]."""
+    """Add nodes that read only constants and give the matrix as int8 [in, out]."""
     height, width = matrix.codes.shape
     codes = g.Reshape(_unpack(g, g.constant(pack(matrix.codes, 0)), 0), np.array([-1, MATRIX_BLOCK, width]))
     factors = g.Cast(g.constant(matrix.factors[:, None]), to=TensorProto.FLOAT)
@@ -103,7 +103,7 @@ def append_matrix(g: GraphBuilder, matrix: FourBits) -> str:
 
 
 def append_table_rows(g: GraphBuilder, table: _Floats, ids: str) -> str:
-    """Look rows up in a table kept in four bits: float32 [batch, sequence, width]."""
+    """Add nodes that look up rows in a table stored in four bits: float32 [batch, sequence, width]."""
     width = table.shape[1]
     codes, scale = round_table(table)
     rows = _unpack(g, g.Gather(pack(codes, 1), ids), -1)  # [batch, sequence, width]
@@ -113,7 +113,7 @@ def append_table_rows(g: GraphBuilder, table: _Floats, ids: str) -> str:
 
 
 def _unpack(g: GraphBuilder, packed: str, axis: int) -> str:
-    """Codes of two to a byte, as float32, joined along an axis."""
+    """Unpack the two codes of each byte as float32, joined along an axis."""
     four = np.uint8(4)
     low = g.BitShift(g.BitShift(packed, four, direction="LEFT"), four, direction="RIGHT")
     high = g.BitShift(packed, four, direction="RIGHT")
@@ -121,7 +121,7 @@ def _unpack(g: GraphBuilder, packed: str, axis: int) -> str:
 
 
 def _factors(block: _Floats, importance: _Floats) -> npt.NDArray[np.uint8]:
-    """The factor of each column of a block [MATRIX_BLOCK, out] that loses least, uint8 [out]."""
+    """Return the factor with the smallest error for each column of a block [MATRIX_BLOCK, out], uint8 [out]."""
     largest = np.abs(block).max(axis=0)
     most = PAIR_LIMIT * FRACTION // (2 * _TOP)
     best, chosen = np.full(largest.shape, np.inf), np.ones(largest.shape, dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Float16 for accelerators: half the size, computed in half precision where the hardware has it."""
+"""Float16 for accelerators: half the size, and computed in half precision if the hardware supports it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import onnx
 
 
 def to_half(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Convert an encoder's weights and arithmetic to float16; its inputs and its output keep their types.
+    """Convert an encoder's weights and arithmetic to float16; its inputs and output keep their types.
 
     Args:
-        model: float32, as :func:`edgeleaf.graph.export.export_onnx` returns it; left as it is.
+        model: float32, as :func:`edgeleaf.graph.export.export_onnx` returns it; it is not changed.
     """
     from onnxruntime.transformers.float16 import convert_float_to_float16
 

@@ -1,4 +1,4 @@
-"""What the nodes of an fp32 encoder are to its quantiser: which are linear layers, and what those may take over."""
+"""Plan the quantisation of an fp32 encoder: which nodes are linear layers, and which additions these take over."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from onnx import helper, numpy_helper
 from edgeleaf.graph.quantization.calibration import run_inside
 
 _SAMPLE = (2, 5)
-"""Batch and sequence of the run that tells the shapes."""
+"""Batch and sequence length of the run that finds the shapes."""
 MIN_TABLE = 1024
-"""Tables and matrices with fewer numbers stay in float32: they weigh nothing."""
+"""Tables and matrices with fewer numbers stay in float32, because they take almost no space."""
 NORMS = frozenset({"LayerNormalization", "SkipLayerNormalization"})
 
 _Vector = npt.NDArray[np.float32]
 
 
 class LayerPlan:
-    """What is to be done with each node of an encoder.
+    """What the quantiser does with each node of an encoder.
 
     Args:
-        model: float32, as :func:`edgeleaf.graph.export.export_onnx` returns it; left as it is.
+        model: float32, as :func:`edgeleaf.graph.export.export_onnx` returns it; it is not changed.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -41,9 +41,9 @@ class LayerPlan:
         self.bias: dict[str, _Vector] = {}
         self.gain: dict[str, _Vector | float] = {}
         self.absorbed: set[tuple[str, int]] = set()
-        """Inputs, by a node's first output and the place, that a linear layer has taken over."""
+        """Inputs that a linear layer has taken over, each as a node's first output and the input's position."""
         self.offset: dict[str, _Vector] = {}
-        """What a normalisation's output is too large by, so that one addition less is needed."""
+        """What is added to a normalisation's output compared with the original graph, to save an addition later."""
         for node in model.graph.node:
             self._absorb(node)
         for node in model.graph.node:
@@ -51,15 +51,15 @@ class LayerPlan:
                 self._pass_bias(node)
 
     def is_rows(self, name: str) -> bool:
-        """Whether a tensor holds a row a token, or a row a text."""
+        """Return whether a tensor holds a row per token or a row per text."""
         shape = self.shapes.get(name, ())
         return len(shape) == 2 or (len(shape) == 3 and shape[:2] == _SAMPLE)
 
     def _pass_bias(self, skip: onnx.NodeProto) -> None:
-        """Let a residual connection's two sides share one addition.
+        """Save one addition where a residual connection joins a normalisation and a linear layer.
 
-        What a normalisation adds last, a linear layer with fixed scales beside it adds for nothing; and what a layer
-        with running scales would have to add, the normalisation adds with its own.
+        If the linear layer has fixed scales, it adds the normalisation's beta too, at no cost, because it adds a bias
+        anyway. If it has running scales, the normalisation adds the layer's bias together with its own beta.
         """
         for name, other in (skip.input[:2], skip.input[1::-1]):
             norm, others = self.maker.get(name), [node for node in self.readers[name] if node is not skip]
@@ -85,21 +85,21 @@ class LayerPlan:
         return self.is_fixed(node.input[0]) or (maker is not None and self.is_plain_attention(maker))
 
     def observed(self) -> list[str]:
-        """The tensors that the quantiser wants to know: what linear layers read, and what attentions read of them."""
+        """Return the tensors to measure: the inputs of linear layers, and their outputs that attentions read."""
         parts = {name for node in self.model.graph.node if self.is_plain_attention(node) for name in node.input[:3]}
         return sorted(parts | {node.input[0] for node in self.linears.values()})
 
     def is_matrix(self, name: str) -> bool:
-        """Whether it is a weight matrix or a table worth quantising."""
+        """Return whether it is a weight matrix or a table that is large enough to quantise."""
         weight = self.weights.get(name)
         return weight is not None and weight.dtype == np.float32 and weight.ndim == 2 and weight.size >= MIN_TABLE
 
     def is_fixed(self, name: str) -> bool:
-        """Whether scales found once hold for a tensor: a layer normalisation makes it."""
+        """Return whether a tensor can have fixed scales, because a layer normalisation produces it."""
         return name in self.maker and self.maker[name].op_type in NORMS
 
     def is_plain_attention(self, node: onnx.NodeProto) -> bool:
-        """Whether it is a self-attention between linear layers, with at most a padding mask."""
+        """Return whether it is a self-attention between linear layers, with no mask other than a padding mask."""
         out = node.output[0]
         return (
             node.op_type == "MultiHeadAttention"
@@ -113,7 +113,7 @@ class LayerPlan:
         )
 
     def only_reader(self, name: str) -> onnx.NodeProto | None:
-        """The node that reads a tensor, if there is exactly one."""
+        """Return the node that reads a tensor, if there is exactly one."""
         readers = self.readers.get(name, [])
         return readers[0] if len(readers) == 1 and name not in self.kept else None
 
@@ -121,7 +121,7 @@ class LayerPlan:
         return node.op_type == "MatMul" and self.is_matrix(node.input[1]) and self.is_rows(node.input[0])
 
     def _absorb(self, node: onnx.NodeProto) -> None:
-        """Let the linear layers before a node add its bias, and scale the query of an attention."""
+        """Move a node's bias into the linear layers before it, where that is possible."""
         out = node.output[0]
         if node.op_type == "MultiHeadAttention":
             width = self.shapes[out][-1]
@@ -146,7 +146,7 @@ class LayerPlan:
 
 
 def plain_copy(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy with each Gemm of plain factors as MatMul and Add."""
+    """Return a copy with each Gemm whose factors are 1 replaced by MatMul and Add."""
     plain = onnx.ModelProto()
     plain.CopyFrom(model)
     graph = plain.graph
@@ -175,7 +175,7 @@ def _is_plain_gemm(node: onnx.NodeProto) -> bool:
 
 
 def attribute(node: onnx.NodeProto, name: str) -> float | None:
-    """A number among a node's attributes; None where it is not given."""
+    """Return a number among a node's attributes; None if it is not given."""
     return next((float(helper.get_attribute_value(a)) for a in node.attribute if a.name == name), None)
 
 

@@ -1,4 +1,4 @@
-"""An fp32 encoder to int8 whose vectors are the same alone and in a batch, and on every processor."""
+"""Quantise an fp32 encoder to int8, with the same vectors alone, in a batch and on every processor."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from edgeleaf.graph.quantization.layers import LayerPlan
 from edgeleaf.graph.quantization.rewriter import Quantized, Rewriter
 
 OBSERVED = 1200
-"""Texts on which the layers' inputs are measured: twenty thousand tokens, more than a layer has inputs."""
+"""Number of texts on which the layers' inputs are measured: twenty thousand tokens, more than a layer has inputs."""
 
 
 def quantize(model: onnx.ModelProto, texts: Sequence[Sequence[int]], *, bits: int = 8) -> Quantized:
     """Quantise every linear layer and every embedding table of an fp32 encoder.
 
     Args:
-        model: float32, as :func:`edgeleaf.graph.export.export_onnx` returns it; left as it is.
-        texts: token ids of texts to calibrate on, special tokens included: some hundred, better some thousand, of the
-            kind it will read. Layers are measured on the first :data:`OBSERVED`, the projection is fitted on all.
-        bits: that weights and tables are kept in: 8, or 4 (:mod:`edgeleaf.graph.quantization.four_bits`). It
-            computes in int8.
+        model: float32, as :func:`edgeleaf.graph.export.export_onnx` returns it; it is not changed.
+        texts: token ids, including special tokens, of calibration texts like those that the encoder will read: a few
+            hundred, or better a few thousand. Layers are measured on the first :data:`OBSERVED` texts, and the
+            projection is fitted on all of them.
+        bits: number of bits in which weights and tables are stored: 8, or 4
+            (:mod:`edgeleaf.graph.quantization.four_bits`). The encoder computes in int8 in both cases.
 
     Raises:
         ExportError: the graph has no weight to quantise, or there are no texts.

@@ -1,15 +1,17 @@
-"""An fp32 encoder to int8 whose vectors are the same alone and in a batch, and on every processor.
+"""Write the int8 graph of an fp32 encoder, with the same vectors alone, in a batch and on every processor.
 
-What a linear layer becomes depends on what it reads:
+How a linear layer is quantised depends on its input:
 
-- **a layer normalisation, or an attention over one**: numbers are bounded whatever the text, so that scales are fixed
-  once, on real texts, one a channel (:func:`edgeleaf.graph.quantization.rounding.smoothing` makes outlier channels
-  fit). Two nodes: ``QuantizeLinear``, and ``MatMulIntegerToFloat`` with weight scales and bias;
-- **anything else**, GELU's outputs above all, has a scale of its own for every token, found while it runs; so does a
-  pooled vector for every text, after smoothing: a mean over two tokens reaches far beyond one over a hundred.
+- **The output of a layer normalisation, or of an attention over one**: its numbers are bounded for any text. So the
+  scales, one per channel, are fixed in advance on real texts
+  (:func:`edgeleaf.graph.quantization.rounding.smoothing` makes room for outlier channels). The layer becomes two
+  nodes: ``QuantizeLinear``, and ``MatMulIntegerToFloat`` with weight scales and bias.
+- **Any other input**, mainly GELU's outputs: each token gets its own scale, computed while the graph runs. A pooled
+  vector also gets its own scale for each text, after smoothing, because a mean over two tokens reaches much larger
+  numbers than a mean over a hundred.
 
-No number of one token touches another token's, and everything between two layers is computed as
-:mod:`edgeleaf.graph.quantization.exact` does. Weights are rounded by :mod:`edgeleaf.graph.quantization.rounding`.
+No token's scale depends on another token, and everything between two layers is computed as in
+:mod:`edgeleaf.graph.quantization.exact`. Weights are rounded by :mod:`edgeleaf.graph.quantization.rounding`.
 """
 
 from __future__ import annotations
@@ -30,32 +32,32 @@ from edgeleaf.graph.quantization.rounding import round_columns, smoothing
 from edgeleaf.graph.simplify import prune
 
 REFIT_RIDGE = 3000.0
-"""How many texts' worth a refitted projection keeps to the one that was trained."""
+"""How strongly a refitted projection is held to the trained one: as much as this number of texts would."""
 ZERO_POINT = np.uint8(128)
 NORM_STRENGTH, ATTENTION_STRENGTH = 0.9, 0.9
-"""How far smoothing moves the difficulty from the inputs into the weights."""
+"""How far smoothing moves the large numbers from the inputs to the weights, from 0 to 1."""
 NORM_HEADROOM, ATTENTION_HEADROOM = 1.1, 1.3
-"""A fixed scale reaches at most so many times as far as the largest input of the calibration texts."""
+"""A fixed scale covers at most this many times the largest input of the calibration texts."""
 NORM_DEVIATIONS = 4.5
-"""A normalisation's scale has no headroom beyond so many times a channel's root mean square, unless calibration saw
-farther: outlier channels, which a few tokens fill, keep all of theirs."""
+"""A normalisation's scale has no headroom beyond this many times a channel's root mean square. The exception is a
+channel with larger numbers in calibration, an outlier that a few tokens cause: it keeps its full headroom."""
 UNEVEN = 2.0
-"""Columns of a table get scales of their own where the largest is so many times the median one."""
+"""A table's columns get their own scales if the largest column is more than this many times the median column."""
 GELU_ZERO_POINT = np.uint8(20)
-"""GELU's outputs are hardly ever negative: nine tenths of the range are for the others."""
+"""GELU's outputs are hardly ever negative, so nine tenths of the range are for the positive ones."""
 GELUS = frozenset({"BiasGelu", "Gelu"})
 IN_DOUBLE = frozenset({"MatMul", "ReduceL2", "ReduceMean", "ReduceSum", "Softmax", "Tanh"})
 MASKED = np.float32(-(2**26))
-"""Added to the score of a padding token: below all others, which are less than 2**24."""
+"""Added to the score of a padding token, to make it lower than all others, whose magnitudes are less than 2**24."""
 SMALLEST_UNIT = 2.0**-20
-"""No score of 1 stands for a smaller logit, so that a padding token's is -64 at most."""
+"""The smallest logit that a score of 1 may stand for, so that a padding token's logit is at most -64."""
 SUM_BITS, VALUE_BITS = 24, 10
-"""Whole numbers add up exactly in float32 below 2**24; how large attention's values may be."""
+"""Bits of a sum of whole numbers that is exact in float32, and bits that attention's values may have."""
 
 
 @dataclass(frozen=True)
 class Quantized:
-    """A quantised model, and how much of it was quantised: structure that tests and the manifest read."""
+    """A quantised model, and counts of what was quantised, for tests and the manifest."""
 
     model: onnx.ModelProto
     fixed: int
@@ -65,7 +67,7 @@ class Quantized:
 
 @dataclass(frozen=True)
 class _Matrix:
-    """A quantised weight: its tensor's name, its numbers, int8 [in, out], and their scales, float32 [out]."""
+    """A quantised weight: the tensor's name, its numbers (int8 [in, out]) and their scales (float32 [out])."""
 
     name: str
     values: npt.NDArray[np.int8]
@@ -75,8 +77,9 @@ class _Matrix:
 class Rewriter:
     """Writes the quantised graph, node by node.
 
-    Tensors of the old graph live on as rows [sequence * batch, width] (the texts' first tokens, then their second, and
-    so on: attention reads them so without moving them), in their old shape, or both: whatever somebody asks for.
+    A tensor of the old graph is available as rows [sequence * batch, width], in its old shape, or both, as the nodes
+    that read it need. Rows hold the first tokens of all texts, then the second tokens, and so on; attention can read
+    this order without moving data.
     """
 
     def __init__(self, plan: LayerPlan, moments: dict[str, Moments], texts: Sequence[Sequence[int]], bits: int) -> None:
@@ -88,11 +91,11 @@ class Rewriter:
         self.row_names: dict[str, str] = {}
         self.old_names: dict[str, str] = {}
         self.divided: dict[str, _Vector] = {}
-        """What the channels of a tensor come divided by."""
+        """For a tensor whose channels are already divided when a linear layer reads them: the divisors."""
         self.steps: dict[str, float] = {}
-        """What one step of int8 is in an attention's output."""
+        """The size of one int8 step in an attention's output."""
         self.units: dict[str, float] = {}
-        """What a score of 1 is in an attention."""
+        """The logit that a score of 1 stands for in an attention."""
         self.shared: dict[object, str] = {}
         self.counts = {"fixed": 0, "running": 0, "tables": 0}
 
@@ -111,7 +114,7 @@ class Rewriter:
         return Quantized(model, **self.counts)
 
     def _model(self) -> onnx.ModelProto:
-        """What has been written so far."""
+        """Return the graph that has been written so far."""
         model = onnx.ModelProto()
         model.CopyFrom(self.plan.model)
         del model.graph.node[:], model.graph.value_info[:]
@@ -146,7 +149,7 @@ class Rewriter:
             self.g.nodes.append(copy)
 
     def rows(self, name: str) -> str:
-        """The rows of a tensor of the old graph, float32 [tokens or texts, width]."""
+        """Return the rows of a tensor of the old graph, float32 [tokens or texts, width]."""
         if name not in self.row_names:
             shape = self.plan.shapes[name]
             old = self.old(name)
@@ -156,7 +159,7 @@ class Rewriter:
         return self.row_names[name]
 
     def old(self, name: str) -> str:
-        """A tensor of the old graph in its old shape."""
+        """Return a tensor of the old graph in its old shape."""
         if name in self.row_names and name not in self.old_names:
             rows, shape = self.row_names[name], self.plan.shapes[name]
             if len(shape) == 2:
@@ -166,7 +169,7 @@ class Rewriter:
         return self.old_names.get(name, name)
 
     def _shape(self, *tail: int) -> str:
-        """int64: sequence, batch, and the rest."""
+        """Return a shape as int64: sequence, batch, then ``tail``."""
         return self._once(tail, lambda: self.g.Concat(self._lengths(), np.array(tail, np.int64), axis=0))
 
     def _lengths(self) -> str:
@@ -186,19 +189,19 @@ class Rewriter:
             self.row_names[out] = self._fixed_linear([node], self.rows(name), self.divided[name], self.steps[name])
         elif self.plan.is_fixed(name):
             reader = self.plan.only_reader(out)
-            if reader is None or not self.plan.is_plain_attention(reader):  # which makes its three layers one
+            if reader is None or not self.plan.is_plain_attention(reader):  # it writes all three as one
                 self.row_names[out] = self._normed_linear([node])
         else:
             self.row_names[out] = self._token_linear(node)
 
     def _refit(self, node: onnx.NodeProto) -> None:
-        """Fit a projection anew to what the quantised layers before it give, in closed form.
+        """Fit a projection again to the outputs of the quantised layers before it, in closed form.
 
-        Its outputs over the texts come as close to float32's as a ridge towards the trained weight allows.
+        Over the texts, its outputs approximate those of float32, with a ridge penalty towards the trained weight.
         """
         weight, name = self.plan.weights[node.input[1]], node.input[0]
-        found = outputs(self._model(), self.rows(name), self.texts, title="what the projection sees").astype(np.float64)
-        expected = outputs(self.plan.model, name, self.texts, title="what it saw in float32") @ weight
+        found = outputs(self._model(), self.rows(name), self.texts, title="the projection's inputs").astype(np.float64)
+        expected = outputs(self.plan.model, name, self.texts, title="its inputs in float32") @ weight
         square = found.T @ found
         ridge = REFIT_RIDGE / len(found) * np.trace(square) / len(square)
         fitted = np.linalg.solve(square + ridge * np.eye(len(square)), found.T @ expected + ridge * weight)
@@ -206,7 +209,7 @@ class Rewriter:
         self.moments[name] = Moments.of(found)
 
     def _normed_linear(self, nodes: Sequence[onnx.NodeProto]) -> str:
-        """Linear layers that read one tensor which scales found once hold for, side by side."""
+        """Write linear layers that read the same tensor with fixed scales as one layer, side by side."""
         name = nodes[0].input[0]
         seen = self.moments[name]
         whole, most = seen.peak * NORM_HEADROOM, NORM_DEVIATIONS * seen.root_mean_square
@@ -215,11 +218,11 @@ class Rewriter:
         return self._fixed_linear(nodes, self._scaled(name, divisor), divisor, 1.0)
 
     def _scaled(self, name: str, divisor: _Vector) -> str:
-        """The rows of a tensor, each channel divided."""
+        """Return the rows of a tensor, with each channel divided."""
         return self._once(("scaled", name), lambda: self.g.Mul(self.rows(name), 1 / divisor))
 
     def _fixed_linear(self, nodes: Sequence[onnx.NodeProto], scaled: str, divisor: _Vector, step: float) -> str:
-        """Quantise what comes divided, and multiply: float32 [rows, out]."""
+        """Quantise inputs that are already divided, with a fixed scale, and multiply: float32 [rows, out]."""
         name = nodes[0].input[0]
         quantized = self._once(("quantized", name), lambda: self.g.QuantizeLinear(scaled, np.float32(step), ZERO_POINT))
         weight, bias = (np.concatenate(parts, axis=-1) for parts in zip(*map(self._weight, nodes), strict=True))
@@ -230,26 +233,26 @@ class Rewriter:
         return self._product(quantized, matrix, ZERO_POINT, bias.astype(np.float32))
 
     def _weight(self, node: onnx.NodeProto) -> tuple[_Vector, _Vector]:
-        """A layer's weight [in, out] and bias [out], its gain included."""
+        """Return a layer's weight [in, out] and bias [out], multiplied by its gain."""
         weight, out = self.plan.weights[node.input[1]], node.output[0]
         gain = np.asarray(self.plan.gain.get(out, 1.0), np.float32)
         return weight * gain, np.broadcast_to(self.plan.bias.get(out, np.float32(0)) * gain, weight.shape[1:])
 
     def _pooled_linear(self, node: onnx.NodeProto) -> str:
-        """A scale for every text, found while it runs, over channels made fit by smoothing."""
+        """Write a layer that reads pooled vectors: smoothed channels, and a scale per text computed at run time."""
         name = node.input[0]
         divisor = self._fixed_divisor(name, NORM_STRENGTH, self.moments[name].peak)
         return self._dynamic_linear(node, self._scaled(name, divisor), divisor, ZERO_POINT)
 
     def _token_linear(self, node: onnx.NodeProto) -> str:
-        """A scale for every token, found while it runs."""
+        """Write a layer with a scale per token that is computed at run time."""
         name = node.input[0]
         divisor = self.divided.get(name, np.ones(self.plan.shapes[name][-1], np.float32))
         zero_point = GELU_ZERO_POINT if name in self.divided else ZERO_POINT
         return self._dynamic_linear(node, self.rows(name), divisor, zero_point)
 
     def _dynamic_linear(self, node: onnx.NodeProto, divided: str, divisor: _Vector, zero_point: np.uint8) -> str:
-        """Quantise what comes divided, a scale a row, and multiply: float32 [rows, out]."""
+        """Quantise inputs that are already divided, with a scale per row, and multiply: float32 [rows, out]."""
         weight, bias = self._weight(node)
         quantized, row_scale = self._dynamic(divided, zero_point, len(self.plan.shapes[node.input[0]]))
         matrix = self._rounded(weight, divisor, node.input[0])
@@ -258,7 +261,7 @@ class Rewriter:
         return self.g.Add(product, bias) if node.output[0] in self.plan.bias else product
 
     def _rounded(self, weight: _Vector, divisor: _Vector, name: str) -> _Matrix:
-        """Round a weight whose inputs come divided; what projects a whole text stays in int8."""
+        """Round the weight of a layer whose inputs are already divided; a projection of whole texts stays in int8."""
         of_texts, moments = len(self.plan.shapes[name]) == 2, self.moments[name]
         weight, products = weight * divisor[:, None], moments.products / np.outer(divisor, divisor)
         if self.bits == 4 and not of_texts and len(weight) % (2 * four_bits.MATRIX_BLOCK) == 0:
@@ -280,14 +283,17 @@ class Rewriter:
         return self.g.MatMulIntegerToFloat(*operands)
 
     def _fixed_divisor(self, name: str, strength: float, reach: _Vector) -> _Vector:
-        """What each channel is divided by, so that int8 holds numbers up to ``reach``."""
+        """Return the divisor of each channel with which int8 holds numbers up to ``reach``."""
         weights = [node for node in self.plan.linears.values() if node.input[0] == name]
         together = np.concatenate([self.plan.weights[node.input[1]] for node in weights], axis=1)
         smooth = smoothing(reach, together, strength)
         return np.asarray(smooth * (reach / smooth).max() / 127, dtype=np.float32)
 
     def _dynamic(self, x: str, zero_point: np.uint8, dims: int) -> tuple[str, str]:
-        """Rows, of texts where ``dims`` is 2, each with its own scale: uint8 [rows, width], and float32 [rows, 1]."""
+        """Quantise rows, each with its own scale: uint8 [rows, width] and float32 [rows, 1].
+
+        ``dims`` is 2 if a row is a text, 3 if it is a token.
+        """
         g = self.g
         if ("dynamic", x) not in self.shared:
             of_gelu = zero_point == GELU_ZERO_POINT
@@ -300,7 +306,7 @@ class Rewriter:
         return self.shared["dynamic", x], self.shared["scale", x]
 
     def _table(self, node: onnx.NodeProto) -> None:
-        """A table's rows, and uneven columns, have scales of their own; it is expanded after the look-up."""
+        """Quantise a table with a scale per row, and per column if the columns are uneven; expand it after look-up."""
         g, table = self.g, self.plan.weights[node.input[0]]
         ids = self.old(node.input[1])
         self.counts["tables"] += 1
@@ -345,7 +351,10 @@ class Rewriter:
         self.row_names[out] = y
 
     def _scale_attention(self, node: onnx.NodeProto) -> None:
-        """Let the layers before an attention give numbers as large as sums allow, values divided for its output."""
+        """Set the gains of the layers before an attention: outputs as large as exact sums allow.
+
+        The values are also divided by what the attention's output is to be divided by.
+        """
         plan, out = self.plan, node.output[0]
         query, key, value = node.input[:3]
         head = plan.shapes[out][-1] // int(attribute(node, "num_heads") or 1)
@@ -362,7 +371,7 @@ class Rewriter:
         self.steps[out] = exact.SHARES * 2.0**bits
 
     def _peak(self, name: str) -> _Vector:
-        """Largest magnitude of each output of a linear layer, its bias included."""
+        """Return the largest magnitude of each output of a linear layer, including its bias."""
         return self.moments[name].peak + np.abs(self.plan.bias.get(name, np.float32(0)))
 
     def _attention(self, node: onnx.NodeProto) -> None:

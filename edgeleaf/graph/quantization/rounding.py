@@ -1,12 +1,12 @@
-"""Float weights to int8, so that the layer's outputs, not the weights, come out right, on every processor.
+"""Round float weights to int8 so that the layer's outputs, not its weights, are as accurate as possible everywhere.
 
-Two things set this apart from rounding to nearest:
+This differs from rounding to nearest in two ways:
 
-- **Error compensation** (GPTQ, arXiv 2210.17323): rows are rounded one after the other, and what one row loses is made
-  up for by those that follow, as far as their inputs go together in real texts.
+- **Error compensation** (GPTQ, arXiv 2210.17323): rows are rounded one after another, and later rows compensate for the
+  errors of earlier ones, as far as their inputs are correlated in real texts.
 - **No saturation.** Without VNNI, x86 kernels multiply uint8 by int8 with ``vpmaddubsw``, which adds two neighbouring
-  products in 16 bits and saturates. So ``|w[2k]| + |w[2k+1]| <= 128`` in every column: 255 * 128 < 2**15. That keeps
-  more of int8 than the usual cure, seven-bit weights.
+  products in 16 bits and saturates. So ``|w[2k]| + |w[2k+1]| <= 128`` in every column: 255 * 128 < 2**15. This keeps
+  more of int8's range than the usual remedy, seven-bit weights.
 """
 
 from __future__ import annotations
@@ -17,28 +17,30 @@ import numpy as np
 import numpy.typing as npt
 
 PAIR_LIMIT = 128
-"""Largest sum of the magnitudes of two weights that ``vpmaddubsw`` may meet together."""
+"""Largest allowed sum of the magnitudes of two weights that ``vpmaddubsw`` processes together."""
 SCALE_BITS = 5
-"""Significant bits of a column's scale: an int32 sum below 2**19 times such a scale is exact in float32, so that it
-does not matter whether a kernel adds the bias in the same instruction (FMA) or in the next."""
+"""Significant bits of a column's scale. An int32 sum below 2**19 times such a scale is exact in float32, so it does not
+matter whether a kernel adds the bias in the same instruction (FMA) or in the next one."""
 BLOCK = 128
-"""Rows whose errors are passed on to all later ones together."""
+"""Number of rows whose errors are passed on together to all later rows."""
 DAMPING = 0.1
-"""Share of the mean input power that is added to every input's own: keeps the factorisation stable."""
+"""Share of the mean input power that is added to each input's power, to keep the factorisation stable."""
 
 _Floats = npt.NDArray[np.floating]
 
 
 def smoothing(peak: _Floats, weight: _Floats, strength: float) -> npt.NDArray[np.float32]:
-    """Scale of each input channel that makes outlier channels fit for one quantisation step (SmoothQuant, 2211.10438).
+    """Return a scale for each input channel, so that one quantisation step suits outlier channels too.
+
+    From SmoothQuant, arXiv 2211.10438.
 
     Args:
         peak: largest magnitude of each channel in real texts, [in].
         weight: [in, out].
-        strength: 1 equalises the inputs, 0 the weights.
+        strength: 1 equalises the inputs, 0 equalises the weights.
 
     Returns:
-        float32 [in]; inputs are divided by it, weights multiplied.
+        float32 [in]; inputs are divided by it, and weights are multiplied by it.
     """
     inputs = np.maximum(peak, 1e-3 * peak.max() + 1e-12).astype(np.float64)
     rows = np.abs(weight).max(axis=1).astype(np.float64)
@@ -47,7 +49,11 @@ def smoothing(peak: _Floats, weight: _Floats, strength: float) -> npt.NDArray[np
 
 
 def column_scales(weight: _Floats) -> npt.NDArray[np.float32]:
-    """Smallest scales [out], of few significant bits, at which no pair of a column of [in, out] exceeds the limit."""
+    """Return the smallest scales [out], with few significant bits, at which no pair in a column exceeds the limit.
+
+    Args:
+        weight: [in, out].
+    """
     size = np.abs(weight)
     if len(size) % 2:
         size = np.vstack([size, np.zeros_like(size[:1])])
@@ -56,7 +62,7 @@ def column_scales(weight: _Floats) -> npt.NDArray[np.float32]:
 
 
 def few_bits(scale: _Floats) -> npt.NDArray[np.float32]:
-    """The next larger numbers of few significant bits."""
+    """Round numbers up to the next ones that have few significant bits."""
     mantissa, exponent = np.frexp(np.maximum(scale, np.finfo(np.float32).tiny * 2**SCALE_BITS))
     return np.asarray(np.ldexp(np.ceil(mantissa * 2**SCALE_BITS) / 2**SCALE_BITS, exponent), dtype=np.float32)
 
@@ -64,9 +70,9 @@ def few_bits(scale: _Floats) -> npt.NDArray[np.float32]:
 def round_columns(
     weight: _Floats, moments: _Floats | None = None
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
-    """Quantise [in, out] symmetrically, a scale a column.
+    """Quantise [in, out] symmetrically, with a scale per column.
 
-    Pairs of rows whose inputs are large come first: many are left to make up for what they lose.
+    Pairs of rows with large inputs are rounded first, because many rows are then left to compensate for their errors.
 
     Args:
         weight: [in, out].
@@ -95,13 +101,13 @@ def round_columns(
 
 
 def compensate(rest: _Floats, moments: _Floats | None, rounded: Callable[[int], _Floats], *, block: int) -> None:
-    """Round the rows of a matrix one after the other; later rows make up for what earlier ones lose (GPTQ).
+    """Round the rows of a matrix one after another; later rows compensate for the errors of earlier ones (GPTQ).
 
     Args:
-        rest: float64 [in, out], in place: what is left to be rounded.
-        moments: as for :func:`round_columns`; None makes up for nothing.
-        rounded: takes a row's number, and returns what the row becomes, [out].
-        block: rows after which the errors are passed on to all later ones.
+        rest: float64 [in, out], what is left to be rounded; changed in place.
+        moments: as for :func:`round_columns`; None compensates for nothing.
+        rounded: takes a row's number and returns the rounded row, [out].
+        block: number of rows after which the errors are passed on to all later rows.
     """
     follow = np.eye(len(rest)) if moments is None else _compensation(moments)
     for start in range(0, len(rest), block):
@@ -114,7 +120,10 @@ def compensate(rest: _Floats, moments: _Floats | None, rounded: Callable[[int], 
 
 
 def _compensation(moments: _Floats) -> npt.NDArray[np.float64]:
-    """What each row's error takes from each later row, [in, in]: the inverse's Cholesky factor, rows scaled to 1."""
+    """Return how much of each row's error is subtracted from each later row, [in, in].
+
+    This is the Cholesky factor of the inverse, with each row divided by its diagonal entry.
+    """
     damped = moments.astype(np.float64)
     damped = damped + np.eye(len(damped)) * (DAMPING * np.trace(damped) / len(damped) + 1e-12)
     upper = np.linalg.cholesky(np.linalg.inv(damped)).T
