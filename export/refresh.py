@@ -1,10 +1,10 @@
-"""Give a shipped bundle today's tokenizer graph and student folder, and certify it again on its own held-out texts.
+"""Rebuild a shipped bundle's tokenizer graph and student folder with today's code, and certify the copy again.
 
 python export/refresh.py BUNDLE -o COPY [--processors all]
 
-The encoder inside the file does not change, and vectors must not either: if a held-out or golden text gets a different
-vector, that is an error, and nothing is written. The teacher must be available. The committed reference student is
-renewed in this way.
+The copy is certified on the bundle's own held-out texts. The encoder inside the file does not change, and vectors must
+not change either: if a held-out or golden text gets a different vector, that is an error, and nothing is written. The
+teacher must be available. The committed reference student is renewed in this way.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from edgeleaf.texts.corpus import read_corpus
 
 
 def encoder_inside(fused: onnx.ModelProto, width: int) -> onnx.ModelProto:
-    """Return a fused file's encoder as it was before fusion, without the added unit norm."""
+    """Return the encoder inside a fused file, without the tokenizer and without the added unit norm."""
     encoder = onnx.ModelProto()
     encoder.CopyFrom(fused)
     nodes = [node for node in fused.graph.node if not set(node.output) & set(ENCODER_INPUTS)]
@@ -59,11 +59,11 @@ def encoder_inside(fused: onnx.ModelProto, width: int) -> onnx.ModelProto:
 
 
 def refresh(bundle: Path, output: Path, processors: Sequence[str]) -> Manifest:
-    """Write the renewed copy of a bundle.
+    """Write a renewed copy of a bundle; if anything fails, nothing is written.
 
     Raises:
         BundleError: a vector has changed.
-        GateFailed: the copy fails a gate of the bundle; nothing is written.
+        GateFailed: the copy fails one of the bundle's gates.
     """
     manifest = open_bundle(bundle)
     window, prompt = int(manifest.fact("tokenizer", "max_length")), manifest.space.query_prompt
@@ -109,17 +109,17 @@ def _compare(before: Path, after: Path, texts: Sequence[str]) -> None:
     encoders = [QueryEncoder.load((folder / layout.QUERY_ENCODER).read_bytes()) for folder in (before, after)]
     changed = sum(not np.array_equal(*(encoder.encode([text]) for encoder in encoders)) for text in texts)
     if changed:
-        raise BundleError(f"{before}: {changed} of {len(texts)} texts have other vectors with today's tokenizer")
+        raise BundleError(f"{before}: {changed} of {len(texts)} texts get different vectors from today's tokenizer")
     progress.say(f"renew: {len(texts)} of {len(texts)} held-out texts have the same vector to the last bit")
     if not verify(before)["passed"]:
-        raise BundleError(f"{before}: its golden pack does not hold on this machine")
+        raise BundleError(f"{before}: this machine does not reproduce its golden pack")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bundle", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--processors", default="", help="names of edgeleaf.emulation with commas, or all")
+    parser.add_argument("--processors", default="", help="names from edgeleaf.emulation, separated by commas, or all")
     options = parser.parse_args()
     names = processor_names(options.processors)
     try:

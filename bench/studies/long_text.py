@@ -1,9 +1,10 @@
-"""What one very long text costs: memory and time of a bundle's file for 10 MB of text.
+"""Measures the memory and time that a bundle's file needs for one text of 10 MB.
 
     python -m bench.studies.long_text BUNDLE
 
-Each case runs in a process of its own. "plain" gives the text to the graph as any program would; "encoder" is
-``QueryEncoder``, which first leaves out what cannot matter (edgeleaf/bundle/long_texts.py). Linux only.
+Each case runs in its own process. "plain" passes the text to the graph, as any program would; "encoder" uses
+``QueryEncoder``, which first removes the parts that cannot affect the tokens (edgeleaf/bundle/long_texts.py). Linux
+only.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ PIECES = {
 
 
 def measure(bundle: Path, way: str, kind: str) -> None:
-    """Print how far the largest resident set of this process grows, in MB, and the seconds of one call."""
+    """Print how much the peak resident set of this process grows in one call, in MB, and the call's time in seconds."""
     encoder = QueryEncoder.load(bundle)
     encoder.encode(["a short text"])
     if way == "plain":
         encoder._long_texts = None
     piece = PIECES[kind]
     text = piece * (SIZE // len(piece.encode()))
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = _kilobytes("VmRSS")
     start = time.perf_counter()
     encoder.encode([text])
@@ -49,7 +50,7 @@ def _kilobytes(name: str) -> int:
 
 
 def main() -> int:
-    """Print a table: text, MB and seconds of both ways."""
+    """Print a table of texts, with MB and seconds for each way."""
     if len(sys.argv) == 4:
         measure(Path(sys.argv[1]), *sys.argv[2:])
         return 0

@@ -1,9 +1,9 @@
 """Shortens a long text before it goes to the encoder, so that it needs little memory; its vector does not change.
 
-The graph itself reads a long text in blocks (edgeleaf/graph/tokenizers/long_texts.py), but from onnxruntime 1.28 on
-its first operator takes 16 bytes per character before that: 160 MB for 10 MB of ASCII. A file records in its metadata
-how much of a text can matter; the rest is left out here. A tokenizer for which this is not known has no such entry, and
-its texts go to the graph unchanged.
+The graph itself reads a long text in blocks (edgeleaf/graph/tokenizers/long_texts.py). But since onnxruntime 1.28, the
+graph's first operator takes 16 bytes per character before that: 160 MB for 10 MB of ASCII. A file's metadata records
+how much of a text can affect its tokens; the rest is removed here. If this is not known for a tokenizer, the file has
+no such entry, and its texts go to the graph unchanged.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ METADATA_LONG_TEXTS = "edgeleaf.long_texts"
 LONG = 20_000
 """A text of up to this many characters goes to the graph unchanged."""
 _UNIT = re.compile(r"[!-/:-@\[-`{-~]|(?<![^\t\n\r -/:-@\[-`{-~])[0-9A-Za-z]")
-"""ASCII punctuation, and an ASCII letter or digit that begins a word. Each unit is a token, or part of an added token
-whose number of units the file's number allows for."""
+"""ASCII punctuation, or an ASCII letter or digit that begins a word. Each unit is at least one token, or part of an
+added token; the number of units in the file's metadata makes allowance for added tokens."""
 _SPACES = re.compile(r"[\t\n\r ]{2,}")
 
 
 @dataclass(frozen=True)
 class LongTexts:
-    """How much of a text can matter.
+    """How much of a text can affect its tokens.
 
     Attributes:
-        units: words and punctuation marks that are enough, counted in ASCII.
-        characters: ASCII letters and digits in a row that are enough: longer words are unknown anyway.
+        units: number of ASCII words and punctuation marks after which nothing matters.
+        characters: number of ASCII letters and digits of a word after which nothing matters: longer words are unknown
+            anyway.
     """
 
     units: int
@@ -35,7 +36,7 @@ class LongTexts:
 
     @staticmethod
     def read(metadata: Mapping[str, str]) -> LongTexts | None:
-        """Return the entry of a file's metadata, or None if there is none that can be read."""
+        """Return the entry of a file's metadata, or None if there is no valid entry."""
         found = re.fullmatch(r"(\d{1,9}) (\d{1,9})", metadata.get(METADATA_LONG_TEXTS, ""))
         return LongTexts(int(found[1]), int(found[2])) if found and int(found[2]) else None
 
@@ -43,7 +44,7 @@ class LongTexts:
         return f"{self.units} {self.characters}"
 
     def shortened(self, text: str) -> str:
-        """Return a text with the same tokens in the encoder's window, without most of what lies beyond it."""
+        """Return a text that has the same tokens in the encoder's window but leaves out most of the rest."""
         if len(text) <= LONG:
             return text
         for count, unit in enumerate(_UNIT.finditer(text)):

@@ -30,15 +30,15 @@ OTHER_RUNTIMES = {"onnx", "openvino", "coreml", "tf", "tflite", "flax", "gguf"}
 
 
 def error_kinds(error: BaseException) -> set[str]:
-    """Name an error and the classes it derives from, ``package.Class`` each, without importing any of the packages.
+    """Return the names of an error's class and its base classes, as ``package.Class``, without importing the packages.
 
-    huggingface_hub 2 brings httpx and httpcore under new names, httpx2 and httpcore2: the digit is left out.
+    huggingface_hub 2 brings httpx and httpcore under the new names httpx2 and httpcore2; the digit is removed.
     """
     return {f"{kind.__module__.partition('.')[0].rstrip('2')}.{kind.__name__}" for kind in type(error).__mro__}
 
 
 def is_network_error(error: BaseException) -> bool:
-    """Return whether an error is the network's or the hub's fault, and not that of what was asked for."""
+    """Return whether an error is the fault of the network or the hub, and not of the request."""
     return bool(error_kinds(error) & _NETWORK)
 
 
@@ -51,7 +51,7 @@ def _offline() -> bool:
 
 
 def from_hub_cache(model: str, revision: str | None) -> Path | None:
-    """The hub cache's snapshot, without network, if it holds all weights that its own indexes name."""
+    """Return a snapshot from the hub's cache, without network; None if weights that its indexes name are missing."""
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import LocalEntryNotFoundError
@@ -66,12 +66,16 @@ def from_hub_cache(model: str, revision: str | None) -> Path | None:
 
 
 def from_hub(model: str, revision: str | None) -> Path:
-    """Download what sentence-transformers loads, and nothing else, into the hub's cache."""
+    """Download only the files that sentence-transformers loads, into the hub's cache; return the folder.
+
+    Raises:
+        ModelError: the hub cannot be reached or has no such model or revision, or access to the model is denied.
+    """
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     at = f" at revision {revision!r}" if revision else ""
-    no_hub = f"these need no hub, unless a revision is given: {', '.join(sorted(CARRIED))}"
+    no_hub = f"without a revision, these models need no hub: {', '.join(sorted(CARRIED))}"
     if _offline():
         raise ModelError(
             f"model {model!r}{at} is not on this machine and the hub may not be reached (HF_HUB_OFFLINE is set): "
@@ -104,7 +108,7 @@ def from_hub(model: str, revision: str | None) -> Path:
 
 
 def _wanted_files(names: Iterable[str]) -> list[str]:
-    """Configurations, tokenizers, cards and, folder by folder, safetensors or else pytorch_model.bin."""
+    """Select configurations, tokenizers, cards and, in each folder, safetensors or otherwise pytorch_model.bin."""
     paths = [PurePosixPath(name) for name in names]
     paths = [path for path in paths if not OTHER_RUNTIMES & set(path.parts[:-1])]
     safe = {path.parent for path in paths if path.suffix == ".safetensors"}

@@ -1,4 +1,4 @@
-"""Puts a student's folder into the form that every sentence-transformers, and text-embeddings-inference, can read.
+"""Converts a student's folder to the form that text-embeddings-inference and all sentence-transformers can read.
 
 Since 5.4, sentence-transformers writes different names for its modules and a list of pooling modes. Neither older
 versions nor programs that read the folder themselves can read these; all versions read the older form.
@@ -23,7 +23,7 @@ POOLING = {
     "weightedmean": "pooling_mode_weightedmean_tokens",
     "lasttoken": "pooling_mode_lasttoken",
 }
-"""Pooling modes, in the order in which the older form joins them, and their keys there."""
+"""Pooling modes, in the order in which the older form joins them, and their keys in that form."""
 _DENSE = ("in_features", "out_features", "bias", "activation_function")
 _OF_THIS_MACHINE = ("is_local", "local_files_only", "name_or_path", "backend")
 

@@ -1,4 +1,4 @@
-"""What can be found out before the long work: a tokenizer that cannot be fused, cut texts."""
+"""Checks before the long work: whether the tokenizer can be fused, and how many texts a window would truncate."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
 
 def check_tokenizer(spec: StudentSpec | TeacherSpec, *, prompt: str) -> None:
-    """Find out before the long work whether a model's tokenizer can be fused at all.
+    """Check before the long work whether a model's tokenizer can be fused.
 
     Raises:
-        TokenizerNotSupported, ExportError: it cannot; the message names what stands in the way.
-        ModelError: the model, or its tokenizer, cannot be had.
+        TokenizerNotSupported, ExportError: it cannot; the message names the reason.
+        ModelError: the model or its tokenizer cannot be loaded.
     """
     from transformers import AutoTokenizer
 
@@ -49,14 +49,14 @@ def _check_fusable(tokenizer: Any, spec: StudentSpec | TeacherSpec, *, prompt: s
         raise TokenizerNotSupported(f"{model} has no tokenizer.json; give a model with a fast tokenizer")
     settings = shipped_tokenizer(tokenizer, max_length).to_str()
     if not reference_tokenizer(settings, max_length).encode("").ids:
-        raise TokenizerNotSupported(f"{model}: its tokenizer makes no token of an empty text; one with [CLS] is needed")
+        raise TokenizerNotSupported(f"{model}: its tokenizer gives no token for an empty text; [CLS] is needed")
     builder = GraphBuilder("check")
     text = builder.input("text", TensorProto.STRING, ["batch"])
     append_tokenizer(builder, text, settings, max_length=max_length, prompt=prompt)
 
 
 def look_at_texts(texts: Path, recipe: Recipe, teacher: SentenceTransformerTeacher) -> None:
-    """Say how many training texts a window cuts off; before the long work.
+    """Report, before the long work, how many training texts the teacher's and the student's windows truncate.
 
     Raises:
         TextsError: a held-out text is among the training texts.
@@ -90,22 +90,22 @@ def export_spec(
     prompt_name: str | None = None,
     trust_remote_code: bool = False,
 ) -> TeacherSpec:
-    """Describe a model that is exported as it is: its window and prompts, where none are given.
+    """Describe a model that is exported unchanged; the window and the prompts are the model's unless they are given.
 
     Raises:
-        ModelError: the model cannot be had, has no prompt of that name, or is made of code of its own, which a bundle
-            does not carry.
-        InputError: a prompt and a prompt's name are both given.
+        ModelError: the model cannot be loaded, has no prompt of that name, or contains code of its own, which a bundle
+            cannot hold.
+        InputError: both a prompt and the name of a prompt are given.
     """
     from edgeleaf.models.loading import has_own_code, load_sentence_transformer
 
     if query_prompt is not None and prompt_name is not None:
-        raise InputError("a prompt and the name of a prompt are both given; give one of --prompt and --prompt-name")
+        raise InputError("both a prompt and the name of a prompt are given; give --prompt or --prompt-name")
     model = load_sentence_transformer(resolve(name), max_length=max_length, trust_remote_code=trust_remote_code)
     if has_own_code(model):
         raise ModelError(
-            f"{name} is made of code of its own, and a bundle is data: its student cannot be that; distil the model "
-            "with edgeleaf run, teacher.trust_remote_code = true in the recipe"
+            f"{name} contains code of its own, and a bundle holds only data, so it cannot be a student; distil it "
+            "with edgeleaf run and teacher.trust_remote_code = true in the recipe"
         )
     named = {key: prompt for key, prompt in model.prompts.items() if prompt}
     default = model.default_prompt_name
@@ -121,7 +121,7 @@ def export_spec(
             progress.say(f"query prompt: {named[prompt_name]!r}, the model's {prompt_name!r}; --prompt replaces it")
         else:
             names = ", ".join(sorted(named))
-            progress.say(f"query prompt: none; the model has prompts named {names}: --prompt-name takes one of them")
+            progress.say(f"query prompt: none; the model has prompts named {names}: choose one with --prompt-name")
     if prompt_name is not None:
         if prompt_name not in named:
             known = ", ".join(sorted(named)) or "none"
@@ -140,21 +140,21 @@ def export_spec(
 
 
 def check_modules(model: Any, spec: TeacherSpec) -> None:
-    """Find out whether a model is made of what can be exported.
+    """Check whether a model consists of modules that can be exported.
 
     Raises:
-        ModelError: it is made of other modules, or pools without its prompt.
+        ModelError: it has other modules, or leaves its prompt out of the pooling.
         TokenizerNotSupported: its tokenizer cannot be fused.
     """
     kinds = [type(part).__name__ for part in model]
     after = kinds[2:-1] if kinds[-1:] == ["Normalize"] else kinds[2:]
     if kinds[:2] != ["Transformer", "Pooling"] or not {*after} <= {"Dense", "Normalize"}:
         raise ModelError(
-            f"{spec.model} is made of {', '.join(kinds)}; Transformer, Pooling, Dense, Normalize can be exported"
+            f"{spec.model} consists of {', '.join(kinds)}; only Transformer, Pooling, Dense, Normalize can be exported"
         )
     if spec.query_prompt and not getattr(model[1], "include_prompt", True):
         raise ModelError(
-            f"{spec.model} leaves its prompt out of the pooling; only a pooling over all tokens is exported"
+            f"{spec.model} leaves its prompt out of the pooling; only pooling over all tokens can be exported"
         )
-    # The loaded model's own tokenizer: its settings (do_lower_case) may change what tokenizer.json does.
+    # Check the loaded model's own tokenizer: the model's settings (do_lower_case) may change what tokenizer.json does.
     _check_fusable(model.tokenizer, spec, prompt=spec.query_prompt)

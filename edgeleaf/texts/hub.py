@@ -1,4 +1,4 @@
-"""Texts of data sets on the hub, and which revision of one a run reads."""
+"""Texts of datasets on the hub, and the revision of each dataset that a run reads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DATASET_ROWS_PER_TEXT = 10
 
 
 def dataset_texts(source: DatasetSource, rows: int) -> Iterator[str]:
-    """Stream a column of a hub dataset.
+    """Stream one column of a hub dataset.
 
     Raises:
         TextsError: the hub cannot be reached, or has no such dataset, revision, configuration, split or column.
@@ -28,7 +28,7 @@ def dataset_texts(source: DatasetSource, rows: int) -> Iterator[str]:
     with _hub_errors(name):
         from datasets import load_dataset
 
-        _ask_hub(source)  # fails at once, where load_dataset tries for half a minute
+        _ask_hub(source)  # fails at once, whereas load_dataset keeps trying for half a minute
         revision: Any = {} if source.revision is None else {"revision": source.revision}
         try:
             stream = load_dataset(source.dataset, source.config, split=source.split, streaming=True, **revision)
@@ -38,22 +38,22 @@ def dataset_texts(source: DatasetSource, rows: int) -> Iterator[str]:
             text = row.get(source.column)
             if not isinstance(text, str):
                 columns = ", ".join(row)
-                raise TextsError(f"{name}: needed strings in column {source.column!r}, its columns are {columns}")
+                raise TextsError(f"{name}: column {source.column!r} must hold strings; the columns are {columns}")
             yield text
 
 
 def pinned(sources: Sequence[Source], remembered: Path) -> tuple[Source, ...]:
-    """Return the sources with the revision of every hub dataset that its name stands for now.
+    """Return the sources, with the current revision filled in for every hub dataset.
 
-    Where the hub cannot be asked, the revision that it named last counts; without one, the source stays as it is.
+    If the hub cannot be reached, the revision that it gave last is used; if there is none, the source stays unchanged.
 
     Args:
-        sources: of a recipe.
-        remembered: a JSON file that keeps what the hub said.
+        sources: the sources of a recipe.
+        remembered: a JSON file that records the revisions that the hub gave.
 
     Raises:
         TextsError: the hub has no such dataset or revision.
-        MissingExtra: there is a dataset, and the datasets package is not installed.
+        MissingExtra: a source is a hub dataset, but the datasets package is not installed.
     """
     found: list[Source] = []
     for source in sources:
@@ -76,11 +76,11 @@ def pinned(sources: Sequence[Source], remembered: Path) -> tuple[Source, ...]:
 
 
 class _OutOfReach(TextsError):
-    """The network's fault, or the hub's."""
+    """The network or the hub failed."""
 
 
 def _ask_hub(source: DatasetSource) -> Any:
-    """What the hub says about a dataset."""
+    """Ask the hub for its information about a dataset."""
     try:
         from huggingface_hub import HfApi
     except ModuleNotFoundError as error:
@@ -91,7 +91,7 @@ def _ask_hub(source: DatasetSource) -> Any:
 
 @contextmanager
 def _hub_errors(name: str) -> Iterator[None]:
-    """Turn what the hub, the network and the disk can do wrong into one line each; let everything else through."""
+    """Turn errors of the hub, the network and the disk into one-line errors; pass all other errors on unchanged."""
     try:
         yield
     except ModuleNotFoundError as error:

@@ -155,7 +155,7 @@ def test_code_in_a_folder_is_run_only_when_it_is_asked_for(copy: Path, tmp_path:
     assert not marker.exists()
     load_sentence_transformer(copy, trust_remote_code=True)
     assert marker.exists()  # so the file would have been written before
-    with pytest.raises(ModelError, match="made of code of its own, and a bundle is data"):
+    with pytest.raises(ModelError, match="contains code of its own, and a bundle holds only data"):
         export_spec(str(copy), max_length=None, query_prompt=None, trust_remote_code=True)
 
 

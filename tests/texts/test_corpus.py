@@ -343,7 +343,7 @@ def test_a_dataset_streams_one_column(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr("datasets.load_dataset", load)
     corpus = sample([DatasetSource("some/where", "query", "query", "en", "dev")], tmp_path, limit=10, queries=5)
     assert len(corpus.train) == 10 and len(corpus.held_out) == 5
-    with pytest.raises(TextsError, match="needed strings in column 'text', its columns are query, n"):
+    with pytest.raises(TextsError, match="column 'text' must hold strings; the columns are query, n"):
         sample([DatasetSource("some/where", "query", "text", "en", "dev")], tmp_path)
 
 
