@@ -1,4 +1,4 @@
-"""Tiny models made in-process, so that the whole pipeline runs in seconds; real ones through ``edgeleaf.models``."""
+"""Tiny models built in-process, so that the whole pipeline runs in seconds; real ones come from ``edgeleaf.models``."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def tiny_texts(count: int, *, low: int, high: int, seed: int) -> list[str]:
 
 
 def needs(*packages: str) -> None:
-    """Skip a test where packages are missing; fail it where ``EDGELEAF_REQUIRE_RUNTIMES`` says that all are there."""
+    """Skip a test if packages are missing; fail it if ``EDGELEAF_REQUIRE_RUNTIMES`` says that all are installed."""
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing and os.environ.get("EDGELEAF_REQUIRE_RUNTIMES"):
         pytest.fail(f"EDGELEAF_REQUIRE_RUNTIMES is set and not installed: {', '.join(missing)}")
@@ -109,7 +109,7 @@ def make_other_model(folder: Path, architecture: str, tiny_student: Path) -> Non
 
 
 def needs_optimum() -> None:
-    """Skip where optimum is not installed: it allows only transformers 4. Where it has to be there, fail instead."""
+    """Skip if optimum is not installed, as it allows only transformers 4; fail instead where it must be installed."""
     import importlib.util
 
     if importlib.util.find_spec("optimum") is None:
@@ -119,9 +119,9 @@ def needs_optimum() -> None:
 
 
 def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
-    """Return a folder that the first of pytest-xdist's workers fills with ``make(folder)``, the others waiting for it.
+    """Return a folder that the first pytest-xdist worker fills with ``make(folder)`` while the others wait.
 
-    Nobody may change what is in it: all workers read the same files.
+    No test may change its contents: all workers read the same files.
     """
     from filelock import FileLock  # comes with torch; the tests of the base install do without
 
@@ -233,7 +233,7 @@ repeats = 1
 
 
 def write_collection(folder: Path) -> Path:
-    """Write a collection in BEIR's layout: 110 documents, 25 queries made of words of the one that answers them."""
+    """Write a collection in BEIR's layout: 110 documents, and 25 queries with words of the document that answers."""
     documents, chance = tiny_texts(110, low=10, high=20, seed=41), random.Random(42)
     (folder / "qrels").mkdir(parents=True)
     corpus, queries, qrels = [], [], ["query-id\tcorpus-id\tscore"]
@@ -266,7 +266,7 @@ def fewer_code_points(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _silent_again() -> Iterator[None]:
-    """The command line shows progress from its start to the end of its process; here other tests follow."""
+    """Reset progress: the command line turns it on for the rest of the process, but here other tests follow."""
     yield
     progress._shown = False
 
@@ -282,9 +282,9 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Path) -> 
 
 @pytest.fixture(scope="session")
 def bundle(request: pytest.FixtureRequest) -> Path:
-    """The bundle that tests of the runtime load: ``EDGELEAF_TINY_BUNDLE``, or ``tiny_bundle``. Not to be changed.
+    """The bundle that tests of the runtime load: ``EDGELEAF_TINY_BUNDLE``, or ``tiny_bundle``. Do not change it.
 
-    Without torch, which builds ``tiny_bundle``, it is the reference bundle, unless nothing may be missing.
+    Without torch, which builds ``tiny_bundle``, it is the reference bundle, unless no package may be missing.
     """
     if named := os.environ.get("EDGELEAF_TINY_BUNDLE"):
         return Path(named)

@@ -1,6 +1,6 @@
-"""Each command in an environment that has what was installed and nothing else: it runs, or names what it needs.
+"""Each command in an environment with only certain packages: it runs, or names the package that it needs.
 
-What is not there is made impossible to import, in every process that the command starts.
+All other packages are made impossible to import, in every process that the command starts.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def test_other_commands_name_what_they_need(given: dict[str, list[object]], tmp_
 def test_a_command_runs_with_what_it_says_it_needs(
     given: dict[str, list[object]], tmp_path: Path, command: str
 ) -> None:
-    """And with what those bring; sentence-transformers looks into the list of installed packages, and is not tried."""
+    """And with what those packages require. sentence-transformers reads the list of installed packages: not tried."""
     needs = [*extras.NEEDS[command], *(extras.NEEDS["tokenize --tokenizer"] if command == "tokenize" else ())]
     wanted = [*project()[""], *(name.replace("_", "-") for name in needs)]
     arguments = [*given[command], *(["--max-length", 48] if command == "fuse" else [])]

@@ -1,4 +1,4 @@
-"""Imports run one way. A package may import what stands before it in ORDER, and itself; modules never in a circle."""
+"""Imports run in one direction: a package may import itself and those before it in ORDER; no modules form a cycle."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def imports_of(path: Path, modules: frozenset[str]) -> list[tuple[int, str]]:
 
 
 def violations(root: Path, package: str = "edgeleaf") -> list[str]:
-    """Return a line for every import that runs upwards, and for every circle of modules."""
+    """Return a line for every import in the wrong direction and for every cycle of modules."""
     paths = {module_name(path, root): path for path in sorted((root / package).rglob("*.py"))}
     modules = frozenset(paths)
     found, arrows = [], {}
@@ -63,7 +63,7 @@ def violations(root: Path, package: str = "edgeleaf") -> list[str]:
 
 
 def circles(arrows: dict[str, set[str]]) -> list[str]:
-    """Return a line for each circle that a walk along the imports comes upon."""
+    """Return a line for each cycle that a walk along the imports finds."""
     found, done = [], set[str]()
 
     def walk(module: str, way: tuple[str, ...]) -> None:
@@ -105,7 +105,7 @@ def test_a_wrong_import_is_named(tmp_path: Path, place: str, line: str, message:
 
 
 def test_the_bundle_package_imports_with_numpy_and_onnxruntime_alone() -> None:
-    """What may not be there is made impossible to import, in a process of its own."""
+    """In a separate process, packages that may be missing are made impossible to import."""
     script = """
 import sys
 from importlib.abc import MetaPathFinder

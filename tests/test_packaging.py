@@ -78,7 +78,7 @@ def test_twine_finds_nothing_to_say(built: Path) -> None:
 
 
 def test_the_version_needs_no_installation() -> None:
-    """It stands in the code: a checkout that nobody has installed knows it too."""
+    """The version is in the code, so a checkout that is not installed has it too."""
     script = """
 import importlib.metadata, sys
 

@@ -1,7 +1,8 @@
-"""Nothing leaves the machine: a process that encodes, searches and exports is watched by strace.
+"""Nothing leaves the machine: strace watches a process that encodes, searches and exports.
 
-It runs without the variables of continuous integration, in which onnxruntime is quiet by itself, in a fresh home, and
-with the hub allowed. The same process with onnxruntime's reports asked for shows that the watch would see them.
+The process runs in a fresh home, with the hub allowed, and without the variables of continuous integration, because
+onnxruntime sends nothing if it sees those. A second run with onnxruntime's telemetry turned on shows that strace would
+see it.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ class Watched:
 
 @pytest.fixture(scope="module")
 def strace() -> list[str]:
-    """The command, with the filter in the kernel where there is one: other calls then cost nothing."""
+    """Return the strace command; it filters in the kernel if that is possible, so that other calls cost nothing."""
     found = shutil.which("strace")
     if found is None or sys.platform != "linux":
         if os.environ.get("EDGELEAF_REQUIRE_RUNTIMES"):
@@ -90,7 +91,7 @@ def strace() -> list[str]:
 
 
 def environment(home: Path, **variables: str) -> dict[str, str]:
-    """This process's environment in a fresh home, without what would keep a part silent but edgeleaf."""
+    """Return this process's environment with a fresh home, in which only edgeleaf itself turns telemetry off."""
     left = {part.variable for part in quiet.PARTS} | {
         *CI,
         *OFFLINE,
@@ -165,7 +166,7 @@ def test_nothing_is_sent_and_nothing_left_behind_by_encoding_and_searching(
 
 
 def test_the_watch_sees_onnxruntime_report(strace: list[str], tmp_path: Path, tiny_bundle: Path) -> None:
-    """Without the variable the same process opens sockets and leaves files: what the test above would see."""
+    """Without the variable, the same process opens sockets and writes files, which the test above would notice."""
     import onnxruntime
 
     version = tuple(map(int, onnxruntime.__version__.split(".")[:2]))

@@ -59,7 +59,7 @@ def chromium(web: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def pack(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pack of the tiny bundle: hard texts, every tenth group of code points, and real texts where there are any."""
+    """A pack of the tiny bundle: hard texts, every tenth group of code points, and real texts if there are any."""
     hard = ports.hard_sets()
     sets = hard | {"code points": islice(hard["code points"], 0, None, EVERY_GROUP)}
     if data := os.environ.get("EDGELEAF_DATA"):

@@ -1,4 +1,4 @@
-"""What builds, tests and releases on GitHub: pinned, with few permissions, and naming only what exists here."""
+"""The GitHub workflows: actions are pinned, permissions are few, and every file and target that they name exists."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def workflow(name: str) -> dict[Any, Any]:
 
 
 def triggers(found: dict[Any, Any]) -> dict[str, Any]:
-    """What stands under ``on``, which YAML reads as true."""
+    """Return the value of the key ``on``, which YAML reads as true."""
     return dict(found[True])
 
 

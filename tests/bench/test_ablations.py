@@ -1,4 +1,4 @@
-"""The ablations' command line: every arm can be named, commas and all, and a wrong name is refused."""
+"""The ablations' command line: every arm can be named, even one with commas, and a wrong name is refused."""
 
 from __future__ import annotations
 

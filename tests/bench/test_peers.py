@@ -1,4 +1,4 @@
-"""bench: who is measured, the ceiling's count, results put together, tables; no test asserts a time."""
+"""bench: which peers are measured, the ceiling's count, merged results, tables; no test asserts a time."""
 
 from __future__ import annotations
 

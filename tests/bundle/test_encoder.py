@@ -1,4 +1,4 @@
-"""QueryEncoder: what it returns, and what each misuse says."""
+"""QueryEncoder: what it returns, and the message for each kind of misuse."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_input_error_is_a_type_error() -> None:
 
 
 def copy(bundle: Path, target: Path) -> Path:
-    """Copy a bundle as far as an encoder opens it."""
+    """Copy only the files of a bundle that an encoder opens."""
     shutil.copytree(bundle, target, ignore=shutil.ignore_patterns("student", "onnx"))
     return target
 

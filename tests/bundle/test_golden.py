@@ -1,4 +1,4 @@
-"""verify: what a pack must give, and what is counted, or said, when it gives something else."""
+"""verify: what a pack must reproduce, and what is counted or reported if it does not."""
 
 from __future__ import annotations
 

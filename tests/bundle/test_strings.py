@@ -1,4 +1,4 @@
-"""edgeleaf.bundle.strings: exact strings out of what people pass, and the rest refused by name."""
+"""edgeleaf.bundle.strings: what users pass becomes exact strings, or is refused with its type named."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_strings_are_exact(texts: Any) -> None:
 
 
 def test_columns_of_tables() -> None:
-    """pandas, polars and pyarrow come with other packages of the tests; none of them is needed."""
+    """pandas, polars and pyarrow are installed by other packages of the tests; none of them is required."""
     values = ["lost parcel", "a\0b"]
     for package, kind in (("pandas", "Series"), ("polars", "Series"), ("pyarrow", "array")):
         table = pytest.importorskip(package)

@@ -1,4 +1,4 @@
-"""edgeleaf.certify end to end, on a bundle small enough to know every number, and the errors of unfit inputs."""
+"""edgeleaf.certify end to end, on a bundle so small that every number is known, and errors for unsuitable inputs."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Split(" ", "removed")
     (tmp_path / "student" / "tokenizer.json").write_text(tokenizer.to_str())
-    # The torch student stands aside here: its table is known, and torch is not needed.
+    # The torch student is replaced here: its table is known, so torch is not needed.
     monkeypatch.setattr(
         ladder, "student_vectors", lambda folder, queries, *, prompt, threads: (vectors(list(queries)), 128)
     )

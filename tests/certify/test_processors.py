@@ -1,4 +1,4 @@
-"""Other processors: the same vectors to the last bit, what is said where they cannot be had, and who is warned."""
+"""Other processors: the same vectors to the last bit, messages where they are not available, and who is warned."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def test_the_manifest_repeats_what_the_certificate_says(tiny_bundle: Path, monke
 
 
 def test_no_operator_reaches_the_int8_kernel_for_sme(tiny_bundle: Path, tmp_path: Path) -> None:
-    """The one behind DynamicQuantizeMatMul has scales of its own, so that vectors would differ: docs/sme.md."""
+    """The SME kernel of DynamicQuantizeMatMul computes its own scales, so vectors would differ: docs/sme.md."""
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     onnxruntime.InferenceSession(str(tiny_bundle / QUERY_ENCODER), options, providers=["CPUExecutionProvider"])

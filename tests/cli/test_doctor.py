@@ -1,4 +1,4 @@
-"""edgeleaf doctor: what it says of a machine, and what it never says. Runs in the base install."""
+"""edgeleaf doctor: what it reports about a machine, and what it never reveals. Runs in the base install."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Every failure of the command line is one line and exit 2; exit 1 is a gate's alone. In-process, where it is quick."""
+"""Every failure of the command line prints one line and exits with 2; only a failed gate exits with 1.
+
+Most tests run in this process, because that is quick.
+"""
 
 from __future__ import annotations
 

@@ -240,7 +240,7 @@ def test_searching_with_another_space_exits_2(tiny_bundle: Path, tmp_path: Path)
 
 
 def test_fuse_and_tokenize(tiny_bundle: Path, tmp_path: Path) -> None:
-    """The bundle's own unfused encoder and tokenizer give a file that encodes alike."""
+    """The bundle's unfused encoder and tokenizer give a file with the same vectors."""
     tokenizer, output = tiny_bundle / "student/tokenizer.json", tmp_path / "own.onnx"
     parts = (tokenizer, tiny_bundle / "onnx/model_qint8.onnx")
     done = edgeleaf("fuse", *parts, "-o", output, "--prompt", "query: ", "--max-length", 48)

@@ -1,4 +1,4 @@
-"""Standard streams: UTF-8 whatever the system's code page is, one line end of a line stripped, bytes as they came."""
+"""Standard streams: UTF-8 with any system code page, one line end stripped per line, all other bytes unchanged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Emulated processors: the same ids on each, how Python is started there, and what is said where it cannot be."""
+"""Emulated processors: the same ids on each, how Python is started there, and the message if it cannot be."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DRIFT = 0.05
 
 @pytest.fixture(scope="session")
 def emulated() -> Emulation:
-    """Set up; skipped where it cannot be, failed where EDGELEAF_REQUIRE_RUNTIMES says that every runtime is there."""
+    """Set up emulation. If that fails: skip, or fail if EDGELEAF_REQUIRE_RUNTIMES says that all runtimes work."""
     try:
         return emulation.prepare(EMULATED)
     except EmulationError as error:
@@ -70,13 +70,13 @@ def test_the_guest_is_the_processor_that_was_asked_for(emulated: Emulation) -> N
 
 @pytest.fixture(autouse=True)
 def _silent_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command line shows progress from then on; other tests must not see it."""
+    """Hide progress again: the command line turns it on, and other tests must not see it."""
     monkeypatch.setattr(progress, "_shown", False)
 
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A Linux on x86-64 with nothing set up and nothing on PATH; the folder that PATH names."""
+    """Pretend to be Linux on x86-64 with nothing set up and nothing on PATH; return the folder that PATH names."""
     monkeypatch.setattr(platform, "system", lambda: "Linux")
     monkeypatch.setattr(platform, "machine", lambda: "x86_64")
     monkeypatch.setenv("EDGELEAF_CACHE", str(tmp_path / "cache"))

@@ -1,1 +1,1 @@
-"""Readers of what comes from other hands, fed with what no edgeleaf wrote: each says one clear line, or reads it."""
+"""Feed files that edgeleaf did not write to its readers: each reads the file or fails with one clear line."""

@@ -1,4 +1,4 @@
-"""Changes to a valid file: bytes flipped, cut, repeated; values of JSON replaced, keys dropped, doubled, renamed."""
+"""Damages a valid file: flips, cuts or repeats bytes; replaces JSON values; drops, doubles or renames keys."""
 
 from __future__ import annotations
 

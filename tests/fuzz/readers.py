@@ -1,4 +1,4 @@
-"""The readers, each as a function of a file's bytes, and a valid file for each to start from."""
+"""The readers, each as a function of a file's bytes, and a valid file to start from for each."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ SPACE = VectorSpace("t", None, "0" * 64, "mean", True, "q: ", "", 4, "1" * 64, "
 
 @dataclass(frozen=True)
 class Reader:
-    """What is fuzzed.
+    """A reader to fuzz.
 
     Attributes:
-        name: of the reader.
+        name: the reader's name.
         seed: a valid file.
-        read: reads a file of those bytes, in a folder of its own; an EdgeleafError is a refusal.
-        is_json: whether its structure can be edited.
+        read: reads a file with the given bytes, in its own folder; an EdgeleafError means that the file is refused.
+        is_json: whether the file is JSON, whose structure can be changed.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Reader:
 
 
 def refusal(error: BaseException) -> str | None:
-    """Say what is wrong with an error as a refusal of a bad file; None where it is one clear line."""
+    """Return what is wrong with an error as a message about a bad file; None if it is one clear line."""
     if not isinstance(error, EdgeleafError):
         return f"{type(error).__name__} escapes: {error}"[:300]
     text = str(error)

@@ -1,7 +1,7 @@
 """Fuzz all readers for some minutes: ``python -m tests.fuzz.run --minutes 10 [--seed N] [--only NAME] [--atheris]``.
 
-Prints, as JSON, how often each reader read, refused and failed; each kind of failure is written to a file. Exit 1
-where there is one. ``--atheris`` lets coverage choose the changes to one reader's file (``--only``); it needs
+Prints, as JSON, how often each reader read, refused and failed, and writes each kind of failure to a file. Exits with 1
+if there is a failure. ``--atheris`` lets coverage choose the changes to one reader's file (``--only``); it needs
 ``pip install atheris``.
 """
 
@@ -26,7 +26,7 @@ SLOW_S = 10
 
 
 class TooSlow(BaseException):
-    """A reader that takes longer than any file is worth."""
+    """A reader took longer than any file may take."""
 
 
 def _too_slow(*_: object) -> None:
@@ -62,7 +62,7 @@ def tried(reader: Reader, data: bytes) -> tuple[str, str]:
 
 
 def fuzz(minutes: float, seed: int, only: str | None, findings: Path) -> dict[str, Any]:
-    """Fuzz in turns until the time is over; return counts a reader."""
+    """Fuzz the readers in turn until the time is over; return the counts of each reader."""
     counts: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch:
         found = [reader for reader in readers(Path(scratch) / "work") if only in (None, reader.name)]

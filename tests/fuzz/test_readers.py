@@ -1,4 +1,4 @@
-"""Each reader on some hundreds of changed files; ``python -m tests.fuzz.run`` takes minutes instead."""
+"""Each reader on a few hundred changed files; ``python -m tests.fuzz.run`` does the same for minutes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""edgeleaf.graph.adopt: encoders as they come, brought into one form; the vectors stay."""
+"""edgeleaf.graph.adopt: encoders of several forms are converted to one, and their vectors do not change."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ TWO = np.linspace(1, 2, WIDTH, dtype=np.float32)
 
 
 def test_what_only_a_branch_reads_stays() -> None:
-    """A tensor, a weight and an input that nothing but the branches of an ``If`` reads."""
+    """Only the branches of an ``If`` read the tensor, the weight and the input."""
     model = make_encoder()
     graph, tokens = model.graph, model.graph.output[0].name
     vectors = helper.make_tensor_value_info("made", TensorProto.FLOAT, ["batch", "sequence", WIDTH])

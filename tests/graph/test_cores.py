@@ -1,4 +1,4 @@
-"""edgeleaf.graph.cores: results in the order of the items, few of them ahead, errors passed on."""
+"""edgeleaf.graph.cores: results in the order of the items, only a few computed in advance, errors passed on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The exported graph: the ladder holds, and each rung breaks with its own error."""
+"""The exported graph passes every check, and each check fails with its own error."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_last_token_pooling_is_not_taken_for_the_first(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("architecture", ["DistilBert", "MPNet"])
 def test_other_bert_like_students(architecture: str, tiny_student: Path, tmp_path: Path) -> None:
-    """Without token types, or with relative positions: text to vector, fused, as torch gives it."""
+    """Models without token types or with relative positions: the fused file gives the same vectors as torch."""
     make_other_model(tmp_path, architecture, tiny_student)
     torch_model = load_sentence_transformer(tmp_path / "model")
     model = export_onnx(tmp_path / "model")
@@ -173,7 +173,7 @@ def test_minilm_int8_stays_close_and_ignores_its_neighbours(minilm: Path) -> Non
 def test_token_types_of_the_template_reach_the_encoder(
     types: tuple[int, int, int], exporter: str, tiny_teacher: Path, tmp_path: Path
 ) -> None:
-    """They decide vectors: with zeros, torch and the graph would differ."""
+    """Token types change the vectors: with zeros, torch and the graph would differ."""
     if exporter == "optimum":
         needs_optimum()
     folder = tmp_path / "typed"

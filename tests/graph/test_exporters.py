@@ -108,7 +108,7 @@ def int8_vectors(
 
 
 def test_a_mask_that_hides_more_than_padding_stays_as_it_is(tmp_path: Path, tiny_teacher: Path) -> None:
-    """A causal attention looks like any other but for its mask."""
+    """A causal attention differs from others only in its mask."""
     name = "bert"
     model, config, settings = ARCHITECTURES[name]
     ARCHITECTURES["causal"] = model, config, {**settings, "is_decoder": True}

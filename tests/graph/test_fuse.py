@@ -1,4 +1,4 @@
-"""edgeleaf.graph.fuse: text in, unit vectors out, in one graph that says what it holds."""
+"""edgeleaf.graph.fuse: one graph from text to unit vectors, with metadata that describes it."""
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ def test_a_tokenizer_that_cannot_be_exact_is_refused(tokenizer_json: str) -> Non
 
 
 def test_no_texts_give_no_vectors(tokenizer_json: str) -> None:
-    """onnxruntime 1.20 to 1.31 ends the whole process where an operator of the tokenizer gets an empty batch."""
+    """onnxruntime 1.20 to 1.31 ends the whole process if an operator of the tokenizer gets an empty batch."""
     for dim in (None, 3):
         model = fuse(make_encoder(), tokenizer_json, max_length=16, dim=dim, metadata={})
         found = embed(model, [])

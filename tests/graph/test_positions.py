@@ -1,4 +1,4 @@
-"""edgeleaf.graph.positions: rows that no text reaches go, nothing else does, and vectors stay as they are."""
+"""edgeleaf.graph.positions: only rows that no text reaches are removed, and vectors do not change."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OTHER = np.random.default_rng(1).integers(-9, 9, (LONGEST, 1)).astype(np.int8)
 
 
 def encoder(numbers: np.ndarray, *, looked_up_by_ids: bool = False) -> onnx.ModelProto:
-    """Two tables, as a quantised one has, looked up by a slice as long as the input."""
+    """A graph with two tables, as after quantisation, that are looked up by a slice as long as the input."""
     g = GraphBuilder("encoder")
     ids = g.input("input_ids", TensorProto.INT64, ["batch", "sequence"])
     length = g.Gather(g.Shape(ids), np.array([1]))

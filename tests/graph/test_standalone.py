@@ -89,7 +89,7 @@ def test_a_bundle_is_tokenized_with_its_own_tokenizer(tiny_bundle: Path) -> None
 def test_a_text_with_other_ids_leaves_no_file(
     parts: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a broken reference: what the gate sees must be the comparison."""
+    """The reference is broken here, so the gate can fail only because of the comparison."""
     from edgeleaf.graph import parity
 
     right = parity.reference_token_ids

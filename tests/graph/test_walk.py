@@ -10,7 +10,7 @@ FLOATS = helper.make_tensor_value_info
 
 
 def branching() -> helper.GraphProto:
-    """x and w of the outer graph are read inside only; ``own`` is the branch's."""
+    """Only the branches read x and w of the outer graph; ``own`` belongs to the branch."""
     inner = helper.make_graph(
         [helper.make_node("Add", ["x", "w"], ["own"]), helper.make_node("Neg", ["own"], ["out"])],
         "branch",

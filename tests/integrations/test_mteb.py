@@ -1,4 +1,4 @@
-"""The mteb wrapper, through the real mteb on a local task: queries by the file, documents by teacher or student."""
+"""The mteb wrapper in the real mteb, on a local task: the file encodes queries, teacher or student the documents."""
 
 from __future__ import annotations
 

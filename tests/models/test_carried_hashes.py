@@ -1,4 +1,4 @@
-"""Every file of a carried model that decides a vector is compared with its hash, whenever the model is asked for."""
+"""Whenever a carried model is requested, each of its files that affects vectors is compared with its hash."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model's folder is looked through before it is loaded: a folder whose code would write a file never does."""
+"""A model's folder is inspected before it is loaded: code in it, which would write a file, never runs."""
 
 from __future__ import annotations
 

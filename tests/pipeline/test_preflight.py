@@ -1,4 +1,4 @@
-"""edgeleaf.pipeline.preflight: what a model's own settings decide, and what is refused before the long work."""
+"""edgeleaf.pipeline.preflight: which settings come from the model, and what is refused before the long work."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def test_student_is_closer_to_its_teacher_than_chance(tiny_bundle: Path) -> None
 
 @pytest.fixture
 def briefly_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare a test the seconds that torch takes to load in every timing process; the fused file is timed briefly."""
+    """Time only the fused file, and briefly: loading torch in every timing process would take seconds."""
     measure = latency.measure
 
     def fused_only(bundle: Path, **options: Any) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def briefly_timed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def documentation() -> Iterator[None]:
-    """Let the machine's documentation be read once for all tests of this module."""
+    """Read the machine's documentation only once for all tests of this module."""
     candidates: Iterator[Text] = texts_of_the_machine._candidates()
     read: list[Text] = []
 
@@ -601,7 +601,7 @@ def test_a_light_copy_is_not_put_where_something_else_is(tiny_bundle: Path, tmp_
 
 @pytest.mark.usefixtures("quick")
 def test_both_exporters_reach_the_same_certificate(tiny_student: Path, tmp_path: Path) -> None:
-    """The same int8 vectors to the last bit, and certificates that agree number by number but for the float32 rung."""
+    """Int8 vectors are equal to the last bit, and the certificates agree in every number except the float32 rung's."""
     needs_optimum()
     (tmp_path / "texts.txt").write_text("\n".join(tiny_texts(300, low=3, high=12, seed=71)))
     vectors, certificates = [], []

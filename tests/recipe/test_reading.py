@@ -1,4 +1,4 @@
-"""Recipes: what is read, and what each mistake says."""
+"""Recipes: what is read, and the message for each mistake."""
 
 from __future__ import annotations
 

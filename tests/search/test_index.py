@@ -39,7 +39,7 @@ def test_fewer_dims_cut_the_documents_too() -> None:
 
 
 def on_a_plane(n: int) -> npt.NDArray[np.float32]:
-    """Unit rows [n, 40] that lie in 5 of 40 directions, none of them a number's own."""
+    """Unit rows [n, 40] that span only 5 of 40 directions, none of which is a coordinate axis."""
     dice = np.random.default_rng(n)
     axes = np.linalg.qr(np.random.default_rng(0).normal(size=(40, 40)))[0][:, :5]
     rows = dice.normal(size=(n, 5)) @ axes.T

@@ -1,4 +1,4 @@
-"""What comes from disk is checked: one line that names the file, never a wrong hit."""
+"""Files from disk are checked: a bad one gives one line that names it, never a wrong hit."""
 
 from __future__ import annotations
 

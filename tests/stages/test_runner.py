@@ -152,7 +152,7 @@ def test_two_processes_never_work_in_one_folder(tmp_path: Path) -> None:
 def test_whoever_waited_for_a_file_that_was_removed_takes_a_new_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file is opened, then its holder removes it and goes: a lock on what has no name any more is none."""
+    """The lock file is opened, then its holder removes it and exits: a lock on a removed file protects nothing."""
     from edgeleaf.stages import lock
 
     folder, taken = tmp_path / "work", lock._lock

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Numbering:
-    """A teacher whose vector of a text is its number, as an angle."""
+    """A teacher whose vector is the number in the text, as an angle."""
 
     max_length, precision, batch_size = 128, "", 4
     space = VectorSpace(

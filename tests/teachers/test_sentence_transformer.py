@@ -27,7 +27,7 @@ SPACE = VectorSpace("t", None, "0" * 64, "mean", True, "q: ", "", 4)
 
 
 class Counting:
-    """A teacher whose vector tells text and kind, and that counts what it is asked."""
+    """A teacher whose vectors show the text and its kind, and which counts what it is asked to encode."""
 
     precision = ""
     batch_size = 32

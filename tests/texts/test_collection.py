@@ -1,4 +1,4 @@
-"""edgeleaf.texts.collection: BEIR's layout, plain and gzipped, and one line for each thing that can be wrong."""
+"""edgeleaf.texts.collection: BEIR's layout, plain and gzipped, and a one-line error for each possible mistake."""
 
 from __future__ import annotations
 

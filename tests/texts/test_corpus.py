@@ -169,7 +169,7 @@ def test_globs_variables_and_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_folders_names_are_no_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The recipe's folder, a variable's value and the home folder are names, whatever signs are in them."""
+    """The recipe's folder, a variable's value and the home folder are taken literally, with any characters."""
     base = tmp_path / "réçipe [1] a*b?"
     (base / "sub").mkdir(parents=True)
     (base / "sub" / "a.txt").write_text("text a")
@@ -503,7 +503,7 @@ def test_machine_texts_look_like_searches_and_passages(found: list[Text]) -> Non
 
 
 def by_definition(files: dict[str, Kind], base: Path, *, limit: int, held: int, seed: int) -> list[list[Text]]:
-    """What :func:`collect` promises, done the plain way: sets in memory, sources of one weight."""
+    """Do what :func:`collect` promises in the simplest way: sets in memory, sources of equal weight."""
     key = seed.to_bytes(16, "big", signed=True)
     pools, seen = [], set()
     for name, kind in files.items():

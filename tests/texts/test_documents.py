@@ -1,4 +1,4 @@
-"""Ids and texts of documents are what the file says, or refused with file and line."""
+"""Ids and texts of documents are exactly those of the file; anything else is refused, naming file and line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ruins a distillation is found and said: divergence, dead students, cut texts, held-out texts in training."""
+"""Whatever ruins a distillation is reported: divergence, dead students, cut texts, held-out texts in training."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_student_whose_vectors_are_all_alike_is_dead() -> None:
         check_alive(np.where(teacher > 0, np.nan, teacher), teacher)
     check_alive(teacher, teacher)
     check_alive(unit(teacher + 0.5 * dice.normal(size=teacher.shape)), teacher)
-    check_alive(dead, dead)  # a teacher like that is its own matter
+    check_alive(dead, dead)  # if the teacher's vectors are like that, the student may be too
 
 
 def test_held_out_texts_in_training_are_found_whatever_their_case() -> None:

@@ -1,4 +1,4 @@
-"""The student's optimizer: who steps what, torch's own steps for each part, states that come back as they were."""
+"""The student's optimizer: which part updates which weights, the same steps as torch, states restored unchanged."""
 
 from __future__ import annotations
 

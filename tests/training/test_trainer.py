@@ -1,4 +1,4 @@
-"""LEAF: the loss is what the paper says, training brings the student closer, a killed run goes on bit for bit."""
+"""LEAF: the loss is the paper's, training brings the student closer, a killed run continues with the same bits."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_batches_for_a_gpu_hold_texts_of_one_length_and_each_text_once() -> None
 
 
 def on_gpu(model: Any, train_set: Examples, judge: Any, checkpoints: Path, **changed: Any) -> list[dict[str, float]]:
-    """The GPU's way, on a processor: the same steps, without graphs."""
+    """The GPU's code path on a CPU: the same steps, without CUDA graphs."""
     options = {"objective": SPEC, "seed": 0, "checkpoints": checkpoints, "max_norm": 1.0, **changed}
     return train_on_gpu(model, train_set.texts, train_set.vectors, judge, **options)
 

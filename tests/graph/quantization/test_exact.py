@@ -1,4 +1,4 @@
-"""Exact arithmetic: right, whatever the batch, and no table entry hangs on a last bit."""
+"""Exact arithmetic: correct, independent of the batch, and no table entry depends on a last bit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RANDOM = np.random.default_rng(0)
 
 
 def run(build: Callable[[GraphBuilder, dict[str, str]], str], **inputs: np.ndarray) -> np.ndarray:
-    """Run what ``build`` adds to a graph, as it stands and as ONNX Runtime rearranges it."""
+    """Run what ``build`` adds to a graph, both unchanged and as ONNX Runtime optimises it."""
     g = GraphBuilder("g")
     names = {
         name: g.input(name, helper.np_dtype_to_tensor_dtype(value.dtype), [None] * value.ndim)

@@ -1,4 +1,4 @@
-"""Four bits: what is kept, what it is unpacked to, and what it costs."""
+"""Four bits: what is stored, what it is unpacked to, and how much accuracy it costs."""
 
 from __future__ import annotations
 

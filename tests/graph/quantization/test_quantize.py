@@ -1,4 +1,4 @@
-"""Int8: close to float32, the same in any company, exact operations only, nothing left out."""
+"""Int8: close to float32, the same vector in any batch, only exact operations, every layer quantised."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ IN_DOUBLE = frozenset({"Div", "ReduceL2", "ReduceMean", "ReduceSum", "Tanh"})
 
 
 def encode(model: onnx.ModelProto, torch_model: Any, texts: list[str], *, pad: int = 0) -> np.ndarray:
-    """Encode texts in one batch, with ``pad`` more places of padding than they need."""
+    """Encode texts in one batch, with ``pad`` more padding tokens than they need."""
     feed = {name: np.pad(value, ((0, 0), (0, pad))) for name, value in features(torch_model, texts).items()}
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     return np.asarray(session.run(None, {value.name: feed[value.name] for value in model.graph.input})[0])
@@ -110,7 +110,7 @@ def test_channels_that_few_tokens_fill_keep_their_range(
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_short_texts_survive_calibration_on_long_ones(tmp_path: Path, pooling: str) -> None:
-    """A mean over a few tokens reaches farther than any over many."""
+    """The mean over a few tokens can be larger than any mean over many tokens."""
     folder = make_tiny_model(tmp_path / "model", seed=5, hidden=32, pooling=pooling, dense=40)
     torch_model, model = load_sentence_transformer(folder), export_onnx(folder)
     long, short = tiny_texts(200, low=40, high=50, seed=2), tiny_texts(100, low=1, high=2, seed=3)
@@ -120,7 +120,7 @@ def test_short_texts_survive_calibration_on_long_ones(tmp_path: Path, pooling: s
 
 
 def test_two_layers_behind_the_pooling(tmp_path: Path) -> None:
-    """The second reads GELU's outputs, a row a text."""
+    """The second layer reads GELU's outputs, one row per text."""
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.models import Dense, Normalize
@@ -180,7 +180,7 @@ def test_no_product_saturates(tiny: tuple[onnx.ModelProto, onnx.ModelProto, Any]
 
 @pytest.mark.parametrize("architecture", ["DistilBert", "MPNet"])
 def test_other_bert_like_encoders(architecture: str, tiny_student: Path, tmp_path: Path) -> None:
-    """Attention that ONNX Runtime's optimiser does not fuse, with relative positions: still the same in any company."""
+    """Attention with relative positions, which ONNX Runtime does not fuse, gives the same vector in any batch too."""
     make_other_model(tmp_path, architecture, tiny_student)
     torch_model = load_sentence_transformer(tmp_path / "model")
     model = export_onnx(tmp_path / "model")
