@@ -66,7 +66,7 @@ class Given:
             "teacher": weights_sha256(self.teacher),
             "windows": f"{self.max_length}, {self.teacher_max_length}",
             "makers": "-".join(sha256(path)[:12] for path in (Path(__file__), *sorted(BUILDERS.glob("*.py")))),
-            **{name: metadata.version(name) for name in ("onnxruntime", "optimum-onnx", "sentence-transformers")},
+            **{name: metadata.version(name) for name in ("onnxruntime", "sentence-transformers")},
         }
 
 
@@ -96,25 +96,11 @@ def artefact(name: str, given: Given) -> Path:
     return folder
 
 
-def _sentence_transformer(kind: str) -> Make:
+def _sentence_transformer(*kind: str) -> Make:
     """Write what sentence-transformers exports: the trunk as ONNX, beside its modules."""
 
     def make(given: Given, target: Path) -> None:
-        from sentence_transformers import (
-            SentenceTransformer,
-            export_dynamic_quantized_onnx_model,
-            export_optimized_onnx_model,
-        )
-
-        arguments = {"provider": "CPUExecutionProvider", "export": True}
-        model = SentenceTransformer(str(given.student), backend="onnx", model_kwargs=arguments, local_files_only=True)
-        model.save_pretrained(str(target))
-        if kind == "O3":
-            export_optimized_onnx_model(model, "O3", str(target))
-        elif kind:
-            export_dynamic_quantized_onnx_model(model, kind, str(target))
-        if kind:
-            (target / MODEL).unlink()
+        _run(given, "sentence-transformers-onnx", "sentence_transformer.py", given.student, target, *kind)
 
     return make
 
@@ -225,8 +211,12 @@ def _build(given: Given, environment: str, script: str, model: Path, target: Pat
     with tempfile.TemporaryDirectory() as scratch:
         trunk = Path(scratch) / "trunk"
         write_trunk(model, trunk)
-        command: list[Any] = [given.python(environment), "-P", BUILDERS / script, trunk, target, *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        _run(given, environment, script, trunk, target, *arguments)
+
+
+def _run(given: Given, environment: str, script: str, model: Path, target: Path, *arguments: str) -> None:
+    command: list[Any] = [given.python(environment), "-P", BUILDERS / script, model, target, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise BundleError(f"{script} could not build its artefact: {last}")
@@ -242,7 +232,7 @@ def write_trunk(folder: Path, trunk: Path) -> None:
 
 
 MAKERS: dict[str, Make] = {
-    "st-onnx": _sentence_transformer(""),
+    "st-onnx": _sentence_transformer(),
     "st-o3": _sentence_transformer("O3"),
     "st-int8": _sentence_transformer("avx512_vnni"),
     "st-int8-avx2": _sentence_transformer("avx2"),
