@@ -176,7 +176,7 @@ def test_a_received_bundle_runs_no_code(tiny_bundle: Path, tmp_path: Path) -> No
         ["check", bundle],
         ["bench", bundle],
         ["ship", bundle, "-o", tmp_path / "copy"],
-        ["adapt", bundle, texts, "-o", tmp_path / "adapted"],
+        ["adapt", bundle, "--documents", texts, "-o", tmp_path / "adapted"],
     ):
         done = command(*map(str, arguments))
         assert done.returncode == 2, done.stderr
