@@ -89,6 +89,7 @@ def append_replaced(
     overlap: bool,
     words: str = "",
     single: np.ndarray | None = None,
+    part: str = "",
 ) -> str:
     """A line, int32 [N], with every window that has an entry replaced by the entry's number, int32 [M].
 
@@ -103,6 +104,7 @@ def append_replaced(
         overlap: a window can begin inside another one.
         words: which elements are word characters, bool [N]; needed where ``single`` is given.
         single: the numbers that count only where no word character is beside them, bool [numbers].
+        part: which elements to return, bool [N]; all where it is not given.
     """
     size = np.int64(LENGTH_UNIT)
     best = append_longest(graph, values, places, entries)  # [N]: length * LENGTH_UNIT + number
@@ -122,6 +124,8 @@ def append_replaced(
     behind = graph.Where(found, behind, places)
     steps = graph.ScatterElements(steps, behind, graph.Neg(hit), axis=0, reduction="add")
     outside = graph.Equal(graph.CumSum(steps, np.int64(0)), np.int64(0))
+    if part:
+        outside = graph.And(outside, part)
     replaced = graph.Where(found, graph.Cast(graph.Mod(best, size), to=TensorProto.INT32), line)
     return graph.Compress(replaced, outside, axis=0)
 

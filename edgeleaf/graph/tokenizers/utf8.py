@@ -18,16 +18,19 @@ import numpy as np
 from onnx import TensorProto
 
 from edgeleaf.bundle.feed import FILLER
-from edgeleaf.graph.builder import GraphBuilder
+from edgeleaf.graph.builder import GraphBuilder, Operand
 from edgeleaf.graph.tokenizers.added_tokens import append_replaced, can_overlap
 from edgeleaf.graph.tokenizers.characters import CODE_POINTS, Census, Symbol, word_characters
+from edgeleaf.graph.tokenizers.long_texts import Limits
 from edgeleaf.graph.tokenizers.spec import AddedToken
-from edgeleaf.graph.tokenizers.vocabulary import NOTHING, Symbols, literal_table
+from edgeleaf.graph.tokenizers.vocabulary import NOTHING, ROW_START, SPACE_SYMBOL, Symbols, literal_table
 
 _PAGE = 128  # classes are stored by pages, of which many are alike
-_BYTES = 256  # from here on: marks that open a row, then the line's end
+_BYTES = 256  # from here on: marks that open a row
 _WRONG = 1 << 21  # what a byte adds that should continue a character and doesn't: more than any code point
 _SURROGATES = slice(0xD800, 0xE000)
+LONG = 4000  # a batch of more characters is read in blocks
+BLOCK = 4000  # characters read at a time
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class ByteClasses:
         table: the symbols of every class, filled up with 0, int32 [classes, K].
         first: place of U+0000.
         openings: marks that open every row.
+        opening: how many symbols these stand for.
+        first_word: from this symbol on they are parts of words.
         raw: the raw text's added tokens, each with its class.
         words: whether a class is of word characters, bool [classes].
         single: whether a class is of an added token with single_word, bool [classes].
@@ -51,6 +56,8 @@ class ByteClasses:
     table: np.ndarray
     first: int
     openings: int
+    opening: int
+    first_word: int
     raw: dict[str, int]
     words: np.ndarray
     single: np.ndarray
@@ -97,27 +104,54 @@ def read_byte_classes(
         table=table,
         first=first,
         openings=openings,
+        opening=len(opening),
+        first_word=symbols.first_word,
         raw=tokens,
         words=np.array([word for _, word in numbers] + [False] * len(raw)),
         single=np.array([False] * len(numbers) + [token.single_word for token in raw]),
     )
 
 
-def append_byte_symbols(graph: GraphBuilder, utf8: str, classes: ByteClasses) -> str:
+@dataclass(frozen=True)
+class _Tables:
+    """The large tables, which the short and the long way share.
+
+    Attributes:
+        shift: what to add to a place, by its page, for its class in the pages that are kept; int64.
+        pages: classes, pages that are alike once, int32.
+        symbols: of every class, int32 [classes, K].
+    """
+
+    shift: str
+    pages: str
+    symbols: str
+
+    @staticmethod
+    def of(graph: GraphBuilder, classes: ByteClasses) -> _Tables:
+        paged = np.pad(classes.of, (0, -len(classes.of) % _PAGE)).reshape(-1, _PAGE)
+        pages, kept = np.unique(paged, axis=0, return_inverse=True)
+        shift = _PAGE * (kept.astype(np.int64).ravel() - np.arange(len(paged)))
+        return _Tables(*map(graph.constant, (shift, pages.ravel(), classes.table)))
+
+
+def append_byte_symbols(graph: GraphBuilder, utf8: str, classes: ByteClasses, limits: Limits | None) -> str:
     """UTF-8, uint8 [B, bytes], to the batch's symbols in one line, int32 [N]; every row begins with its opening.
 
-    A batch of no texts gets one empty row, since the operators behind it need one.
+    A batch of no texts gets one empty row, since the operators behind it need one. With limits, a batch of many
+    characters is read in blocks, and what cannot matter is left out.
     """
-    places = _append_places(graph, _append_line(graph, utf8, classes.openings), classes)  # int64 [C]
-    pages, page_of = np.unique(_paged(classes.of), axis=0, return_inverse=True)
-    # From a place to its class in the pages that are kept.
-    shift = _PAGE * (page_of.astype(np.int64).ravel() - np.arange(len(page_of.ravel())))
-    found = graph.Add(places, graph.Gather(shift, graph.Div(places, np.int64(_PAGE)), axis=0))
-    classified = graph.Gather(pages.ravel(), found, axis=0)  # int32 [C]
-    if classes.raw:
-        classified = _append_raw(graph, places, classified, classes)
-    symbols = graph.Reshape(graph.Gather(classes.table, classified, axis=0), np.array([-1], np.int64))  # [C*K]
-    return graph.Compress(symbols, graph.Cast(symbols, to=TensorProto.BOOL), axis=0)
+    line = _append_line(graph, utf8, classes.openings)
+    starts = np.ones(_BYTES + classes.openings, bool)
+    starts[0x80:0xC0] = starts[FILLER] = False
+    at = graph.Squeeze(graph.NonZero(graph.Gather(starts, line, axis=0)), np.array([0]))  # int64 [C]
+    tables = _Tables.of(graph, classes)
+    if limits is None:
+        return _append_symbols(graph, line, at, classes, tables)
+    long = graph.Greater(graph.Shape(at), np.array([LONG]))
+    whole, blocks = graph.body("short"), graph.body("long")
+    whole.output(_append_symbols(whole, line, at, classes, tables), "symbols", TensorProto.INT32, ["N"])
+    blocks.output(_append_blocks(blocks, line, at, classes, tables, limits), "symbols", TensorProto.INT32, ["N"])
+    return graph.If(long, then_branch=blocks.graph(), else_branch=whole.graph())
 
 
 def _append_line(graph: GraphBuilder, utf8: str, openings: int) -> str:
@@ -130,16 +164,31 @@ def _append_line(graph: GraphBuilder, utf8: str, openings: int) -> str:
     # All marks where there is no row, none where there are some: the end is 0, or negative and out of range.
     lacking = graph.Sub(np.array([openings]), graph.Mul(rows, np.int64(openings)))
     lone = graph.Slice(marks, np.array([0]), lacking)
-    return graph.Concat(line, lone, np.array([_BYTES + openings, *[FILLER] * 3], np.int32), axis=0)
+    return graph.Concat(line, lone, np.array([FILLER] * 3, np.int32), axis=0)
 
 
-def _append_places(graph: GraphBuilder, line: str, classes: ByteClasses) -> str:
-    """Bytes and marks [N] to the places of what they stand for, int64 [C]."""
-    starts, base, least, weights, continued = _byte_tables(classes.openings, classes.first)
-    starting = graph.Gather(starts, line, axis=0)  # bool [N]
-    lead = graph.Compress(line, starting, axis=0)  # [C]
-    at = graph.Transpose(graph.NonZero(starting), perm=[1, 0])  # [C, 1]
-    after = graph.Gather(line, graph.Add(at, np.array([1, 2, 3], np.int64)), axis=0)  # [C, 3]
+def _append_symbols(
+    graph: GraphBuilder, line: str, at: str, classes: ByteClasses, tables: _Tables, part: str = ""
+) -> str:
+    """Symbols, int32 [n], of what begins at these places of the line; ``part``, bool [C+1], says of which of them."""
+    places = _append_places(graph, line, at, classes)  # [C]
+    places = graph.Concat(places, np.array([classes.openings]), axis=0)  # [C+1]: something lies behind every token
+    found = graph.Add(places, graph.Gather(tables.shift, graph.Div(places, np.int64(_PAGE)), axis=0))
+    classified = graph.Gather(tables.pages, found, axis=0)  # int32 [C+1]
+    if classes.raw:
+        classified = _append_raw(graph, places, classified, classes, part)
+    elif part:
+        classified = graph.Compress(classified, part, axis=0)
+    symbols = graph.Reshape(graph.Gather(tables.symbols, classified, axis=0), np.array([-1], np.int64))
+    return graph.Compress(symbols, graph.Cast(symbols, to=TensorProto.BOOL), axis=0)
+
+
+def _append_places(graph: GraphBuilder, line: str, at: str, classes: ByteClasses) -> str:
+    """What begins at these places of the line, by its place in the classes; int64 [C]."""
+    base, least, weights, continued = _byte_tables(classes.openings, classes.first)
+    lead = graph.Gather(line, at, axis=0)  # [C]
+    column = graph.Unsqueeze(at, np.array([1]))  # [C, 1]
+    after = graph.Gather(line, graph.Add(column, np.array([1, 2, 3], np.int64)), axis=0)  # [C, 3]
     terms = graph.Mul(graph.Gather(weights, lead, axis=0), graph.Gather(continued, after, axis=0))  # [C, 3]
     added = graph.reduce("ReduceSum", terms, axes=[1], keepdims=0)
     place = graph.Add(graph.Gather(base, lead, axis=0), added)  # [C]
@@ -149,19 +198,17 @@ def _append_places(graph: GraphBuilder, line: str, classes: ByteClasses) -> str:
 
 
 def _byte_tables(openings: int, first: int) -> tuple[np.ndarray, ...]:
-    """What is known of a byte or mark by itself, [256 + openings + 1] each.
+    """What is known of a byte or mark by itself, [256 + openings] each.
 
     Returns:
-        Whether it starts something; the place it starts from; the lowest place that it may come to, since a shorter
+        The place it starts from; the lowest place that it may come to, since a shorter
         form is the right one for those below; how much each of the three bytes after it counts; what it adds itself
         where it continues a character.
     """
-    count = _BYTES + openings + 1
-    starts = np.ones(count, bool)
-    starts[0x80:0xC0] = starts[FILLER] = False
+    count = _BYTES + openings
     base = np.full(count, first + CODE_POINTS, np.int64)
     base[:0x80] = first + np.arange(0x80)
-    base[_BYTES:] = np.arange(openings + 1)
+    base[_BYTES:] = np.arange(openings)
     least = np.zeros(count, np.int64)
     weights = np.zeros((count, 3), np.int64)
     for leads, lowest, of_following in (
@@ -175,10 +222,10 @@ def _byte_tables(openings: int, first: int) -> tuple[np.ndarray, ...]:
         weights[leads] = of_following
     continued = np.full(count, _WRONG, np.int64)
     continued[0x80:0xC0] = np.arange(0x40)
-    return starts, base, least, weights, continued
+    return base, least, weights, continued
 
 
-def _append_raw(graph: GraphBuilder, places: str, classified: str, classes: ByteClasses) -> str:
+def _append_raw(graph: GraphBuilder, places: str, classified: str, classes: ByteClasses, part: str) -> str:
     """Classes int32 [C] with every added token of the raw text replaced by its own class, int32 [M]."""
     values, other, entries = literal_table(classes.raw)
     words = graph.Gather(classes.words, classified, axis=0) if classes.single.any() else ""  # bool [C]
@@ -196,9 +243,63 @@ def _append_raw(graph: GraphBuilder, places: str, classified: str, classes: Byte
         overlap=can_overlap(tuple(content) for content in classes.raw),
         words=words,
         single=classes.single if words else None,
+        part=part,
     )
 
 
-def _paged(of: np.ndarray) -> np.ndarray:
-    """The same, in pages: [pages, _PAGE]."""
-    return np.pad(of, (0, -len(of) % _PAGE)).reshape(-1, _PAGE)
+def _append_blocks(
+    graph: GraphBuilder, line: str, at: str, classes: ByteClasses, tables: _Tables, limits: Limits
+) -> str:
+    """The same in blocks, without what cannot matter (``long_texts``); int32 [n].
+
+    A block also sees what lies beside it, as far as an added token reaches. Tokens that could overlap have no limits.
+    """
+    one, none, last_one = np.array([1], np.int64), np.array([0], np.int64), np.array([-1], np.int64)
+    beside = max(map(len, classes.raw), default=0)
+    rounds = graph.Div(graph.Add(graph.Shape(at), np.int64(BLOCK - 1)), np.int64(BLOCK))
+
+    body = graph.body("block")
+    body.input("round", TensorProto.INT64, [])
+    going = body.input("going", TensorProto.BOOL, [])
+    begin, words, run = (body.input(name, TensorProto.INT64, [1]) for name in ("begin", "words", "run"))
+    last, so_far = (body.input(name, TensorProto.INT32, [size]) for name, size in (("last", 1), ("so_far", "N")))
+
+    end = body.Add(begin, np.int64(BLOCK))
+    first = body.Max(body.Sub(begin, np.int64(beside)), none)
+    seen = body.Slice(at, first, body.Add(end, np.int64(beside)))
+    numbers = body.Add(body.Range(np.int64(0), body.Squeeze(body.Add(body.Shape(seen), one)), np.int64(1)), first)
+    own = body.And(body.GreaterOrEqual(numbers, begin), body.Less(numbers, end))
+    found = _append_symbols(body, line, seen, classes, tables, own)  # [n]
+
+    # Runs: a word, several spaces, an isolated symbol. `run` symbols of the first one lie in earlier blocks.
+    both = body.Concat(last, found, axis=0)  # [n+1]
+    kinds = body.Add(  # 0 for a space, 1 for an isolated symbol, 2 for a part of a word
+        body.Cast(body.Greater(both, np.int32(SPACE_SYMBOL)), to=TensorProto.INT64),
+        body.Cast(body.GreaterOrEqual(both, np.int32(classes.first_word)), to=TensorProto.INT64),
+    )
+    kind = body.Slice(kinds, one, np.array([1 << 62]))  # [n]
+    starts = body.Or(body.Equal(kind, np.int64(1)), body.Not(body.Equal(kind, body.Slice(kinds, none, last_one))))
+    opens = body.Cast(body.And(starts, body.Greater(kind, np.int64(0))), to=TensorProto.INT64)
+    counted = body.Add(words, body.CumSum(opens, np.int64(0)))  # [n]: words of the block, and before it of its row
+    row = body.Equal(found, np.int32(ROW_START))
+    before = body.Concat(none, body.Compress(body.Sub(counted, opens), row, axis=0), axis=0)  # words before each row
+    rows = body.CumSum(body.Cast(row, to=TensorProto.INT64), np.int64(0))
+    number = body.Sub(counted, body.Gather(before, rows, axis=0))  # [n]: number of the word in its row, from 1
+    size = body.Shape(found)  # [1]
+    order = body.Range(np.int64(0), body.Squeeze(size), np.int64(1))
+    begun = body.Concat(body.Neg(run), body.Compress(order, starts, axis=0), axis=0)  # where runs begin
+    runs = body.CumSum(body.Cast(starts, to=TensorProto.INT64), np.int64(0))
+    place = body.Sub(order, body.Gather(begun, runs, axis=0))  # [n]: place in the run, from 0
+    enough = body.Gather(np.array([1, 1, limits.characters], np.int64), kind, axis=0)
+    most = np.int64(limits.words + classes.opening)
+    kept = body.And(body.Less(place, enough), body.LessOrEqual(number, most))
+
+    body.output(body.Identity(going), "going_on", TensorProto.BOOL, [])
+    body.output(body.Identity(end), "begin_now", TensorProto.INT64, [1])
+    body.output(body.Gather(body.Concat(words, number, axis=0), last_one, axis=0), "words_now", TensorProto.INT64, [1])
+    body.output(body.Sub(size, body.Gather(begun, last_one, axis=0)), "run_now", TensorProto.INT64, [1])
+    body.output(body.Gather(both, last_one, axis=0), "last_now", TensorProto.INT32, [1])
+    so_far_now = body.Concat(so_far, body.Compress(found, kept, axis=0), axis=0)
+    body.output(so_far_now, "so_far_now", TensorProto.INT32, ["M"])
+    state: list[Operand] = [none, none, none, np.array([SPACE_SYMBOL], np.int32), np.array([], np.int32)]
+    return graph.node("Loop", graph.Squeeze(rounds), np.bool_(True), *state, outputs=5, body=body.graph())[-1]

@@ -63,7 +63,8 @@ def append(
     if host_limits:
         graph.metadata[METADATA_LONG_TEXTS] = str(host_limits)
     if takes == UTF8:
-        flat = append_byte_symbols(graph, text, read_byte_classes(characters, symbols, spec.raw, opening, prompt))
+        of_bytes = read_byte_classes(characters, symbols, spec.raw, opening, prompt)
+        flat = append_byte_symbols(graph, text, of_bytes, limits)
     else:
         flat = append_symbols(graph, text, read_classes(characters, symbols, spec.raw, opening, prompt), limits)  # [N]
     flat = graph.Concat(flat, np.array([ROW_START, SPACE_SYMBOL], np.int32), axis=0)

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeleaf.bundle.feed import FILLER, METADATA_INPUT, UTF8, utf8_rows
+from edgeleaf.graph.tokenizers import utf8
 from tests.graph.tokenizers.pairs import HARD, Json, Pair, trained, with_added
 
 WELL_FORMED = re.compile(
@@ -45,11 +46,18 @@ def ids(pair: Pair, rows: np.ndarray) -> list[list[int]]:
     return [row[kept == 1].tolist() for row, kept in zip(found, mask, strict=True)]
 
 
-@pytest.fixture(scope="module", params=[{}, {"clean_text": False}], ids=["cleaned", "not cleaned"])
+@pytest.fixture(scope="module", params=["whole", "in blocks", "not cleaned"])
 def pair(request: pytest.FixtureRequest) -> Pair:
-    """Where text is not cleaned, U+FFFD is a part of a word."""
-    settings: Json = with_added(trained(**request.param), {"content": "<ab>", "single_word": True}, "é東")
-    return Pair(settings, takes=UTF8)
+    """With a token that is a single word, texts are read whole. Where they aren't cleaned, U+FFFD is part of a word."""
+    kind = request.param
+    token = {"content": "<ab>", "single_word": kind != "in blocks"}
+    settings: Json = with_added(trained(clean_text=kind != "not cleaned"), token, "é東")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(utf8, "LONG", 0)
+        patch.setattr(utf8, "BLOCK", 3)
+        made = Pair(settings, takes=UTF8)
+    assert any(node.op_type == "If" for node in made.model.graph.node) == (kind == "in blocks")
+    return made
 
 
 def test_rows_of_texts() -> None:
