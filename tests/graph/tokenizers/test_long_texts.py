@@ -150,7 +150,8 @@ def test_real_tokenizers_are_shortened(name: str, takes: Input, request: pytest.
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("piece", ["where is my parcel ", "x", "中", " ", ".", "é", "x\u200b"])
-def test_ten_megabytes_cost_less_than_150(tiny_bundle: Path, piece: str) -> None:
+@pytest.mark.parametrize("made", ["tiny_bundle", "utf8_bundle"])
+def test_ten_megabytes_cost_less_than_150(made: str, piece: str, request: pytest.FixtureRequest) -> None:
     script = """
 import sys
 import numpy as np
@@ -168,7 +169,10 @@ assert np.isfinite(vector).all()
 print(peak() - before)
 """
     ran = subprocess.run(
-        [sys.executable, "-c", script, str(tiny_bundle), piece], capture_output=True, text=True, check=True
+        [sys.executable, "-c", script, str(request.getfixturevalue(made)), piece],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     grown = float(ran.stdout)
     assert grown < 150
