@@ -25,7 +25,7 @@ from edgeleaf.graph.tokenizers.long_texts import Limits
 from edgeleaf.graph.tokenizers.spec import AddedToken
 from edgeleaf.graph.tokenizers.vocabulary import NOTHING, ROW_START, SPACE_SYMBOL, Symbols, literal_table
 
-_PAGE = 128  # classes are stored by pages, of which many are alike
+_PAGE = 64  # classes are stored by pages, of which many are alike
 _BYTES = 256  # from here on: marks that open a row
 _WRONG = 1 << 21  # what a byte adds that should continue a character and doesn't: more than any code point
 _SURROGATES = slice(0xD800, 0xE000)
@@ -114,24 +114,36 @@ def read_byte_classes(
 
 @dataclass(frozen=True)
 class _Tables:
-    """The large tables, which the short and the long way share.
+    """The tables, which the short and the long way share.
 
     Attributes:
-        shift: what to add to a place, by its page, for its class in the pages that are kept; int64.
-        pages: classes, pages that are alike once, int32.
-        symbols: of every class, int32 [classes, K].
+        pages: classes of the pages that are kept, one after the other.
+        moved: by page of a place: how many pages before it the kept one lies, negative.
+        symbols: of every class, [classes, K].
+        base, least, weights, continued: by byte, see ``_byte_tables``.
     """
 
-    shift: str
     pages: str
+    moved: str
     symbols: str
+    base: str
+    least: str
+    weights: str
+    continued: str
 
     @staticmethod
     def of(graph: GraphBuilder, classes: ByteClasses) -> _Tables:
         paged = np.pad(classes.of, (0, -len(classes.of) % _PAGE)).reshape(-1, _PAGE)
         pages, kept = np.unique(paged, axis=0, return_inverse=True)
-        shift = _PAGE * (kept.astype(np.int64).ravel() - np.arange(len(paged)))
-        return _Tables(*map(graph.constant, (shift, pages.ravel(), classes.table)))
+        tables = (pages.ravel(), kept.ravel() - np.arange(len(paged)), classes.table)
+        of_bytes = _byte_tables(classes.openings, classes.first)
+        return _Tables(*(graph.constant(table) for table in (*map(_small, tables), *of_bytes)))
+
+
+def _small(numbers: np.ndarray) -> np.ndarray:
+    """The same in int16 where they fit, else in int32."""
+    fits = not numbers.size or (numbers.min() >= -(1 << 15) and numbers.max() < 1 << 15)
+    return numbers.astype(np.int16 if fits else np.int32)
 
 
 def append_byte_symbols(graph: GraphBuilder, utf8: str, classes: ByteClasses, limits: Limits | None) -> str:
@@ -171,29 +183,32 @@ def _append_symbols(
     graph: GraphBuilder, line: str, at: str, classes: ByteClasses, tables: _Tables, part: str = ""
 ) -> str:
     """Symbols, int32 [n], of what begins at these places of the line; ``part``, bool [C+1], says of which of them."""
-    places = _append_places(graph, line, at, classes)  # [C]
+    places = _append_places(graph, line, at, classes, tables)  # [C]
     places = graph.Concat(places, np.array([classes.openings]), axis=0)  # [C+1]: something lies behind every token
-    found = graph.Add(places, graph.Gather(tables.shift, graph.Div(places, np.int64(_PAGE)), axis=0))
-    classified = graph.Gather(tables.pages, found, axis=0)  # int32 [C+1]
+    page = graph.Div(places, np.int64(_PAGE))
+    moved = graph.Cast(graph.Gather(tables.moved, page, axis=0), to=TensorProto.INT64)
+    found = graph.Add(places, graph.Mul(moved, np.int64(_PAGE)))
+    classified = graph.Cast(graph.Gather(tables.pages, found, axis=0), to=TensorProto.INT32)  # [C+1]
     if classes.raw:
         classified = _append_raw(graph, places, classified, classes, part)
     elif part:
         classified = graph.Compress(classified, part, axis=0)
     symbols = graph.Reshape(graph.Gather(tables.symbols, classified, axis=0), np.array([-1], np.int64))
-    return graph.Compress(symbols, graph.Cast(symbols, to=TensorProto.BOOL), axis=0)
+    found = graph.Compress(symbols, graph.Cast(symbols, to=TensorProto.BOOL), axis=0)
+    return graph.Cast(found, to=TensorProto.INT32)
 
 
-def _append_places(graph: GraphBuilder, line: str, at: str, classes: ByteClasses) -> str:
+def _append_places(graph: GraphBuilder, line: str, at: str, classes: ByteClasses, tables: _Tables) -> str:
     """What begins at these places of the line, by its place in the classes; int64 [C]."""
-    base, least, weights, continued = _byte_tables(classes.openings, classes.first)
     lead = graph.Gather(line, at, axis=0)  # [C]
     column = graph.Unsqueeze(at, np.array([1]))  # [C, 1]
     after = graph.Gather(line, graph.Add(column, np.array([1, 2, 3], np.int64)), axis=0)  # [C, 3]
-    terms = graph.Mul(graph.Gather(weights, lead, axis=0), graph.Gather(continued, after, axis=0))  # [C, 3]
+    weights = graph.Gather(tables.weights, lead, axis=0)  # [C, 3]
+    terms = graph.Mul(weights, graph.Gather(tables.continued, after, axis=0))
     added = graph.reduce("ReduceSum", terms, axes=[1], keepdims=0)
-    place = graph.Add(graph.Gather(base, lead, axis=0), added)  # [C]
+    place = graph.Add(graph.Gather(tables.base, lead, axis=0), added)  # [C]
     wrong = np.int64(classes.first + CODE_POINTS)
-    place = graph.Where(graph.Less(place, graph.Gather(least, lead, axis=0)), wrong, place)
+    place = graph.Where(graph.Less(place, graph.Gather(tables.least, lead, axis=0)), wrong, place)
     return graph.Min(place, wrong)
 
 
