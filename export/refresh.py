@@ -17,11 +17,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import onnx
-from onnx import helper
 
-from edgeleaf import QueryEncoder, progress
 from edgeleaf.bundle import manifest as layout
 from edgeleaf.bundle.golden import verify
 from edgeleaf.bundle.manifest import Manifest
@@ -30,32 +27,17 @@ from edgeleaf.cli.options import processor_names
 from edgeleaf.errors import BundleError, EdgeleafError, GateFailed
 from edgeleaf.files import whole_folder, write_bytes, write_text
 from edgeleaf.graph.builder import serialize
-from edgeleaf.graph.fuse import ENCODER_INPUTS, ENCODER_OUTPUT, fuse
-from edgeleaf.graph.simplify import prune
+from edgeleaf.graph.fuse import with_input
 from edgeleaf.models.portable import make_portable
 from edgeleaf.models.weights import weights_sha256
 from edgeleaf.pipeline.places import check_apart_from, open_bundle, output_folder
+from edgeleaf.pipeline.ship import check_same_vectors
 from edgeleaf.stages.card import model_card
 from edgeleaf.stages.checked import certify_bundle, gates_of, processor_facts, write_certificate
 from edgeleaf.stages.golden import write_golden
 from edgeleaf.stages.vectors import write_vectors
 from edgeleaf.teachers.opening import teacher_of
 from edgeleaf.texts.corpus import read_corpus
-
-
-def encoder_inside(fused: onnx.ModelProto, width: int) -> onnx.ModelProto:
-    """Return the encoder inside a fused file, without the tokenizer and without the added unit norm."""
-    encoder = onnx.ModelProto()
-    encoder.CopyFrom(fused)
-    nodes = [node for node in fused.graph.node if not set(node.output) & set(ENCODER_INPUTS)]
-    del encoder.graph.node[:], encoder.graph.input[:], encoder.graph.output[:], encoder.metadata_props[:]
-    encoder.graph.node.extend(nodes)
-    encoder.graph.input.extend(
-        helper.make_tensor_value_info(name, onnx.TensorProto.INT64, ["batch", "sequence"]) for name in ENCODER_INPUTS
-    )
-    encoder.graph.output.append(helper.make_tensor_value_info(ENCODER_OUTPUT, onnx.TensorProto.FLOAT, ["batch", width]))
-    prune(encoder)
-    return encoder
 
 
 def refresh(bundle: Path, output: Path, processors: Sequence[str]) -> Manifest:
@@ -73,15 +55,17 @@ def refresh(bundle: Path, output: Path, processors: Sequence[str]) -> Manifest:
         shutil.copytree(bundle, new, dirs_exist_ok=True)
         make_portable(new / layout.STUDENT, max_length=window)
         old = onnx.load(bundle / layout.QUERY_ENCODER)
-        made = fuse(
-            encoder_inside(old, manifest.space.dim),
+        made = with_input(
+            old,
             (new / layout.STUDENT / "tokenizer.json").read_text(encoding="utf-8"),
             max_length=window,
             prompt=prompt,
-            metadata={prop.key: prop.value for prop in old.metadata_props},
+            takes=manifest.input,
         )
         write_bytes(new / layout.QUERY_ENCODER, serialize(made))
-        _compare(bundle, new, [text.text for text in held_out])
+        check_same_vectors(bundle, new, [text.text for text in held_out])
+        if not verify(bundle)["passed"]:
+            raise BundleError(f"{bundle}: its golden pack does not hold on this machine")
         student = {**manifest.student, "weights_sha256": weights_sha256(new / layout.STUDENT)}
         manifest = replace(manifest, student=student, files=layout.hash_files(new))
         manifest.write(new)
@@ -103,16 +87,6 @@ def refresh(bundle: Path, output: Path, processors: Sequence[str]) -> Manifest:
         manifest = replace(manifest, files=layout.hash_files(new))
         manifest.write(new)
     return manifest
-
-
-def _compare(before: Path, after: Path, texts: Sequence[str]) -> None:
-    encoders = [QueryEncoder.load((folder / layout.QUERY_ENCODER).read_bytes()) for folder in (before, after)]
-    changed = sum(not np.array_equal(*(encoder.encode([text]) for encoder in encoders)) for text in texts)
-    if changed:
-        raise BundleError(f"{before}: {changed} of {len(texts)} texts get different vectors from today's tokenizer")
-    progress.say(f"renew: {len(texts)} of {len(texts)} held-out texts have the same vector to the last bit")
-    if not verify(before)["passed"]:
-        raise BundleError(f"{before}: this machine does not reproduce its golden pack")
 
 
 def main() -> int:

@@ -281,6 +281,19 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_recipe: Path) -> 
 
 
 @pytest.fixture(scope="session")
+def utf8_bundle(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path) -> Path:
+    """A copy of ``tiny_bundle``, with its texts, whose file takes bytes. Not to be changed."""
+    from edgeleaf.pipeline.ship import ship
+
+    def make(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            thin_code_points(patch)
+            ship(tiny_bundle, output=folder / "utf8", keep_texts=True, takes="utf8")
+
+    return made_once(tmp_path_factory, "bundle-utf8", make) / "utf8"
+
+
+@pytest.fixture(scope="session")
 def bundle(request: pytest.FixtureRequest) -> Path:
     """The bundle that tests of the runtime load: ``EDGELEAF_TINY_BUNDLE``, or ``tiny_bundle``. Do not change it.
 

@@ -59,12 +59,23 @@ def chromium(web: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def pack(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pack of the tiny bundle: hard texts, every tenth group of code points, and real texts if there are any."""
+    """A pack of the tiny bundle."""
+    return write_pack(tiny_bundle, tmp_path_factory.mktemp("web") / "pack")
+
+
+@pytest.fixture(scope="session")
+def utf8_pack(utf8_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same for its copy that takes bytes."""
+    return write_pack(utf8_bundle, tmp_path_factory.mktemp("web-utf8") / "pack")
+
+
+def write_pack(bundle: Path, folder: Path) -> Path:
+    """Hard texts, every tenth group of code points, and real texts where there are any."""
     hard = ports.hard_sets()
     sets = hard | {"code points": islice(hard["code points"], 0, None, EVERY_GROUP)}
     if data := os.environ.get("EDGELEAF_DATA"):
         sets |= ports.data_sets(Path(data), lambda texts: islice(texts, 0, None, EVERY_TEXT))
-    return ports.write_pack(tiny_bundle, tmp_path_factory.mktemp("web") / "pack", sets)
+    return ports.write_pack(bundle, folder, sets)
 
 
 def write_index(folder: Path, bundle: Path, *, pca_dims: int | None = None, **space: Any) -> Path:
@@ -106,6 +117,17 @@ def test_node_gives_every_id_and_vector(web: Path, pack: Path) -> None:
     check_report(report, pack)
     assert report["runtime"].startswith("onnxruntime-node 1.")
     assert said == ""
+
+
+def test_node_gives_every_id_and_vector_from_bytes(web: Path, utf8_pack: Path) -> None:
+    report, said = run(web, "node.mjs", utf8_pack, code=0)
+    check_report(report, utf8_pack)
+    assert said == ""
+
+
+def test_a_browser_gives_every_id_and_vector_from_bytes(web: Path, chromium: Path, utf8_pack: Path) -> None:
+    report, _ = run(web, "browser.mjs", utf8_pack, code=0)
+    check_report(report, utf8_pack)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

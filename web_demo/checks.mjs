@@ -1,5 +1,5 @@
 // The checks of a pack (tests/ports.py), for any JavaScript runtime: golden vectors, token ids of every set of texts.
-import { textTensor } from "./page/encoder.js";
+import { feed } from "./page/encoder.js";
 
 export const ENCODER = "query_encoder.onnx";
 export const TOKENIZER = "tokenizer.onnx";
@@ -66,7 +66,7 @@ async function goldenEntries(lines) {
 
 /** Whether no texts give no vectors: float32 [0, dim]. */
 async function emptyBatch(ort, encoder, dim) {
-  const { embedding } = await encoder.run({ text: new ort.Tensor("string", [], [0]) });
+  const { embedding } = await encoder.run(feed(ort, encoder, []));
   return embedding.type === "float32" && embedding.dims[0] === 0 && embedding.dims[1] === dim;
 }
 
@@ -127,7 +127,7 @@ async function* parsed(name, lines) {
 
 /** How many of the entries, run as one batch, have wrong ids. */
 async function idMismatches(ort, tokenizer, name, entries, examples) {
-  const outputs = await tokenizer.run({ text: textTensor(ort, entries.map((entry) => entry.text)) });
+  const outputs = await tokenizer.run(feed(ort, tokenizer, entries.map((entry) => entry.text)));
   const { input_ids: ids, attention_mask: mask } = outputs;
   const width = ids.dims[1];
   let mismatches = 0;
@@ -150,7 +150,7 @@ async function idMismatches(ort, tokenizer, name, entries, examples) {
 }
 
 async function vectors(ort, encoder, texts) {
-  const { embedding } = await encoder.run({ text: textTensor(ort, texts) });
+  const { embedding } = await encoder.run(feed(ort, encoder, texts));
   const dim = embedding.dims[1];
   return texts.map((_, row) => embedding.data.slice(row * dim, (row + 1) * dim));
 }

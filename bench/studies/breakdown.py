@@ -26,6 +26,7 @@ from bench.studies.tokenizer_peer import EXTENSIONS, TOKENIZER, bert_tokenizer, 
 from edgeleaf import progress
 from edgeleaf.bundle import manifest as layout
 from edgeleaf.bundle.encoder import QueryEncoder
+from edgeleaf.bundle.feed import feed_of
 from edgeleaf.bundle.machine import machine
 from edgeleaf.bundle.manifest import Manifest
 from edgeleaf.bundle.session import session
@@ -94,8 +95,10 @@ def measure(bundle: Path, *, lengths: Sequence[int] = LENGTHS, repeats: int = RE
     opened, encoder = session(tokenizer, threads=1), session(unfused, threads=1)
     fused, graph = QueryEncoder.load(bundle, threads=1), session(bundle / layout.QUERY_ENCODER, threads=1)
 
+    feed = feed_of(graph)
+
     def token_ids(text: str) -> tuple[np.ndarray, np.ndarray]:
-        ids, mask = opened.run(["input_ids", "attention_mask"], {"text": np.array([text], dtype=object)})
+        ids, mask = opened.run(["input_ids", "attention_mask"], feed([text]))
         return ids, mask
 
     known: dict[str, dict[str, np.ndarray]] = {}
@@ -105,7 +108,7 @@ def measure(bundle: Path, *, lengths: Sequence[int] = LENGTHS, repeats: int = RE
 
     parts: dict[str, Callable[[str], Any]] = {
         WHOLE: lambda text: fused.encode([text]),
-        GRAPH: lambda text: graph.run(None, {"text": np.array([text], dtype=object)}),
+        GRAPH: lambda text: graph.run(None, feed([text])),
         TOKENIZER: token_ids,
         ENCODER: encode_ids,
         REFERENCE: lambda text: cut.encode(prompt + text).ids,
@@ -259,7 +262,7 @@ def _run_long(path: Path, name: str) -> dict[str, float]:
     opened = session(path, threads=1)
     text = (LONG_TEXTS[name] * LONG_CHARACTERS)[:LONG_CHARACTERS]
     start = time.perf_counter()
-    opened.run(None, {"text": np.array([text] * LONG_BATCH, dtype=object)})
+    opened.run(None, feed_of(opened)([text] * LONG_BATCH))
     return {"seconds": round(time.perf_counter() - start, 3), "peak_mb": peak_rss_mb() or 0.0}
 
 

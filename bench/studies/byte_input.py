@@ -2,9 +2,8 @@
 
     python -m bench.studies.byte_input [--save FOLDER]
 
-The byte graph decodes UTF-8 with plain integer operators, finds special tokens by hashes and classes by a two-level
-table, so it needs neither string tensors nor the contrib operator Tokenizer; behind the symbols both are the same. It
-is a measured alternative, not part of the library. ``--save`` keeps both models for ``byte_input.mjs``.
+Both are the tokenizer graphs of the library, ``--input text`` and ``--input utf8`` of ``edgeleaf ship``; what lies
+behind the symbols is the same in both. ``--save`` leaves both models for ``byte_input.mjs``.
 """
 
 from __future__ import annotations
@@ -15,33 +14,18 @@ import random
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
-from onnx import TensorProto
 
+from edgeleaf.bundle.feed import TEXT, UTF8, text_feed, utf8_feed
 from edgeleaf.bundle.session import session
-from edgeleaf.graph.builder import GraphBuilder
-from edgeleaf.graph.tokenizers import as_model, wordpiece
-from edgeleaf.graph.tokenizers.characters import CODE_POINTS, became, census, code_points
-from edgeleaf.graph.tokenizers.rows import append_rows
-from edgeleaf.graph.tokenizers.spec import TokenizerSpec, parse, read_spec, reference_tokenizer
-from edgeleaf.graph.tokenizers.vocabulary import (
-    LENGTH_UNIT,
-    ROW_START,
-    SPACE_SYMBOL,
-    Symbols,
-    append_longest,
-    offset_weights,
-    read_symbols,
-)
+from edgeleaf.graph.tokenizers import as_model
+from edgeleaf.graph.tokenizers.characters import code_points
+from edgeleaf.graph.tokenizers.spec import reference_tokenizer
 from edgeleaf.models.resolve import resolve
 
 MAX_LENGTH = 128
-PAD, ROW = 0xFF, 0xFE  # bytes that never occur in UTF-8: end and beginning of a row
-PAGE = 128
-SCATTER = np.int64(0x9E3779B97F4A7C15 - (1 << 64))  # a character's hash: its number times an odd number
 REPEATS = 3000
 TEXTS = {
     "4 tokens": "hello world",
@@ -52,90 +36,6 @@ TEXTS = {
 }
 
 
-def byte_model(tokenizer_json: str) -> onnx.ModelProto:
-    """Return the tokenizer with the input ``utf8``, uint8 [batch, bytes], short rows padded with 0xFF."""
-    spec = read_spec(parse(tokenizer_json))
-    graph = GraphBuilder("tokenizer")
-    utf8 = graph.input("utf8", TensorProto.UINT8, ["batch", "bytes"])
-    characters = census(spec.settings["normalizer"], spec.settings["pre_tokenizer"])
-    symbols = read_symbols(spec.vocab, characters, [*(token.id for token in spec.added), *spec.prefix.ids])
-    flat = _symbols(graph, utf8, spec, symbols, characters)
-    flat = graph.Concat(flat, np.array([ROW_START, SPACE_SYMBOL], np.int32), axis=0)
-    tokens = wordpiece.append_model(graph, flat, spec, symbols)
-    for tensor, name in zip(
-        append_rows(graph, tokens, spec, MAX_LENGTH, with_types=False), ("input_ids", "attention_mask"), strict=True
-    ):
-        graph.output(tensor, name, TensorProto.INT64, ["batch", "sequence"])
-    return graph.model()
-
-
-def _symbols(graph: GraphBuilder, utf8: str, spec: TokenizerSpec, symbols: Symbols, characters: Any) -> str:
-    rows = graph.Concat(graph.Slice(graph.Shape(utf8), np.array([0]), np.array([1])), np.array([1], np.int64), axis=0)
-    opened = graph.Concat(graph.Expand(np.uint8(ROW), rows), utf8, axis=1)
-    raw = graph.Reshape(graph.Cast(opened, to=TensorProto.INT32), np.array([-1], np.int64))  # [bytes]
-    padded = graph.Concat(raw, np.zeros(3, np.int32), axis=0)
-    following = [graph.Slice(padded, np.array([i]), np.array([i - 3 if i < 3 else 1 << 62])) for i in (1, 2, 3)]
-    low = [graph.Sub(byte, np.int32(0x80)) for byte in following]  # continuation bytes' six bits
-    # The code point for every possible length; the lead byte decides which is right.
-    two = graph.Add(graph.Mul(graph.Sub(raw, np.int32(0xC0)), np.int32(64)), low[0])
-    three = graph.Add(graph.Mul(graph.Sub(two, np.int32(0x20 * 64)), np.int32(64)), low[1])
-    four = graph.Add(graph.Mul(graph.Sub(three, np.int32(0x10 * 64 * 64)), np.int32(64)), low[2])
-    code = graph.Where(graph.Less(raw, np.int32(0xF0)), three, four)
-    code = graph.Where(graph.Less(raw, np.int32(0xE0)), two, code)
-    code = graph.Where(graph.Less(raw, np.int32(0x80)), raw, code)
-    code = graph.Where(graph.Equal(raw, np.int32(ROW)), np.int32(CODE_POINTS), code)
-    tail = graph.And(graph.GreaterOrEqual(raw, np.int32(0x80)), graph.Less(raw, np.int32(0xC0)))
-    lead = graph.Not(graph.Or(tail, graph.Equal(raw, np.int32(PAD))))
-    code = graph.Compress(code, lead, axis=0)  # [C]
-    code = graph.Concat(code, np.zeros(1, np.int32), axis=0)  # NUL, which is dropped, so something follows every token
-
-    opening = [ROW_START, *map(symbols.of_token, spec.prefix.ids)]
-    rows_of: dict[tuple[int, ...], int] = {(): 0}
-    classes = np.zeros(CODE_POINTS + PAGE, np.int16)
-    for character in code_points():
-        row = tuple(map(symbols.of, became(characters, character)))
-        classes[ord(character)] = rows_of.setdefault(row, len(rows_of))
-    classes[CODE_POINTS] = rows_of.setdefault(tuple(opening), len(rows_of))
-    specials = {token.content: rows_of.setdefault((symbols.of_token(token.id),), len(rows_of)) for token in spec.raw}
-    pages, page_of = np.unique(classes.reshape(-1, PAGE), axis=0, return_inverse=True)
-    page = graph.Gather(page_of.astype(np.int32).ravel(), graph.Div(code, np.int32(PAGE)), axis=0)
-    place = graph.Add(graph.Mul(page, np.int32(PAGE)), graph.Mod(code, np.int32(PAGE)))
-    class_ = graph.Cast(graph.Gather(pages.ravel(), place, axis=0), to=TensorProto.INT64)  # [C]
-
-    # Special tokens in the raw text, longest at every place; theirs begin with [ or <, so they can't overlap.
-    values = graph.Mul(graph.Cast(code, to=TensorProto.INT64), SCATTER)
-    entries: dict[int, dict[int, int]] = {}
-    for content, row_number in specials.items():
-        with np.errstate(over="ignore"):
-            own = np.array([ord(character) for character in content], np.int64) * SCATTER
-            key = int((own * offset_weights(len(content))).sum())
-        entries.setdefault(len(content), {})[key] = len(content) * LENGTH_UNIT + row_number
-    places = graph.Range(np.int64(0), graph.Squeeze(graph.Shape(code)), np.int64(1))
-    best = append_longest(graph, values, places, entries)  # [C]
-    hit = graph.Greater(best, np.int64(0))
-    one = graph.Cast(hit, to=TensorProto.INT64)
-    inside = graph.ScatterElements(graph.Mul(one, np.int64(0)), graph.Add(places, one), one, axis=0, reduction="add")
-    behind = graph.Add(places, graph.Div(best, np.int64(LENGTH_UNIT)))
-    inside = graph.ScatterElements(inside, behind, graph.Neg(one), axis=0, reduction="add")
-    class_ = graph.Where(hit, graph.Mod(best, np.int64(LENGTH_UNIT)), class_)
-    class_ = graph.Compress(class_, graph.LessOrEqual(graph.CumSum(inside, np.int64(0)), np.int64(0)), axis=0)
-
-    table = np.zeros((len(rows_of), max(map(len, rows_of))), np.int16)
-    for row, number in rows_of.items():
-        table[number, : len(row)] = row
-    found = graph.Reshape(graph.Cast(graph.Gather(table, class_, axis=0), to=TensorProto.INT32), np.array([-1]))
-    return graph.Compress(found, graph.Cast(found, to=TensorProto.BOOL), axis=0)
-
-
-def utf8_rows(texts: list[str]) -> np.ndarray:
-    """Encode texts, uint8 [batch, bytes]."""
-    encoded = [text.encode() for text in texts]
-    rows = np.full((len(texts), max(map(len, encoded))), PAD, np.uint8)
-    for row, data in zip(rows, encoded, strict=True):
-        row[: len(data)] = np.frombuffer(data, np.uint8)
-    return rows
-
-
 def main() -> int:
     """Print a table of times in microseconds, p50, both inputs taking turns; sizes, nodes, load."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -143,11 +43,12 @@ def main() -> int:
     options = parser.parse_args()
     folder = resolve("sentence-transformers/all-MiniLM-L6-v2")
     tokenizer_json = (folder / "tokenizer.json").read_text(encoding="utf-8")
-    made = {"string": as_model(tokenizer_json, max_length=MAX_LENGTH), "bytes": byte_model(tokenizer_json)}
+    inputs = {"string": TEXT, "bytes": UTF8}
+    made = {name: as_model(tokenizer_json, max_length=MAX_LENGTH, takes=takes) for name, takes in inputs.items()}
     opened = {name: session(model.SerializeToString(), threads=1) for name, model in made.items()}
     calls = {
-        "string": lambda text: opened["string"].run(None, {"text": np.array([text], dtype=object)}),
-        "bytes": lambda text: opened["bytes"].run(None, {"utf8": utf8_rows([text])}),
+        "string": lambda text: opened["string"].run(None, text_feed([text])),
+        "bytes": lambda text: opened["bytes"].run(None, utf8_feed([text])),
     }
     reference = reference_tokenizer(tokenizer_json, MAX_LENGTH)
     hard = [

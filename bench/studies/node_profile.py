@@ -21,6 +21,7 @@ import onnxruntime as ort
 
 from bench.tables import markdown_table
 from edgeleaf.bundle import manifest as layout
+from edgeleaf.bundle.feed import TEXT, UTF8, feed_of
 
 RUNS = 200
 WARMUP = 20
@@ -59,8 +60,8 @@ def profile(file: Path, *, tokens: int, runs: int = RUNS) -> dict[str, Any]:
 def _feed(session: Any, tokens: int) -> dict[str, Any]:
     """Return a text of this many words that are one token each, or this many ids."""
     names = [entry.name for entry in session.get_inputs()]
-    if names == ["text"]:
-        return {"text": np.array([" ".join(["parcel"] * (tokens - 2))], dtype=object)}
+    if names in ([TEXT], [UTF8]):
+        return feed_of(session)([" ".join(["parcel"] * (tokens - 2))])
     ids = np.random.default_rng(0).integers(1000, 2000, (1, tokens))
     feed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
     return {name: feed[name] for name in names}

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from edgeleaf.bundle.feed import TYPES, feed_of, input_of
 from edgeleaf.bundle.long_texts import LongTexts
 from edgeleaf.bundle.machine import processor_kind
 from edgeleaf.bundle.manifest import MANIFEST, QUERY_ENCODER, SCHEMA_VERSION, Manifest, VectorSpace
@@ -46,6 +47,8 @@ class QueryEncoder:
 
     def __init__(self, opened: Any, *, space: VectorSpace, dims: int | None = None) -> None:
         self._session = opened
+        self._feed = feed_of(opened)
+        self.input = input_of(opened)
         self._long_texts = LongTexts.read(opened.get_modelmeta().custom_metadata_map)
         self._loaded_by: tuple[Any, ...] | None = None
         self.space = space
@@ -134,8 +137,8 @@ class QueryEncoder:
             checked = [self._long_texts.shortened(text) for text in checked]
         vectors = np.empty((len(checked), self.space.dim), dtype=np.float32)
         for rows in _batches([len(text) for text in checked]):
-            batch = np.array([checked[row] for row in rows], dtype=object)
-            vectors[rows] = self._session.run(["embedding"], {"text": batch})[0]
+            batch = self._feed([checked[row] for row in rows])
+            vectors[rows] = self._session.run(["embedding"], batch)[0]
         return truncate(vectors, self.dim)
 
     def __repr__(self) -> str:
@@ -178,10 +181,12 @@ def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
 def _space(opened: Any, path: Path | str) -> VectorSpace:
     ends = [[(end.name, end.type) for end in side] for side in (opened.get_inputs(), opened.get_outputs())]
     metadata = opened.get_modelmeta().custom_metadata_map
-    if ends != [[("text", "tensor(string)")], [("embedding", "tensor(float)")]] or METADATA_SPACE not in metadata:
+    fused = [[[taken], [("embedding", "tensor(float)")]] for taken in TYPES.items()]
+    if ends not in fused or METADATA_SPACE not in metadata:
         found = ", ".join(f"{name}: {kind}" for name, kind in ends[0])
+        known = " or ".join(f"{name}: {kind}" for name, kind in TYPES.items())
         raise BundleError(
-            f"{path} is not a fused query encoder: it takes {found}; one that takes text: tensor(string) is needed, "
+            f"{path} is not a fused query encoder: it takes {found}; one that takes {known} is needed, "
             "as edgeleaf run or edgeleaf export writes it"
         )
     if metadata.get(METADATA_SCHEMA) != str(SCHEMA_VERSION):

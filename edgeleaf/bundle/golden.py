@@ -14,6 +14,7 @@ from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
+from edgeleaf.bundle.feed import Input, feed_of
 from edgeleaf.bundle.manifest import GOLDEN, QUERY_ENCODER
 from edgeleaf.bundle.session import session
 from edgeleaf.errors import BundleError, EdgeleafError, fault_line, reason_of
@@ -57,6 +58,7 @@ class _Header(TypedDict):
     cosine_min: NotRequired[float]
     cosine_mean_min: NotRequired[float]
     empty_batch: NotRequired[bool]
+    input: NotRequired[Input]
 
 
 class _Entry(TypedDict):
@@ -213,8 +215,8 @@ def _compare_ids(tokenizer: Any, entries: Iterable[dict[str, Any]]) -> dict[str,
 
 def _run(model: Any, texts: list[str], outputs: list[str]) -> list[Any]:
     try:
-        results: list[Any] = model.run(outputs, {"text": np.array(texts, dtype=object)})
-    except Exception as error:  # onnxruntime's errors have no common base below Exception
+        results: list[Any] = model.run(outputs, feed_of(model)(texts))
+    except Exception as error:  # onnxruntime raises many kinds without a common base below Exception
         reason = " ".join(str(error).split())
         raise BundleError(f"onnxruntime cannot take {', '.join(outputs)} from a text: {reason_of(reason)}") from None
     return results

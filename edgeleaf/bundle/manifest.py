@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgeleaf.bundle.feed import TEXT, Input
 from edgeleaf.bundle.space import VectorSpace
 from edgeleaf.errors import BundleError
 from edgeleaf.files import sha256, write_json
@@ -63,7 +64,8 @@ class Manifest:
         processors: the results on each kind of processor that it was certified on, see
             ``edgeleaf.bundle.machine.processor_kind``: the machine that made the certificate, and those that it was
             compared with.
-        dims: the requested output widths; the first is the file's own.
+        input: of the fused file: ``text``, strings, or ``utf8``, their bytes.
+        dims: output widths that were asked for; the first is the file's own.
         files: sha256 of each file, by its path in the bundle.
     """
 
@@ -80,6 +82,7 @@ class Manifest:
     files: Mapping[str, str]
     edgeleaf_version: str
     processors: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    input: Input = TEXT
     schema_version: int = SCHEMA_VERSION
 
     def write(self, folder: Path) -> None:

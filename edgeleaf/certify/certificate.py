@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from edgeleaf.bundle.feed import TEXT, Input
 from edgeleaf.bundle.manifest import MOST_CERTIFICATE_BYTES
 from edgeleaf.certify.alignment import DIGITS, Summary
 from edgeleaf.certify.invariance import Invariance
@@ -123,9 +124,10 @@ class Certificate:
         space: the teacher's vector space: teacher, revision, hash, pooling, prompts, dim.
         query_prompt: the text that the fused file puts before each query.
         max_length: its window in tokens.
-        file_sha256: hash of the query_encoder.onnx that was measured.
-        measured_on: architecture, processor features that select kernels, onnxruntime version.
-        texts: the source of queries and documents.
+        file_sha256: of the query_encoder.onnx that was measured.
+        input: what that file takes: ``text``, strings, or ``utf8``, their bytes.
+        measured_on: architecture, processor features that choose kernels, onnxruntime version.
+        texts: where the queries and documents come from.
         queries, documents: how many held-out queries and teacher-encoded documents.
         sizes_mb: size of each rung in 10^6 bytes, by its path in the bundle.
         rungs: the ladder, torch student first, fused file last.
@@ -159,6 +161,7 @@ class Certificate:
     verdicts: tuple[Verdict, ...]
     similarities: tuple[Similarity, ...] = ()
     processors: tuple[ProcessorReport, ...] = ()
+    input: Input = TEXT
     schema_version: int = CERTIFICATE_SCHEMA
 
     @property

@@ -15,6 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeleaf.bundle import manifest as layout
+from edgeleaf.bundle.feed import input_of
+from edgeleaf.bundle.session import session
 from edgeleaf.certify.aligned import Aligned, collection_report
 from edgeleaf.certify.alignment import DIGITS
 from edgeleaf.certify.certificate import Certificate, HardQuery, PerQuery, rounded
@@ -171,6 +173,7 @@ def certify(
         verdicts=tuple(gates_verdicts(measurements, gates)),
         similarities=similarities,
         processors=tuple(processors),
+        input=input_of(session(file, threads=threads)),
     )
 
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from edgeleaf import progress
 from edgeleaf.bundle import manifest as layout
 from edgeleaf.bundle.encoder import ENCODE_BATCH
+from edgeleaf.bundle.feed import feed_of
 from edgeleaf.bundle.session import session
 from edgeleaf.errors import BundleError, ExportError
 from edgeleaf.recipe.presets import PRESETS, quantized_onnx
@@ -156,9 +157,10 @@ def encoder_vectors(file: Path, ids: Sequence[Sequence[int]], *, threads: int) -
 def fused_encode(file: Path, *, threads: int) -> Any:
     """Return ``encode(texts) -> float32 [n, dim]`` of a fused file, which encodes the whole sequence as one batch."""
     fused = session(file, threads=threads)
+    feed = feed_of(fused)
 
     def encode(texts: Sequence[str]) -> _FloatRows:
-        rows = fused.run(["embedding"], {"text": np.array(list(texts), dtype=object)})[0]
+        rows = fused.run(["embedding"], feed(texts))[0]
         return np.asarray(rows, dtype=np.float32)
 
     return encode

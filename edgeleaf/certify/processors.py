@@ -122,11 +122,13 @@ def sample(queries: Sequence[str]) -> list[str]:
 
 
 def encode_alone(file: Path, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-    """Encode texts one at a time with a fused file; return float32 [len(texts), dim]."""
+    """Encode texts one at a time with a fused file, float32 [len(texts), dim]."""
+    from edgeleaf.bundle.feed import feed_of
     from edgeleaf.bundle.session import session
 
     fused = session(file, threads=1)
-    rows = [fused.run(["embedding"], {"text": np.array([text], dtype=object)})[0] for text in texts]
+    feed = feed_of(fused)
+    rows = [fused.run(["embedding"], feed([text]))[0] for text in texts]
     return np.asarray(np.concatenate(rows), dtype=np.float32)
 
 

@@ -158,10 +158,23 @@ def ship_command(
         bool,
         typer.Option("--keep-texts", help="Keep the bundle's own held-out texts and its certificate in the copy."),
     ] = False,
+    takes: Annotated[
+        str | None,
+        typer.Option(
+            "--input",
+            help="Input of the copy's file: text (strings), or utf8 (their bytes: Java, Kotlin, React Native). "
+            "Default: as it is.",
+        ),
+    ] = None,
 ) -> None:
     """Copy a bundle to give away: no unfused graphs, the student in float16, certified on texts that are not yours."""
     edgeleaf.ship(
-        bundle, output=output, texts=texts or (), processors=processor_names(processors), keep_texts=keep_texts
+        bundle,
+        output=output,
+        texts=texts or (),
+        processors=processor_names(processors),
+        keep_texts=keep_texts,
+        takes=takes,
     )
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
     echo(f"{output}: {size / 1e6:.1f} MB")

@@ -1,4 +1,4 @@
-"""Tokenizer and encoder in one graph: strings in, unit vectors out.
+"""Tokenizer and encoder in one graph: strings or their UTF-8 in, unit vectors out.
 
 The tokenizer's outputs bear the names of the encoder's inputs, ``input_ids`` and ``attention_mask``, so that joining
 the two is a matter of putting the node lists one after the other; ``tap`` brings those inner tensors to the light.
@@ -13,18 +13,20 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
+from edgeleaf.bundle.feed import INPUTS, METADATA_INPUT, TEXT, Input
+from edgeleaf.bundle.long_texts import METADATA_LONG_TEXTS
 from edgeleaf.errors import ExportError
 from edgeleaf.graph.builder import IR_VERSION, OPSET, GraphBuilder
 from edgeleaf.graph.positions import within_window
 from edgeleaf.graph.simplify import prune
-from edgeleaf.graph.tokenizers import append_tokenizer
+from edgeleaf.graph.tokenizers import append_input, append_tokenizer
 from edgeleaf.graph.walk import rename_tensors, tensor_names
 
-TEXT = "text"
 EMBEDDING = "embedding"
 ENCODER_INPUTS = ("input_ids", "attention_mask")
 TOKENIZER_OUTPUTS = (*ENCODER_INPUTS, "token_type_ids")
 ENCODER_OUTPUT = "sentence_embedding"
+TOKENIZER_METADATA = (METADATA_INPUT, METADATA_LONG_TEXTS)
 OLDEST_OPSET = 16  # ScatterElements that adds
 _TOKENIZER, _TAIL = "tokenizer", "unit_norm"
 _SMALLEST_NORM = np.float64(1e-12)
@@ -38,6 +40,7 @@ def fuse(
     prompt: str = "",
     dim: int | None = None,
     metadata: Mapping[str, str],
+    takes: Input = TEXT,
 ) -> onnx.ModelProto:
     """Put the tokenizer in front of an encoder, and a unit norm behind it.
 
@@ -49,9 +52,11 @@ def fuse(
         prompt: put before every text.
         dim: keep the first ``dim`` numbers of the embedding (Matryoshka); None keeps them all.
         metadata: the model's metadata_props, on top of the encoder's own.
+        takes: the input: ``text``, or ``utf8`` for bindings that have no exact strings.
 
     Returns:
-        A model with input ``text``, string [batch], and output ``embedding``, float32 [batch, dim], unit L2 norm. The
+        A model with input ``text``, string [batch], or ``utf8``, uint8 [batch, bytes], short texts filled up on the
+        right with 0xFF; and output ``embedding``, float32 [batch, dim], unit L2 norm. The
         same arguments give the same bytes.
 
     Raises:
@@ -68,14 +73,21 @@ def fuse(
         raise ExportError(f"dim {dim} is out of range: the encoder's embedding has {width} numbers; pass 1 to {width}")
     opsets = {"" if opset.domain == "ai.onnx" else opset.domain: opset.version for opset in encoder.opset_import}
     front = GraphBuilder(_TOKENIZER, opset=opsets[""])
-    front.input(TEXT, TensorProto.STRING, ["batch"])
+    texts = append_input(front, takes)
     append_tokenizer(
-        front, _at_least_one(front), tokenizer_json, max_length=max_length, prompt=prompt, token_type_ids=with_types
+        front,
+        _at_least_one(front) if takes == TEXT else texts,
+        tokenizer_json,
+        max_length=max_length,
+        prompt=prompt,
+        token_type_ids=with_types,
+        takes=takes,
     )
     tail = GraphBuilder(_TAIL, opset=opsets[""])
     unit = _append_norm(tail, ENCODER_OUTPUT, dim if dim is not None and dim < width else None)
     # As many rows as texts came: none, where the row is there only because the operators need one.
-    rows = tail.Slice(unit, np.array([0]), tail.Shape(TEXT), np.array([0]))
+    count = tail.Shape(texts) if takes == TEXT else tail.Shape(texts, end=1)
+    rows = tail.Slice(unit, np.array([0]), count, np.array([0]))
     tail.output(rows, EMBEDDING, TensorProto.FLOAT, ["batch", dim or width])
 
     graph = helper.make_graph(
@@ -147,6 +159,45 @@ def tokenizer_of(model: onnx.ModelProto) -> onnx.ModelProto:
     return tapped
 
 
+def with_input(
+    model: onnx.ModelProto, tokenizer_json: str | dict[str, Any], *, max_length: int, prompt: str, takes: Input
+) -> onnx.ModelProto:
+    """Return a fused file with another input, or with today's tokenizer graph; the encoder inside stays as it is.
+
+    Args:
+        model: a fused file.
+        tokenizer_json, max_length, prompt: what it was fused with, see :func:`fuse`.
+        takes: its input, ``text`` or ``utf8``.
+
+    Raises:
+        ExportError: it is no fused file.
+    """
+    encoder = onnx.ModelProto()
+    encoder.CopyFrom(model)
+    typed = {value.name: value for value in model.graph.value_info}
+    # Of token types, the encoder may make its own.
+    front = {name for node in model.graph.node if node.name.startswith(f"{_TOKENIZER}/") for name in node.output}
+    made = [name for name in TOKENIZER_OUTPUTS if name in front]
+    if ENCODER_OUTPUT not in typed or not set(ENCODER_INPUTS) <= set(made):
+        raise ExportError(f"the file holds no {', '.join((*ENCODER_INPUTS, ENCODER_OUTPUT))}: it is no fused file")
+    del encoder.graph.node[:], encoder.graph.input[:], encoder.graph.output[:], encoder.metadata_props[:]
+    encoder.graph.node.extend(node for node in model.graph.node if not set(node.output) & set(made))
+    encoder.graph.input.extend(
+        helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "sequence"]) for name in made
+    )
+    encoder.graph.output.append(typed[ENCODER_OUTPUT])
+    prune(encoder)
+    return fuse(
+        encoder,
+        tokenizer_json,
+        max_length=max_length,
+        prompt=prompt,
+        dim=model.graph.output[0].type.tensor_type.shape.dim[1].dim_value,
+        metadata={prop.key: prop.value for prop in model.metadata_props if prop.key not in TOKENIZER_METADATA},
+        takes=takes,
+    )
+
+
 def encoder_of(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return a fused file's encoder as a model of its own: input_ids and attention_mask in, the unit vector out."""
     encoder = onnx.ModelProto()
@@ -196,8 +247,9 @@ def _out_of_the_way(encoder: onnx.ModelProto) -> onnx.ModelProto:
     torch's exporter calls the output of an embedding table ``embedding``, as the fused file calls its own.
     """
     names = set(tensor_names(encoder.graph))
-    ends = {value.name for value in (*encoder.graph.input, *encoder.graph.output)} - {TEXT, EMBEDDING}
-    ours = {name for name in names if name in (TEXT, EMBEDDING) or name.startswith((f"{_TOKENIZER}/", f"{_TAIL}/"))}
+    fixed = {*INPUTS, EMBEDDING}
+    ends = {value.name for value in (*encoder.graph.input, *encoder.graph.output)} - fixed
+    ours = {name for name in names if name in fixed or name.startswith((f"{_TOKENIZER}/", f"{_TAIL}/"))}
     renamed: dict[str, str] = {}
     for name in sorted(ours - ends):
         new = f"encoder/{name}"

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgeleaf import progress
+from edgeleaf.bundle.feed import feed_of
 from edgeleaf.graph.cores import in_order
 from edgeleaf.graph.hard_texts import CODE_POINT_TEXTS, HARD_TEXTS, code_point_texts
 
@@ -142,10 +143,12 @@ def fused_token_ids(file: Path, *, threads: int = 1) -> TokenIds:
 
 
 def token_ids_of(tokenizer: Any) -> TokenIds:
-    """Return a function that gives token ids from an open session, which maps text to input_ids and attention_mask."""
+    """Return the ids that an open session of a tokenizer gives: text or utf8 in, input_ids and attention_mask out."""
+
+    feed = feed_of(tokenizer)
 
     def token_ids(texts: Sequence[str]) -> list[list[int]]:
-        ids, mask = tokenizer.run(["input_ids", "attention_mask"], {"text": np.array(texts, dtype=object)})
+        ids, mask = tokenizer.run(["input_ids", "attention_mask"], feed(texts))
         lengths = mask.sum(axis=1)
         # A valid mask is ones, then zeros. A row with any other mask is kept whole, so that its ids cannot match.
         prefix = (np.arange(mask.shape[1]) < lengths[:, None]) == (mask == 1)

@@ -1,4 +1,7 @@
-"""Makes a copy of a bundle to give away: fused file, certificate, student in half precision; a third of the size."""
+"""A copy of a bundle to give away: fused file, certificate and the student in half precision; a third of the size.
+
+The copy's file may have the other input, strings or their bytes; its vectors are the same to the last bit.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +16,15 @@ import numpy as np
 
 from edgeleaf import progress
 from edgeleaf.bundle import manifest as layout
+from edgeleaf.bundle.encoder import QueryEncoder
+from edgeleaf.bundle.feed import INPUTS, Input
+from edgeleaf.bundle.golden import read_golden
 from edgeleaf.bundle.manifest import Manifest
 from edgeleaf.certify.ladder import student_vectors
 from edgeleaf.certify.processors import check_names
 from edgeleaf.errors import BundleError, GateFailed, InputError
 from edgeleaf.extras import require
-from edgeleaf.files import whole_folder, write_text
+from edgeleaf.files import whole_folder, write_bytes, write_text
 from edgeleaf.models.weights import weights_sha256
 from edgeleaf.pipeline.places import check_apart_from, open_bundle, output_folder
 from edgeleaf.recipe.presets import TEXTS_DECIDE
@@ -44,20 +50,24 @@ def lighten(
     texts: Sequence[str | Path] = (),
     processors: Sequence[str] = (),
     keep_texts: bool = False,
+    takes: Input | None = None,
 ) -> Manifest:
     """Copy a bundle without its unfused graphs, with its student's weights in float16, certified on other texts.
 
     Args:
-        bundle: a bundle folder, which is not changed. Its teacher must be available, unless ``keep_texts``.
-        output: folder of the copy; an existing bundle is replaced.
-        texts: files of queries that may be given away, one per line; if empty, documentation found on this machine is
-            used. Documents are such documentation in any case.
-        processors: processors to compare with this one, by their names in ``edgeleaf.emulation``.
-        keep_texts: keep the bundle's own texts and its certificate in the copy.
+        bundle: a bundle folder; it stays as it is. Its teacher must be within reach, unless ``keep_texts`` and the same
+            input as it has.
+        output: folder of the copy; replaced when it is a bundle.
+        texts: files of queries that may be given away, one a line; documentation found on this machine where it is
+            empty. Documents are such documentation in any case.
+        processors: others to compare this one with, by their names in ``edgeleaf.emulation``.
+        keep_texts: leave the bundle's own texts in the copy; and its certificate, unless the input changes.
+        takes: input of the copy's file, ``text`` or ``utf8``; the bundle's own where it is None.
 
     Raises:
-        BundleError: the bundle is damaged, or rounding changes its student too much; nothing is written.
-        GateFailed: a gate that does not depend on the choice of texts fails; nothing is written.
+        BundleError: the bundle is damaged; or its student does not survive the rounding, or a vector its other input,
+            and nothing is written.
+        GateFailed: what does not depend on the choice of texts is below a gate; nothing is written.
     """
     from safetensors.numpy import load_file, save_file
 
@@ -77,10 +87,18 @@ def lighten(
         progress.say(f"student in float16: cosine to itself at least {lowest:.7f}, {len(queries)} texts")
         weights = weights_sha256(new / layout.STUDENT)
         student = {**manifest.student, "weights_sha256": weights, "stored": "float16"}
-        manifest = replace(manifest, student=student, files=layout.hash_files(new))
+        manifest = replace(manifest, student=student)
+        other_input = takes is not None and takes != manifest.input
+        if takes is not None and other_input:
+            manifest = _change_input(new, manifest, takes)
+            held_out = [text.text for text in read_corpus(bundle, "held_out")]
+            check_same_vectors(bundle, new, [*held_out, *(entry["text"] for entry in read_golden(bundle))])
+        manifest = replace(manifest, files=layout.hash_files(new))
         manifest.write(new)
-        if not keep_texts:
-            manifest = _certify_anew(new, manifest, texts, processors)
+        if other_input or not keep_texts:
+            manifest = _certify_anew(new, manifest, texts, processors, own_texts=keep_texts)
+        if other_input:
+            check_same_vectors(bundle, new, [entry["text"] for entry in read_golden(new)])
     if Path(manifest.space.teacher).is_absolute():
         progress.say(
             f"ship: the teacher is a folder of this machine, and the copy names it: {manifest.space.teacher}; a bundle "
@@ -89,20 +107,63 @@ def lighten(
     return manifest
 
 
-def _certify_anew(bundle: Path, manifest: Manifest, files: Sequence[str | Path], processors: Sequence[str]) -> Manifest:
-    """Replace a bundle's held-out texts, golden pack, certificate and card."""
+def _change_input(bundle: Path, manifest: Manifest, takes: Input) -> Manifest:
+    """Put another input before a bundle's encoder; what was found on processors was found for the file before."""
+    import onnx
+
+    from edgeleaf.graph.builder import serialize
+    from edgeleaf.graph.fuse import with_input
+
+    file = bundle / layout.QUERY_ENCODER
+    made = with_input(
+        onnx.load(str(file)),
+        (bundle / layout.STUDENT / "tokenizer.json").read_text(encoding="utf-8"),
+        max_length=int(manifest.fact("tokenizer", "max_length")),
+        prompt=manifest.space.query_prompt,
+        takes=takes,
+    )
+    write_bytes(file, serialize(made))
+    return replace(manifest, input=takes, processors={})
+
+
+def check_same_vectors(before: Path, after: Path, texts: Sequence[str]) -> None:
+    """Check that the fused files of two bundles give the same vectors to the last bit, a text at a time.
+
+    Raises:
+        BundleError: they don't.
+    """
+    one, other = (QueryEncoder.load((folder / layout.QUERY_ENCODER).read_bytes()) for folder in (before, after))
+    texts = list(dict.fromkeys(texts))
+    changed = sum(not np.array_equal(one.encode([text]), other.encode([text])) for text in texts)
+    if changed:
+        raise BundleError(f"{before}: {changed} of {len(texts)} texts have other vectors with the new tokenizer graph")
+    progress.say(f"tokenizer graph: {len(texts)} of {len(texts)} texts have the same vector to the last bit")
+
+
+def _certify_anew(
+    bundle: Path,
+    manifest: Manifest,
+    files: Sequence[str | Path],
+    processors: Sequence[str],
+    *,
+    own_texts: bool,
+) -> Manifest:
+    """Put other held-out texts, golden pack, certificate and card in the place of a bundle's; or keep its texts."""
     teacher = teacher_of(manifest)
     with tempfile.TemporaryDirectory() as scratch:
         texts, vectors, cache = (Path(scratch) / name for name in ("texts", "vectors", "cache"))
-        checks.check_texts(texts, files)
+        if own_texts:
+            texts, origin, gates = bundle, str(manifest.fact("held_out", "origin")), gates_of(manifest)
+        else:
+            checks.check_texts(texts, files)
+            shutil.copyfile(texts / layout.HELD_OUT, bundle / layout.HELD_OUT)
+            origin = checks.origin(files)
+            gates = replace(gates_of(manifest), **dict.fromkeys(TEXTS_DECIDE, None))
         write_vectors(vectors, texts, teacher, cache, names=("held_out",))
-        shutil.copyfile(texts / layout.HELD_OUT, bundle / layout.HELD_OUT)
         held_out = read_corpus(bundle, "held_out")
         queries = [text.text for text in held_out if text.kind == "query"]
         window, prompt = int(manifest.fact("tokenizer", "max_length")), manifest.space.query_prompt
         write_golden(bundle, queries, max_length=window, prompt=prompt)
-        origin = checks.origin(files)
-        gates = replace(gates_of(manifest), **dict.fromkeys(TEXTS_DECIDE, None))
         certificate = certify_bundle(bundle, texts, vectors, manifest.space, gates, origin, processors=processors)
     if not certificate.passed:
         raise GateFailed(f"not copied: {'; '.join(certificate.failures)}")
@@ -129,26 +190,34 @@ def ship(
     texts: Sequence[str | Path] = (),
     processors: Sequence[str] = (),
     keep_texts: bool = False,
+    takes: str | None = None,
 ) -> Manifest:
     """Copy a bundle to give away: without unfused graphs and its own texts, with the student in float16.
 
     Args:
         bundle: a bundle folder, which is not changed.
         output: folder of the copy.
-        texts: files of queries that may be given away, one per line, to certify the copy on; if empty, documentation
-            found on this machine is used.
-        processors: processors to compare with this one, as in :func:`run`.
-        keep_texts: keep the bundle's own held-out texts and its certificate in the copy.
+        texts: files of queries that may be given away, one a line, to certify the copy on; documentation found on this
+            machine where it is empty.
+        processors: others to compare this one with, as in :func:`run`.
+        keep_texts: leave the bundle's own held-out texts in the copy; and its certificate, unless the input changes.
+        takes: input of the copy's file: ``utf8`` for bindings without exact strings (Java, Kotlin, React Native),
+            ``text`` for all others; the bundle's own where it is None. The vectors stay the same to the last bit.
 
     Raises:
         BundleError: the bundle is damaged, ``output`` is there and not a bundle, or float16 costs the student too much.
         GateFailed: the copy fails a gate on other texts.
-        InputError: ``keep_texts`` together with ``texts`` or ``processors``.
+        InputError: ``keep_texts`` beside ``texts`` or ``processors``, or ``takes`` that is no input.
     """
+    found = next((known for known in INPUTS if known == takes), None)
+    if takes is not None and found is None:
+        raise InputError(f"input is {takes!r}; {' or '.join(INPUTS)} is needed")
     if keep_texts and (texts or processors):
         raise InputError("the bundle's own texts and certificate are to be kept, and it is to be certified: choose one")
     check_names(processors)
     check_apart_from(Path(bundle), output)
     checks.own_queries(texts)
     require("ship")
-    return lighten(Path(bundle), output_folder(output), texts=texts, processors=processors, keep_texts=keep_texts)
+    return lighten(
+        Path(bundle), output_folder(output), texts=texts, processors=processors, keep_texts=keep_texts, takes=found
+    )

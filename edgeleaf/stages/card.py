@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgeleaf.bundle.feed import TEXT, UTF8
 from edgeleaf.bundle.manifest import Manifest
 
 if TYPE_CHECKING:
@@ -32,9 +33,10 @@ encoder = QueryEncoder.load("path/of/this/folder")
 encoder.encode(["where is my parcel?"])  # float32 (1, {dim})
 ```
 
-Without edgeleaf: input `text: string[batch]`, output `embedding: float32[batch, {dim}]`. Texts longer than {max_length}
-tokens are cut off.
+Without edgeleaf: input `{input}`, output `embedding: float32[batch, {dim}]`. Texts longer than {max_length} tokens are
+cut off.
 
+{bindings}
 ## Certified
 
 {verdict}, on {queries} queries against {documents} teacher-encoded documents ({origin}); see `certificate.html`.
@@ -52,6 +54,30 @@ bundle: `latency.json`; on yours: `edgeleaf bench`.
 another space.
 """
 
+_INPUTS = {TEXT: "text: string[batch]", UTF8: "utf8: uint8[batch, bytes]"}
+_BINDINGS = {
+    TEXT: """\
+- Python: pass the strings as they are.
+- Node, the browser and all that pass C strings: a string ends at its first U+0000. Replace that character by U+FFFD
+  before.
+- Java, Kotlin, Android: onnxruntime's Java binding passes strings in a form of its own ("modified UTF-8"), in which an
+  emoji, or any character above U+FFFF, is not valid UTF-8. This file then refuses the whole batch.
+- React Native: onnxruntime's binding cannot make a tensor of strings.
+- For these, make a copy that takes bytes, with the same vectors: `edgeleaf ship FOLDER -o COPY --input utf8`.
+""",
+    UTF8: """\
+A row is a text in UTF-8. Shorter rows are filled up on the right with bytes of 255 (0xFF). This works in every binding:
+
+- Java, Kotlin, Android: `text.getBytes(StandardCharsets.UTF_8)` in a direct `ByteBuffer`, then
+  `OnnxTensor.createTensor(environment, buffer, new long[] {1, length}, OnnxJavaType.UINT8)`.
+- React Native, Node, the browser: `const bytes = new TextEncoder().encode(text)`, then
+  `new Tensor("uint8", bytes, [1, bytes.length])`.
+
+Bytes that are no UTF-8 count as U+FFFD. A long text takes some 25 bytes of memory for each byte: cut what may be
+longer than a few megabytes.
+""",
+}
+
 
 def model_card(manifest: Manifest, certificate: Certificate) -> str:
     """Return the bundle's README.md."""
@@ -68,6 +94,8 @@ def model_card(manifest: Manifest, certificate: Certificate) -> str:
         description=manifest.description or f"Built by the recipe `{manifest.recipe}`.",
         teacher=space.teacher,
         dim=space.dim,
+        input=_INPUTS[manifest.input],
+        bindings=_BINDINGS[manifest.input],
         query_prompt=f", query prompt (`{space.query_prompt}`)" if space.query_prompt else "",
         document_prompt=f" with the prompt `{space.document_prompt}`" if space.document_prompt else "",
         max_length=manifest.tokenizer["max_length"],

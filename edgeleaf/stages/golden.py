@@ -37,6 +37,7 @@ def write_golden(bundle: Path, queries: Sequence[str], *, max_length: int, promp
     header = {
         "schema_version": 1,
         "space": encoder.space.id,
+        "input": encoder.input,
         "token_ids": "equal",
         "cosine_min": COSINE_MIN,
         "cosine_mean_min": COSINE_MEAN_MIN,

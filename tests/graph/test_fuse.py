@@ -15,10 +15,11 @@ import pytest
 from onnx import TensorProto, helper
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
+from edgeleaf.bundle.feed import INPUTS, METADATA_INPUT, TEXT, UTF8, Input, feed_of
 from edgeleaf.bundle.long_texts import METADATA_LONG_TEXTS
 from edgeleaf.errors import ExportError, TokenizerNotSupported
 from edgeleaf.graph.builder import GraphBuilder
-from edgeleaf.graph.fuse import encoder_of, fuse, tap
+from edgeleaf.graph.fuse import encoder_of, fuse, tap, tokenizer_of, with_input
 from edgeleaf.graph.tokenizers.spec import reference_tokenizer
 
 WIDTH = 12
@@ -66,7 +67,8 @@ def session(model: onnx.ModelProto) -> ort.InferenceSession:
 
 
 def embed(model: onnx.ModelProto, texts: list[str]) -> np.ndarray:
-    vectors: np.ndarray = session(model).run(["embedding"], {"text": np.array(texts, dtype=object)})[0]
+    opened = session(model)
+    vectors: np.ndarray = opened.run(["embedding"], feed_of(opened)(texts))[0]
     return vectors
 
 
@@ -119,9 +121,12 @@ def test_ends_and_metadata(tokenizer_json: str) -> None:
     assert [(o.name, o.type.tensor_type.elem_type) for o in model.graph.output] == [("embedding", TensorProto.FLOAT)]
     assert {o.domain: o.version for o in model.opset_import} == {"": 20, "ai.onnx.ml": 3, "com.microsoft": 1}
     assert model.ir_version == 9
-    metadata = session(model).get_modelmeta().custom_metadata_map
-    assert metadata.pop(METADATA_LONG_TEXTS)
-    assert metadata == {"a": "1", "b": "2", "made by": "a test"}
+    assert session(model).get_modelmeta().custom_metadata_map == {
+        "a": "1",
+        "b": "2",
+        "made by": "a test",
+        METADATA_LONG_TEXTS: "108 101",
+    }
 
 
 def test_the_encoder_is_left_as_it_is(tokenizer_json: str) -> None:
@@ -203,7 +208,7 @@ def test_an_encoder_of_another_shape_is_named(tokenizer_json: str, change: str, 
         fuse(broken(change), tokenizer_json, max_length=16, metadata={})
 
 
-@pytest.mark.parametrize("name", ["text", "embedding", "tokenizer/Cast_1", "unit_norm/Div_4", "encoder/text"])
+@pytest.mark.parametrize("name", ["text", "utf8", "embedding", "tokenizer/Cast_1", "unit_norm/Div_4", "encoder/text"])
 def test_an_encoder_may_use_the_fused_graphs_own_names(tokenizer_json: str, name: str) -> None:
     """torch's exporter calls the output of an embedding table ``embedding``."""
     plain, taken = make_encoder(), make_encoder()
@@ -223,12 +228,66 @@ def test_a_tokenizer_that_cannot_be_exact_is_refused(tokenizer_json: str) -> Non
         fuse(make_encoder(), settings, max_length=16, metadata={})
 
 
-def test_no_texts_give_no_vectors(tokenizer_json: str) -> None:
-    """onnxruntime 1.20 to 1.31 ends the whole process if an operator of the tokenizer gets an empty batch."""
+@pytest.mark.parametrize("takes", INPUTS)
+def test_no_texts_give_no_vectors(tokenizer_json: str, takes: Input) -> None:
+    """onnxruntime 1.20 to 1.31 ends the whole process where an operator of the tokenizer gets an empty batch."""
     for dim in (None, 3):
-        model = fuse(make_encoder(), tokenizer_json, max_length=16, dim=dim, metadata={})
+        model = fuse(make_encoder(), tokenizer_json, max_length=16, dim=dim, metadata={}, takes=takes)
         found = embed(model, [])
         assert found.shape == (0, dim or WIDTH)
         assert found.dtype == np.float32
-    alone = encoder_of(fuse(make_encoder(), tokenizer_json, max_length=16, metadata={}))
+    alone = encoder_of(fuse(make_encoder(), tokenizer_json, max_length=16, metadata={}, takes=takes))
     assert [entry.name for entry in alone.graph.input] == ["input_ids", "attention_mask"]
+
+
+@pytest.mark.parametrize("opset", [16, 17, 18, 21])
+def test_bytes_give_the_vectors_of_strings(tokenizer_json: str, opset: int) -> None:
+    arguments: dict[str, Any] = {"max_length": 16, "prompt": "my un", "dim": 5}
+    text, utf8 = (
+        fuse(make_encoder(opset), tokenizer_json, metadata={"a": "1"}, takes=takes, **arguments) for takes in INPUTS
+    )
+    np.testing.assert_array_equal(embed(utf8, TEXTS), embed(text, TEXTS))
+    for one in TEXTS:
+        np.testing.assert_array_equal(embed(utf8, [one]), embed(text, [one]))
+    assert [(entry.name, entry.type.tensor_type.elem_type) for entry in utf8.graph.input] == [
+        ("utf8", TensorProto.UINT8)
+    ]
+    props = [{prop.key: prop.value for prop in model.metadata_props} for model in (text, utf8)]
+    assert props[1] == props[0] | {METADATA_INPUT: UTF8}
+    assert [entry.name for entry in tokenizer_of(utf8).graph.input] == ["utf8"]
+
+
+def with_types(*, own: bool) -> onnx.ModelProto:
+    """An encoder that takes token types as an input, or makes a tensor of that name itself."""
+    model = make_encoder()
+    nodes = list(model.graph.node)
+    reader = next(node for node in nodes if "attention_mask" in node.input)
+    reader.input[list(reader.input).index("attention_mask")] = "counted"
+    counted = helper.make_node("Sub", ["attention_mask", "token_type_ids"], ["counted"])
+    made = [helper.make_node("Sub", ["attention_mask", "attention_mask"], ["token_type_ids"])] if own else []
+    if not own:
+        model.graph.input.append(
+            helper.make_tensor_value_info("token_type_ids", TensorProto.INT64, ["batch", "sequence"])
+        )
+    del model.graph.node[:]
+    model.graph.node.extend([*made, counted, *nodes])
+    return model
+
+
+@pytest.mark.parametrize("dim", [None, 5])
+@pytest.mark.parametrize("kind", ["no token types", "token types", "its own token types"])
+def test_another_input_for_the_same_encoder(tokenizer_json: str, kind: str, dim: int | None) -> None:
+    """Taking a file apart and putting it together again gives the file that was fused so in the first place."""
+    encoder = make_encoder() if kind == "no token types" else with_types(own=kind == "its own token types")
+    arguments: dict[str, Any] = {"max_length": 16, "prompt": "my un"}
+    text, utf8 = (
+        fuse(encoder, tokenizer_json, metadata={"a": "1"}, takes=takes, dim=dim, **arguments) for takes in INPUTS
+    )
+    made = with_input(text, tokenizer_json, takes=UTF8, **arguments)
+    assert made.SerializeToString() == utf8.SerializeToString()
+    assert with_input(made, tokenizer_json, takes=TEXT, **arguments).SerializeToString() == text.SerializeToString()
+
+
+def test_only_a_fused_file_has_an_input_to_change(tokenizer_json: str) -> None:
+    with pytest.raises(ExportError, match="it is no fused file"):
+        with_input(make_encoder(), tokenizer_json, max_length=16, prompt="", takes=UTF8)

@@ -21,11 +21,13 @@ import pytest
 
 import edgeleaf
 from edgeleaf import QueryEncoder
-from edgeleaf.bundle.golden import read_golden
+from edgeleaf.bundle.golden import read_golden, verify
+from edgeleaf.bundle.machine import processor_kind
 from edgeleaf.bundle.manifest import Manifest, says_failed
+from edgeleaf.certify.certificate import Certificate
 from edgeleaf.errors import BundleError, EmulationError, GateFailed, InputError, ModelError, RecipeError, TextsError
 from edgeleaf.files import sha256
-from edgeleaf.graph.hard_texts import CODE_POINT_TEXTS
+from edgeleaf.graph.hard_texts import CODE_POINT_TEXTS, HARD_TEXTS
 from edgeleaf.latency import measure as latency
 from edgeleaf.latency import runner
 from edgeleaf.models.loading import load_sentence_transformer
@@ -590,6 +592,52 @@ def test_a_light_copy_holds_none_of_the_bundles_own_texts(
         ship(tiny_bundle, output=copy, processors=["armv8.0"], keep_texts=True)
     with pytest.raises(EmulationError, match="m68k"):
         ship(tiny_bundle, output=copy, processors=["m68k"])
+
+
+def test_a_copy_that_takes_bytes(tiny_bundle: Path, utf8_bundle: Path) -> None:
+    manifest = Manifest.read(utf8_bundle)
+    manifest.verify(utf8_bundle)
+    assert (manifest.input, Manifest.read(tiny_bundle).input) == ("utf8", "text")
+    before, after = (Certificate.read(bundle / "certificate.json") for bundle in (tiny_bundle, utf8_bundle))
+    assert (before.input, after.input) == ("text", "utf8")
+    assert after.passed and after.parity.mismatches == 0
+    assert after.file_sha256 == sha256(utf8_bundle / "query_encoder.onnx") != before.file_sha256
+    assert after.rungs[-1].teacher_cosine == before.rungs[-1].teacher_cosine
+    assert set(manifest.processors) == {processor_kind()}
+    golden = [
+        (bundle / "golden.jsonl").read_text(encoding="utf-8").split("\n", 1) for bundle in (tiny_bundle, utf8_bundle)
+    ]
+    assert [json.loads(header)["input"] for header, _ in golden] == ["text", "utf8"]
+    assert golden[0][1] == golden[1][1]
+    assert verify(utf8_bundle)["passed"]
+    encoders = [QueryEncoder.load(bundle) for bundle in (tiny_bundle, utf8_bundle)]
+    assert [encoder.input for encoder in encoders] == ["text", "utf8"]
+    texts = [*HARD_TEXTS, *(text.text for text in read_corpus(tiny_bundle, "held_out"))]
+    for given in (texts, texts[:1], []):
+        one, other = (encoder.encode(given) for encoder in encoders)
+        np.testing.assert_array_equal(one, other)
+    inputs = [onnx.load(bundle / "query_encoder.onnx").graph.input for bundle in (tiny_bundle, utf8_bundle)]
+    assert [[entry.name for entry in found] for found in inputs] == [["text"], ["utf8"]]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_copy_of_a_copy_takes_strings_again(tiny_bundle: Path, utf8_bundle: Path, tmp_path: Path) -> None:
+    as_it_is = ship(utf8_bundle, output=tmp_path / "bytes", keep_texts=True)
+    assert as_it_is.input == "utf8" and as_it_is.files == Manifest.read(utf8_bundle).files
+    (tmp_path / "public.txt").write_text("\n".join(tiny_texts(60, low=3, high=9, seed=64)))
+    manifest = ship(utf8_bundle, output=tmp_path / "text", texts=[tmp_path / "public.txt"], takes="text")
+    assert manifest.input == "text"
+    assert sha256(tmp_path / "text" / "query_encoder.onnx") == sha256(tiny_bundle / "query_encoder.onnx")
+    with pytest.raises(InputError, match="input is 'bytes'; text or utf8 is needed"):
+        ship(tiny_bundle, output=tmp_path / "other", takes="bytes")
+
+
+def test_another_vector_is_no_copy(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the graph of the other input were wrong about one character."""
+    monkeypatch.setattr("edgeleaf.graph.tokenizers.utf8._SURROGATES", slice(ord("é"), ord("é") + 1))
+    with pytest.raises(BundleError, match=r"texts have other vectors with the new tokenizer graph"):
+        ship(tiny_bundle, output=tmp_path / "utf8", keep_texts=True, takes="utf8")
+    assert not (tmp_path / "utf8").exists()
 
 
 def test_a_light_copy_is_not_put_where_something_else_is(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -1,12 +1,41 @@
-// Helpers for every JavaScript host of query_encoder.onnx: strings as a tensor, a download with progress, and lines of
-// a stream. Runs in Node, in a page and in a worker.
+// What every JavaScript host of query_encoder.onnx needs: texts as a tensor, a download that shows its progress,
+// and lines of a stream. Runs in Node, in a page and in a worker.
+
+const FILLER = 0xff; // UTF-8 never holds this byte
+
+/**
+ * Texts as the input of one run: strings, or their UTF-8, whichever the file takes.
+ *
+ * @param {object} ort onnxruntime-web or onnxruntime-node
+ * @param {object} session of a fused file
+ * @param {string[]} texts
+ * @returns {object} the argument of session.run
+ */
+export function feed(ort, session, texts) {
+  return session.inputNames[0] === "utf8" ? { utf8: utf8Tensor(ort, texts) } : { text: textTensor(ort, texts) };
+}
+
+/**
+ * UTF-8 as the model's input, a text a row, short rows filled up on the right.
+ *
+ * @param {object} ort onnxruntime-web or onnxruntime-node
+ * @param {string[]} texts
+ * @returns {object} uint8 tensor [texts.length, bytes]
+ */
+export function utf8Tensor(ort, texts) {
+  const rows = texts.map((text) => new TextEncoder().encode(text));
+  const width = rows.reduce((widest, row) => Math.max(widest, row.length), 0);
+  const bytes = new Uint8Array(rows.length * width).fill(FILLER);
+  rows.forEach((row, i) => bytes.set(row, i * width));
+  return new ort.Tensor("uint8", bytes, [rows.length, width]);
+}
 
 /**
  * Strings as the model's input. onnxruntime passes strings as C strings, which end at U+0000, so U+FFFD replaces it;
  * the tokenizer drops both alike.
  *
  * @param {object} ort onnxruntime-web or onnxruntime-node
- * @param {string[]} texts at least one
+ * @param {string[]} texts
  * @returns {object} string tensor [texts.length]
  */
 export function textTensor(ort, texts) {

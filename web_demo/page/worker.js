@@ -1,7 +1,7 @@
 // Encodes queries and searches the index, away from the page's own thread.
 import * as ort from "/ort/ort.wasm.min.mjs";
 
-import { download, textTensor } from "./encoder.js";
+import { download, feed } from "./encoder.js";
 import { applyPca, checkSpace, nearest, readNpy } from "./vectors.js";
 
 const MODEL = "/pack/query_encoder.onnx";
@@ -82,7 +82,7 @@ async function downloads(urls) {
 /** The vector of a text, and the milliseconds that it took from the string. */
 async function encode(text) {
   const start = performance.now();
-  const { embedding } = await session.run({ text: textTensor(ort, [text]) });
+  const { embedding } = await session.run(feed(ort, session, [text]));
   return [embedding.data, performance.now() - start];
 }
 

@@ -1,4 +1,4 @@
-"""Tokenizers as plain ONNX nodes: text in, token ids out, equal to Hugging Face ``tokenizers`` on every input.
+"""Tokenizers as ONNX nodes: text or its UTF-8 in, token ids out, equal to Hugging Face ``tokenizers`` on every input.
 
 One module per kind of model (``wordpiece``); ``append_tokenizer`` picks it by the tokenizer.json.
 """
@@ -10,6 +10,7 @@ from typing import Any
 import onnx
 from onnx import TensorProto
 
+from edgeleaf.bundle.feed import METADATA_INPUT, TEXT, UTF8, Input
 from edgeleaf.errors import ExportError, TokenizerNotSupported
 from edgeleaf.graph.builder import GraphBuilder
 from edgeleaf.graph.tokenizers import wordpiece
@@ -27,17 +28,20 @@ def append_tokenizer(
     max_length: int,
     prompt: str = "",
     token_type_ids: bool = False,
+    takes: Input = TEXT,
 ) -> tuple[str, ...]:
-    """Add the nodes that turn strings into token ids.
+    """Add the nodes that turn texts into token ids.
 
     Args:
         graph: the graph to add to.
-        text: name of a string tensor [batch], batch >= 1.
+        text: name of a string tensor [batch], batch >= 1. Or, where ``takes`` is ``utf8``, of a uint8 tensor
+            [batch, bytes] of UTF-8, short rows filled up on the right with 0xFF; a batch of 0 gives one empty row.
         tokenizer_json: the text of a tokenizer.json, or the parsed dict. Its own padding and truncation lengths do not
             count: rows are padded to the longest of the batch and cut to ``max_length``, on the side that it says.
         max_length: tokens a row may have, special tokens included.
         prompt: put before every text; the two are tokenised as one string.
         token_type_ids: also make ``token_type_ids``, as the template says.
+        takes: ``text`` or ``utf8``, what the tensor holds.
 
     Returns:
         The tensors ``input_ids`` and ``attention_mask``, and ``token_type_ids`` if asked for; int64 [batch, sequence].
@@ -63,26 +67,45 @@ def append_tokenizer(
             f"max_length {max_length} leaves no room for text beside {max_length - room} special tokens; "
             f"pass at least {max_length - room + 1}"
         )
-    tokens = _MODELS[kind](graph, text, spec, max_length=max_length, prompt=prompt)
+    tokens = _MODELS[kind](graph, text, spec, max_length=max_length, prompt=prompt, takes=takes)
+    if takes == UTF8:
+        graph.metadata[METADATA_INPUT] = UTF8
     made = append_rows(graph, tokens, spec, max_length, with_types=token_type_ids)
     names = ("input_ids", "attention_mask", "token_type_ids")
     return tuple(graph.alias(tensor, name) for tensor, name in zip(made, names, strict=False))
 
 
+def append_input(graph: GraphBuilder, takes: Input = TEXT) -> str:
+    """Declare the input of a fused file: ``text``, string [batch], or ``utf8``, uint8 [batch, bytes]."""
+    if takes == UTF8:
+        return graph.input(UTF8, TensorProto.UINT8, ["batch", "bytes"])
+    return graph.input(TEXT, TensorProto.STRING, ["batch"])
+
+
 def as_model(
-    tokenizer_json: str | dict[str, Any], *, max_length: int, prompt: str = "", token_type_ids: bool = False
+    tokenizer_json: str | dict[str, Any],
+    *,
+    max_length: int,
+    prompt: str = "",
+    token_type_ids: bool = False,
+    takes: Input = TEXT,
 ) -> onnx.ModelProto:
-    """Return a tokenizer as a model of its own: ``text``, string [batch], to ``input_ids`` and ``attention_mask``.
+    """Return a tokenizer as a model of its own: ``text`` or ``utf8`` to ``input_ids`` and ``attention_mask``.
 
     Arguments, outputs and errors are those of ``append_tokenizer``.
     """
     graph = GraphBuilder("tokenizer")
-    text = graph.input("text", TensorProto.STRING, ["batch"])
     for name in append_tokenizer(
-        graph, text, tokenizer_json, max_length=max_length, prompt=prompt, token_type_ids=token_type_ids
+        graph,
+        append_input(graph, takes),
+        tokenizer_json,
+        max_length=max_length,
+        prompt=prompt,
+        token_type_ids=token_type_ids,
+        takes=takes,
     ):
         graph.output(name, name, TensorProto.INT64, ["batch", "sequence"])
     return graph.model()
 
 
-__all__ = ["append_tokenizer", "as_model", "reference_tokenizer"]
+__all__ = ["append_input", "append_tokenizer", "as_model", "reference_tokenizer"]

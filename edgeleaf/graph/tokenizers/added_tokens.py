@@ -61,19 +61,59 @@ def read_patterns(spec: TokenizerSpec, characters: Census) -> dict[Pattern, Adde
 def append_added_tokens(graph: GraphBuilder, flat: str, symbols: Symbols, patterns: dict[Pattern, AddedToken]) -> str:
     """Symbols int32 [N] with every pattern replaced by its token's symbol, int32 [M]."""
     numbers = {tuple(map(symbols.of, pattern)): symbols.of_token(token.id) for pattern, token in patterns.items()}
-    size = np.int64(LENGTH_UNIT)
     values = graph.Gather(symbols.values, flat, axis=0)  # [N]
-    places = append_places(graph, flat)  # [N]
-    best = append_longest(graph, values, places, pattern_table(numbers, symbols))  # [N]: length * LENGTH_UNIT + symbol
-    lengths = graph.Div(best, size)  # [N]
-    found = graph.Greater(best, np.int64(0))
-    behind = graph.Add(places, lengths)  # patterns hold no row's marker, so this is never behind the last one
-    if _can_overlap(numbers):
-        found = graph.And(found, _leftmost(graph, places, lengths))
+    words, single = "", None
     if any(token.single_word for token in patterns.values()):
+        words = graph.Gather(symbols.words, flat, axis=0)  # bool [N]
         single = np.zeros(symbols.count, bool)
         single[[symbols.of_token(token.id) for token in patterns.values() if token.single_word]] = True
-        words = graph.Gather(symbols.words, flat, axis=0)  # bool [N]
+    return append_replaced(
+        graph,
+        flat,
+        values,
+        append_places(graph, flat),
+        pattern_table(numbers, symbols),
+        overlap=can_overlap(numbers),
+        words=words,
+        single=single,
+    )
+
+
+def append_replaced(
+    graph: GraphBuilder,
+    line: str,
+    values: str,
+    places: str,
+    entries: dict[int, dict[int, int]],
+    *,
+    overlap: bool,
+    words: str = "",
+    single: np.ndarray | None = None,
+    part: str = "",
+) -> str:
+    """A line, int32 [N], with every window that has an entry replaced by the entry's number, int32 [M].
+
+    The leftmost window counts, and of several at a place the longest.
+
+    Args:
+        graph: the graph to add to.
+        line: its last element is in no window.
+        values: the elements' random numbers, int64 [N].
+        places: 0, 1, 2, ..., int64 [N].
+        entries: length of a window to {hash: length * LENGTH_UNIT + number}.
+        overlap: a window can begin inside another one.
+        words: which elements are word characters, bool [N]; needed where ``single`` is given.
+        single: the numbers that count only where no word character is beside them, bool [numbers].
+        part: which elements to return, bool [N]; all where it is not given.
+    """
+    size = np.int64(LENGTH_UNIT)
+    best = append_longest(graph, values, places, entries)  # [N]: length * LENGTH_UNIT + number
+    lengths = graph.Div(best, size)  # [N]
+    found = graph.Greater(best, np.int64(0))
+    behind = graph.Add(places, lengths)  # never behind the last one
+    if overlap:
+        found = graph.And(found, _leftmost(graph, places, lengths))
+    if single is not None:
         before = graph.Concat(np.array([False]), graph.Slice(words, np.array([0]), np.array([-1])), axis=0)
         beside = graph.Or(before, graph.Gather(words, behind, axis=0))
         found = graph.And(found, graph.Not(graph.And(beside, graph.Gather(single, graph.Mod(best, size), axis=0))))
@@ -84,11 +124,13 @@ def append_added_tokens(graph: GraphBuilder, flat: str, symbols: Symbols, patter
     behind = graph.Where(found, behind, places)
     steps = graph.ScatterElements(steps, behind, graph.Neg(hit), axis=0, reduction="add")
     outside = graph.Equal(graph.CumSum(steps, np.int64(0)), np.int64(0))
-    replaced = graph.Where(found, graph.Cast(graph.Mod(best, size), to=TensorProto.INT32), flat)
+    if part:
+        outside = graph.And(outside, part)
+    replaced = graph.Where(found, graph.Cast(graph.Mod(best, size), to=TensorProto.INT32), line)
     return graph.Compress(replaced, outside, axis=0)
 
 
-def _can_overlap(patterns: Iterable[tuple[int, ...]]) -> bool:
+def can_overlap(patterns: Iterable[tuple[object, ...]]) -> bool:
     """Whether a pattern can begin inside another one: then the leftmost has to be found."""
     windows = set(patterns)
     starts = {window[:k] for window in windows for k in range(1, len(window) + 1)}

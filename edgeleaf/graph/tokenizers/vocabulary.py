@@ -178,7 +178,7 @@ def entry_table(vocab: Mapping[str, int], prefix: str, symbols: Symbols) -> dict
             reachable.append((tuple(words[c] for c in rest), False, token_id))
     reachable += [((symbols.of_token(token_id),), True, token_id) for token_id in symbols.direct]
 
-    table = _Table(symbols)
+    table = _Table(symbols.values.tolist())
     table.enter([SPACE_SYMBOL], 1)
     table.enter([ROW_START], LENGTH_UNIT + ROW_START_ID, start=True)
     for window, start, token_id in reachable:
@@ -188,18 +188,33 @@ def entry_table(vocab: Mapping[str, int], prefix: str, symbols: Symbols) -> dict
 
 def pattern_table(patterns: Mapping[tuple[int, ...], int], symbols: Symbols) -> dict[int, dict[int, int]]:
     """Return windows that count wherever they stand: length to {hash: length * LENGTH_UNIT + number}."""
-    table = _Table(symbols)
+    table = _Table(symbols.values.tolist())
     for window, number in patterns.items():
         table.enter(window, len(window) * LENGTH_UNIT + number)
     return table.entries
 
 
+def literal_table(literals: Mapping[str, int]) -> tuple[dict[str, int], int, dict[int, dict[int, int]]]:
+    """Return what finds literals in a line of characters.
+
+    Returns:
+        The random numbers of their characters, that of every other character, and length to
+        {hash: length * LENGTH_UNIT + number}.
+    """
+    alphabet = sorted(set().union(*literals))
+    values = [_random64(f"character {ord(character)}") for character in alphabet]
+    table = _Table(values)
+    for literal, number in literals.items():
+        table.enter([alphabet.index(character) for character in literal], len(literal) * LENGTH_UNIT + number)
+    return dict(zip(alphabet, values, strict=True)), _random64("other character"), table.entries
+
+
 class _Table:
     """Hashes of windows, no two alike."""
 
-    def __init__(self, symbols: Symbols) -> None:
+    def __init__(self, values: Sequence[int]) -> None:
         self.entries: dict[int, dict[int, int]] = {}
-        self._values = symbols.values.tolist()
+        self._values = values
         self._taken: set[int] = set()
 
     def enter(self, window: Sequence[int], value: int, *, start: bool = False) -> None:

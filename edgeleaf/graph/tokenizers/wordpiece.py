@@ -13,6 +13,7 @@ import math
 import numpy as np
 from onnx import TensorProto
 
+from edgeleaf.bundle.feed import TEXT, UTF8, Input
 from edgeleaf.bundle.long_texts import METADATA_LONG_TEXTS
 from edgeleaf.errors import TokenizerNotSupported
 from edgeleaf.graph.builder import GraphBuilder
@@ -23,11 +24,16 @@ from edgeleaf.graph.tokenizers.long_texts import read_host_limits, read_limits
 from edgeleaf.graph.tokenizers.prompt import split_prompt
 from edgeleaf.graph.tokenizers.spec import Json, TokenizerSpec
 from edgeleaf.graph.tokenizers.symbols import append_symbols, read_classes
+from edgeleaf.graph.tokenizers.utf8 import append_byte_symbols, read_byte_classes
 from edgeleaf.graph.tokenizers.vocabulary import LENGTH_UNIT, ROW_START, SPACE_SYMBOL, Symbols
 
 
-def append(graph: GraphBuilder, text: str, spec: TokenizerSpec, *, max_length: int, prompt: str) -> str:
+def append(
+    graph: GraphBuilder, text: str, spec: TokenizerSpec, *, max_length: int, prompt: str, takes: Input = TEXT
+) -> str:
     """Add a WordPiece model to ``graph``: text, string [B], to the tokens of the whole batch as ``append_rows`` wants.
+
+    Where ``takes`` is ``utf8``, text is UTF-8 instead, uint8 [B, bytes].
 
     See ``append_tokenizer`` for arguments and errors.
     """
@@ -44,8 +50,6 @@ def append(graph: GraphBuilder, text: str, spec: TokenizerSpec, *, max_length: i
     )
     check_reordering(symbols.word, normalizer)
     opening = [ROW_START, *map(symbols.of_token, opening_ids), *map(symbols.of, became(characters, tail))]
-    classes = read_classes(characters, symbols, spec.raw, opening, prompt)
-
     limits = read_limits(
         characters,
         spec.raw,
@@ -58,7 +62,11 @@ def append(graph: GraphBuilder, text: str, spec: TokenizerSpec, *, max_length: i
     host_limits = read_host_limits(limits, characters, [token.content for token in spec.raw]) if limits else None
     if host_limits:
         graph.metadata[METADATA_LONG_TEXTS] = str(host_limits)
-    flat = append_symbols(graph, text, classes, limits)  # [N]
+    if takes == UTF8:
+        of_bytes = read_byte_classes(characters, symbols, spec.raw, opening, prompt)
+        flat = append_byte_symbols(graph, text, of_bytes, limits)
+    else:
+        flat = append_symbols(graph, text, read_classes(characters, symbols, spec.raw, opening, prompt), limits)  # [N]
     flat = graph.Concat(flat, np.array([ROW_START, SPACE_SYMBOL], np.int32), axis=0)
     if patterns:
         flat = append_added_tokens(graph, flat, symbols, patterns)

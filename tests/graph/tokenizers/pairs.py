@@ -9,8 +9,9 @@ import numpy as np
 import onnxruntime as ort
 from onnx import TensorProto
 
+from edgeleaf.bundle.feed import TEXT, Input, feed_of
 from edgeleaf.graph.builder import GraphBuilder
-from edgeleaf.graph.tokenizers import append_tokenizer
+from edgeleaf.graph.tokenizers import append_input, append_tokenizer
 from edgeleaf.graph.tokenizers.spec import parse, read_spec, reference_tokenizer
 
 Json = dict[str, Any]
@@ -34,23 +35,30 @@ class Pair:
         prompt: str = "",
         opset: int = 17,
         token_type_ids: bool = False,
+        takes: Input = TEXT,
     ) -> None:
         graph = GraphBuilder("tokenizer", opset=opset)
-        text = graph.input("text", TensorProto.STRING, ["batch"])
         self.outputs = append_tokenizer(
-            graph, text, tokenizer, max_length=max_length, prompt=prompt, token_type_ids=token_type_ids
+            graph,
+            append_input(graph, takes),
+            tokenizer,
+            max_length=max_length,
+            prompt=prompt,
+            token_type_ids=token_type_ids,
+            takes=takes,
         )
         for name in self.outputs:
             graph.output(name, name, TensorProto.INT64, ["batch", "sequence"])
         self.model = graph.model()
         self.session = ort.InferenceSession(self.model.SerializeToString(), providers=["CPUExecutionProvider"])
+        self.feed = feed_of(self.session)
         self.reference = reference_tokenizer(tokenizer, max_length)
         self.prompt = prompt
         spec = read_spec(parse(tokenizer))
         self.pads = (spec.pad_id, 0, spec.pad_type)
 
     def run(self, texts: list[str]) -> list[np.ndarray]:
-        found: list[np.ndarray] = self.session.run(list(self.outputs), {"text": np.array(texts, dtype=object)})
+        found: list[np.ndarray] = self.session.run(list(self.outputs), self.feed(texts))
         return found
 
     def expected(self, texts: list[str]) -> list[np.ndarray]:

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from edgeleaf.bundle.feed import INPUTS
 from edgeleaf.errors import TokenizerNotSupported
 from edgeleaf.graph.builder import GraphBuilder
 from edgeleaf.graph.tokenizers import append_tokenizer
-from edgeleaf.graph.tokenizers.added_tokens import _can_overlap
+from edgeleaf.graph.tokenizers.added_tokens import can_overlap
 from edgeleaf.graph.tokenizers.characters import code_points, word_characters
 from tests.graph.tokenizers.pairs import HARD, TRAINING, Json, Pair, trained, with_added
 
@@ -31,11 +32,12 @@ def tiny(**normalizer: Any) -> Json:
 
 
 def check(tokenizer: Json, texts: list[str], **options: Any) -> Pair:
-    """Together and alone: a place in the batch must not matter."""
-    pair = Pair(tokenizer, **options)
-    pair.check(texts)
-    for text in texts:
-        pair.check([text])
+    """Together and alone, since a place in the batch must not matter; as strings and as bytes."""
+    for takes in INPUTS:
+        pair = Pair(tokenizer, takes=takes, **options)
+        pair.check(texts)
+        for text in texts:
+            pair.check([text])
     return pair
 
 
@@ -106,10 +108,11 @@ def test_single_words(flags: str, normalizer: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("flags", ["s", "sn"])
 def test_single_words_beside_every_code_point(flags: str) -> None:
-    pair = Pair(with_added(tiny(), token("foo", flags)))
+    pairs = [Pair(with_added(tiny(), token("foo", flags)), takes=takes) for takes in INPUTS]
     characters = [character for character in code_points() if ord(character) < 0x30000 or ord(character) % 97 == 0]
     groups = [characters[i : i + 10] for i in range(0, len(characters), 10)]
-    pair.check([" ".join(f"{c}foo foo{c}" for c in group) for group in groups])
+    for pair in pairs:
+        pair.check([" ".join(f"{c}foo foo{c}" for c in group) for group in groups])
 
 
 def test_word_characters_are_those_of_a_regular_expression() -> None:
@@ -125,16 +128,17 @@ PATTERNS = ("ab", "ba", "aba", "b", "abab", "aab")
 @pytest.mark.parametrize("chosen", [*permutations(PATTERNS, 2), PATTERNS])
 def test_the_leftmost_and_longest_wins(chosen: tuple[str, ...]) -> None:
     texts = ["".join(letters) for size in range(1, 8) for letters in product("ab", repeat=size)]
-    pair = Pair(with_added(tiny(), *(token(content, "n") for content in chosen)))
-    pair.check(texts)
-    pair.check([" ".join(texts), "ab" * 5000 + "a", "a" * 5000 + "b"])
+    for takes, flags in product(INPUTS, ("n", "")):
+        pair = Pair(with_added(tiny(), *(token(content, flags) for content in chosen)), takes=takes)
+        pair.check(texts)
+        pair.check([" ".join(texts), "ab" * 5000 + "a", "a" * 5000 + "b"])
 
 
 def test_overlaps_are_seen() -> None:
-    assert _can_overlap([(1, 2), (2, 3)])
-    assert _can_overlap([(1, 1)])
-    assert _can_overlap([(1, 2, 3), (2,)])
-    assert not _can_overlap([(1, 2, 3), (1, 2), (4,)])
+    assert can_overlap([(1, 2), (2, 3)])
+    assert can_overlap([(1, 1)])
+    assert can_overlap([(1, 2, 3), (2,)])
+    assert not can_overlap([(1, 2, 3), (1, 2), (4,)])
 
 
 CONTENTS = st.text(alphabet="abB ,_é中#-\t\n\u3000", min_size=1, max_size=4)
@@ -158,11 +162,12 @@ PROPERTY = settings(max_examples=150, deadline=None, suppress_health_check=list(
 def test_any_set_of_added_tokens(normalizer: Json, tokens: list[Json], texts: list[str], prompt: str) -> None:
     """What is not refused is exact; ids, batches and prompts included."""
     try:
-        pair = Pair(with_added(tiny(**normalizer), *tokens), prompt=prompt)
+        pairs = [Pair(with_added(tiny(**normalizer), *tokens), prompt=prompt, takes=takes) for takes in INPUTS]
     except TokenizerNotSupported:
         assume(False)
-    assert pair.mismatches(texts) == []
-    assert [text for text in texts if pair.mismatches([text])] == []
+    for pair in pairs:
+        assert pair.mismatches(texts) == []
+        assert [text for text in texts if pair.mismatches([text])] == []
 
 
 FOUND: list[tuple[list[Json], str, list[str]]] = [
@@ -211,7 +216,7 @@ def test_what_cannot_be_reproduced_is_refused_by_name(named: str) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_the_loop_is_only_there_where_tokens_can_overlap() -> None:
+def test_the_loop_is_only_there_where_tokenscan_overlap() -> None:
     loops = [
         sum(node.op_type == "Loop" for node in Pair(with_added(tiny(), *tokens)).model.graph.node)
         for tokens in ([], [token("<unk>", "n")], [token("aa", "n")])
@@ -220,6 +225,8 @@ def test_the_loop_is_only_there_where_tokens_can_overlap() -> None:
 
 
 def test_long_lines_of_overlapping_tokens() -> None:
-    pair = Pair(with_added(tiny(), token("aa", "n"), token("aba", "ns")), max_length=8192)
     chance = np.random.default_rng(0)
-    pair.check(["".join(chance.choice(list("ab a"), 5000)) for _ in range(4)])
+    texts = ["".join(chance.choice(list("ab a"), 5000)) for _ in range(4)]
+    for takes, raw in product(INPUTS, ("n", "")):
+        tokens = token("aa", raw), token("aba", f"{raw}s")
+        Pair(with_added(tiny(), *tokens), max_length=8192, takes=takes).check(texts)

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgeleaf.bundle import long_texts as host
-from edgeleaf.graph.tokenizers import long_texts
+from edgeleaf.bundle.feed import INPUTS, Input
+from edgeleaf.graph.tokenizers import long_texts, utf8
 from tests.graph.tokenizers.pairs import HARD, TRAINING, Json, Pair, trained, with_added
 
 ENDLESS = {
@@ -33,14 +34,19 @@ ENDLESS = {
 }
 
 
-@pytest.fixture(scope="module")
-def pair() -> Pair:
-    return Pair(trained(), max_length=32)
+@pytest.fixture(scope="module", params=INPUTS)
+def pair(request: pytest.FixtureRequest) -> Pair:
+    return Pair(trained(), max_length=32, takes=request.param)
 
 
 @pytest.fixture
 def tiny_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every text is long, chunks have 3 characters, and 2 chunks are read at a time: borders everywhere."""
+    """Every text is long, chunks have 3 characters, and 2 chunks are read at a time: borders everywhere.
+
+    Of bytes, 3 characters are read at a time.
+    """
+    monkeypatch.setattr(utf8, "LONG", 0)
+    monkeypatch.setattr(utf8, "BLOCK", 3)
     monkeypatch.setattr(long_texts, "LONG", 0)
     monkeypatch.setattr(long_texts, "CHUNK", 3)
     monkeypatch.setattr(long_texts, "BLOCK", 2)
@@ -80,12 +86,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
 UNK = {"content": "<unk>", "normalized": True}
 
 
+@pytest.mark.parametrize("takes", INPUTS)
 @pytest.mark.parametrize("prompt", ["", "query: un"])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_borders_of_blocks_do_not_matter(tiny_blocks: None, variant: str, prompt: str) -> None:
+def test_borders_of_blocks_do_not_matter(tiny_blocks: None, variant: str, prompt: str, takes: Input) -> None:
     """A word may have 7 characters and a row 12 tokens, so that both limits are met again and again."""
     tokenizer = with_added(trained(limit=7, **VARIANTS[variant]), UNK, "e]x", "中")
-    pair = Pair(tokenizer, max_length=12, prompt=prompt)
+    pair = Pair(tokenizer, max_length=12, prompt=prompt, takes=takes)
     assert shortens(pair)
     pair.check([*HARD, *TRAINING])
 
@@ -105,6 +112,7 @@ def token(content: str, **flags: bool) -> Json:
     return {"content": content, **flags}
 
 
+@pytest.mark.parametrize("takes", INPUTS)
 @pytest.mark.parametrize(
     "tokens",
     [
@@ -116,23 +124,25 @@ def token(content: str, **flags: bool) -> Json:
     ],
     ids=["single word", "overlap", "in a word", "a space", "normalised ones overlap"],
 )
-def test_where_any_part_of_a_text_might_matter_it_is_read_whole(tokens: list[Json]) -> None:
-    pair = Pair(with_added(trained(), *tokens), max_length=16)
+def test_where_any_part_of_a_text_might_matter_it_is_read_whole(tokens: list[Json], takes: Input) -> None:
+    pair = Pair(with_added(trained(), *tokens), max_length=16, takes=takes)
     assert not shortens(pair)
     pair.check(["x" * 5000 + "aa" + "<><>< > <a>b parcel", "b" * 200 + "<a>b", "<><><>" * 900])
 
 
-def test_truncation_on_the_left_reads_all() -> None:
+@pytest.mark.parametrize("takes", INPUTS)
+def test_truncation_on_the_left_reads_all(takes: Input) -> None:
     side = {"direction": "Left", "max_length": 16, "strategy": "LongestFirst", "stride": 0}
-    pair = Pair(trained() | {"truncation": side}, max_length=16)
+    pair = Pair(trained() | {"truncation": side}, max_length=16, takes=takes)
     assert not shortens(pair)
     pair.check(["where is " * 3000 + "my parcel"])
 
 
+@pytest.mark.parametrize("takes", INPUTS)
 @pytest.mark.parametrize("name", ["minilm", "mpnet"])
-def test_real_tokenizers_are_shortened(name: str, request: pytest.FixtureRequest) -> None:
+def test_real_tokenizers_are_shortened(name: str, takes: Input, request: pytest.FixtureRequest) -> None:
     folder: Path = request.getfixturevalue(name)
-    pair = Pair(json.loads((folder / "tokenizer.json").read_text(encoding="utf-8")))
+    pair = Pair(json.loads((folder / "tokenizer.json").read_text(encoding="utf-8")), takes=takes)
     assert shortens(pair)
     for piece in ("where is my parcel ", "<unk>", "<UNK> [SEP]<s>", "a", "中"):
         pair.check([piece * (30_000 // len(piece)) + " the end"])
@@ -140,7 +150,8 @@ def test_real_tokenizers_are_shortened(name: str, request: pytest.FixtureRequest
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("piece", ["where is my parcel ", "x", "中", " ", ".", "é", "x\u200b"])
-def test_ten_megabytes_cost_less_than_150(tiny_bundle: Path, piece: str) -> None:
+@pytest.mark.parametrize("made", ["tiny_bundle", "utf8_bundle"])
+def test_ten_megabytes_cost_less_than_150(made: str, piece: str, request: pytest.FixtureRequest) -> None:
     script = """
 import sys
 import numpy as np
@@ -158,7 +169,10 @@ assert np.isfinite(vector).all()
 print(peak() - before)
 """
     ran = subprocess.run(
-        [sys.executable, "-c", script, str(tiny_bundle), piece], capture_output=True, text=True, check=True
+        [sys.executable, "-c", script, str(request.getfixturevalue(made)), piece],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     grown = float(ran.stdout)
     assert grown < 150
