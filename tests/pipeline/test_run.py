@@ -659,6 +659,6 @@ def test_both_exporters_reach_the_same_certificate(tiny_student: Path, tmp_path:
         vectors.append(QueryEncoder.load(output).encode(tiny_texts(50, low=1, high=40, seed=72)))
         certificates.append(json.loads((output / "certificate.json").read_text(encoding="utf-8")))
         rungs = {rung["name"]: rung for rung in certificates[-1].pop("rungs")}
-        certificates[-1]["rungs"] = [rungs[name] for name in ("student", "int8", "fused")]
+        certificates[-1]["rungs"] = [rungs[name] for name in ("student", "onnx_quantized", "fused")]
     np.testing.assert_array_equal(*vectors)
     assert certificates[0] == certificates[1]
