@@ -111,7 +111,7 @@ def test_version_and_help() -> None:
         (["bench", "none"], "edgeleaf: none: no such bundle folder"),
         (["index", "none", "none.jsonl", "-o", "out"], "edgeleaf: none: no such bundle folder"),
         (["search", "none", "none", "text"], "edgeleaf: none: no such index folder; make one with: edgeleaf index"),
-        (["export", "all-MiniLM-L6-v2", "-o", "out", "--prompt", "a", "--prompt-name", "b"], "edgeleaf: a prompt and"),
+        (["export", "all-MiniLM-L6-v2", "-o", "out", "--prompt", "a", "--prompt-name", "b"], "edgeleaf: both a prompt"),
     ],
 )
 def test_bad_input_costs_one_line_and_exit_2(

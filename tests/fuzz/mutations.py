@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from typing import Any
@@ -45,7 +46,7 @@ def edited_json(data: bytes, dice: random.Random) -> bytes:
         elif deed == 3:
             holder[key] = [holder[key]]
         else:
-            holder[key] = dice.choice(ODD_VALUES)
+            holder[key] = copy.deepcopy(dice.choice(ODD_VALUES))  # the next edit may change it in place
     try:
         return json.dumps(value).encode()
     except RecursionError:

@@ -450,7 +450,7 @@ def test_a_prompt_by_its_name(tmp_path: Path) -> None:
     assert spec.query_prompt == "search: "
     with pytest.raises(ModelError, match=r"model has no prompt named 'wep'; its prompts: query, web"):
         export_spec(str(folder), max_length=None, query_prompt=None, prompt_name="wep")
-    with pytest.raises(InputError, match="give one of --prompt and --prompt-name"):
+    with pytest.raises(InputError, match="give --prompt or --prompt-name"):
         edgeleaf.export(str(folder), output=tmp_path / "out", prompt="x", prompt_name="web")
     assert not (tmp_path / "out").exists()
 
