@@ -5,11 +5,19 @@ The command line prints the message and exits with ``exit_code``: 2 for bad inpu
 
 from __future__ import annotations
 
+LONGEST_MESSAGE = 1000
+"""Characters."""
+
 
 class EdgeleafError(Exception):
     """Base of all errors that edgeleaf raises on purpose."""
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        """The message; one that a hostile value made very long loses its middle."""
+        text = super().__str__()
+        return text if len(text) <= LONGEST_MESSAGE else reason_of(text, limit=LONGEST_MESSAGE)
 
 
 def fault_line(error: BaseException) -> str:

@@ -8,6 +8,7 @@ import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, overload
 
 import numpy as np
@@ -129,7 +130,7 @@ def read_matrix(folder: Path, name: str, *, rows: int, width: int) -> Vectors:
         raise
     except OSError as error:
         raise damaged(folder, name, error.strerror or "cannot be read") from None
-    except (ValueError, TypeError, EOFError, SyntaxError, OverflowError, RecursionError, MemoryError):
+    except (ValueError, TypeError, EOFError, SyntaxError, TokenError, OverflowError, RecursionError, MemoryError):
         raise damaged(folder, name, "its .npy header cannot be read") from None
     if dtype.kind != "f" or dtype.itemsize > 8 or fortran:
         raise damaged(folder, name, f"{dtype}{' in Fortran order' if fortran else ''}; float16 in C order is needed")

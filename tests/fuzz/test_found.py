@@ -1,0 +1,30 @@
+"""What ten minutes of fuzzing found, mended since."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgeleaf.bundle.space import VectorSpace
+from edgeleaf.errors import LONGEST_MESSAGE, BundleError, RecipeError
+from edgeleaf.recipe.reading import read_recipe
+from edgeleaf.search import Index
+
+
+def test_a_header_of_npy_that_ends_in_the_middle(tmp_path: Path) -> None:
+    space = VectorSpace("t", None, "0" * 64, "mean", True, "", "", 4)
+    Index(space=space, documents=[("a", "b")], vectors=np.ones((1, 4), np.float16)).save(tmp_path / "index")
+    file = tmp_path / "index" / "vectors.npy"
+    data = file.read_bytes()
+    file.write_bytes(data.replace(b"}", b"(", 1))
+    with pytest.raises(BundleError, match=r"vectors\.npy"):
+        Index.load(tmp_path / "index")
+
+
+def test_a_very_long_value_does_not_make_a_very_long_message(tmp_path: Path) -> None:
+    (tmp_path / "r.toml").write_text(f"{'a' * 5000} = 1\n")
+    with pytest.raises(RecipeError) as caught:
+        read_recipe(tmp_path / "r.toml")
+    assert len(str(caught.value)) <= LONGEST_MESSAGE
