@@ -48,7 +48,8 @@ test-runtime: ## test the wheel with only numpy and onnxruntime, for one PYTHON=
 
 test-oldest: $(OLDEST)/.installed ## test with the oldest packages that are promised, and with optimum
 	EDGELEAF_REQUIRE_OPTIMUM=1 EDGELEAF_SENTENCE_TRANSFORMERS_5_0=$(CURDIR)/$(OLDEST)/5.0 $(OLDEST)/bin/python -m pytest \
-	-n $(WORKERS) --dist worksteal tests/bundle tests/models tests/search tests/teachers tests/pipeline/test_preflight.py
+	-n $(WORKERS) --dist worksteal tests/bundle tests/search tests/models/test_portable.py \
+	tests/models/test_missing_weights.py tests/teachers/test_golden_vectors.py
 
 $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	@echo "oldest: the oldest packages that are promised, in $(OLDEST), about three minutes" >&2
