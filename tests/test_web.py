@@ -70,7 +70,7 @@ def utf8_pack(utf8_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 def write_pack(bundle: Path, folder: Path) -> Path:
-    """Hard texts, every tenth group of code points, and real texts where there are any."""
+    """Write hard texts, every tenth group of code points, and real texts if there are any."""
     hard = ports.hard_sets()
     sets = hard | {"code points": islice(hard["code points"], 0, None, EVERY_GROUP)}
     if data := os.environ.get("EDGELEAF_DATA"):

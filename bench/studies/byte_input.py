@@ -2,8 +2,8 @@
 
     python -m bench.studies.byte_input [--save FOLDER]
 
-Both are the tokenizer graphs of the library, ``--input text`` and ``--input utf8`` of ``edgeleaf ship``; what lies
-behind the symbols is the same in both. ``--save`` leaves both models for ``byte_input.mjs``.
+Both are the library's own tokenizer graphs, as ``edgeleaf ship`` makes them with ``--input text`` and ``--input utf8``.
+Behind the symbols they are the same. ``--save`` keeps both models for ``byte_input.mjs``.
 """
 
 from __future__ import annotations

@@ -216,7 +216,7 @@ def _compare_ids(tokenizer: Any, entries: Iterable[dict[str, Any]]) -> dict[str,
 def _run(model: Any, texts: list[str], outputs: list[str]) -> list[Any]:
     try:
         results: list[Any] = model.run(outputs, feed_of(model)(texts))
-    except Exception as error:  # onnxruntime raises many kinds without a common base below Exception
+    except Exception as error:  # onnxruntime's errors have no common base below Exception
         reason = " ".join(str(error).split())
         raise BundleError(f"onnxruntime cannot take {', '.join(outputs)} from a text: {reason_of(reason)}") from None
     return results

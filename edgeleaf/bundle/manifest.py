@@ -64,8 +64,8 @@ class Manifest:
         processors: the results on each kind of processor that it was certified on, see
             ``edgeleaf.bundle.machine.processor_kind``: the machine that made the certificate, and those that it was
             compared with.
-        input: of the fused file: ``text``, strings, or ``utf8``, their bytes.
-        dims: output widths that were asked for; the first is the file's own.
+        input: what the fused file takes: ``text`` (strings) or ``utf8`` (bytes).
+        dims: the requested output widths; the first is the file's own.
         files: sha256 of each file, by its path in the bundle.
     """
 

@@ -124,10 +124,10 @@ class Certificate:
         space: the teacher's vector space: teacher, revision, hash, pooling, prompts, dim.
         query_prompt: the text that the fused file puts before each query.
         max_length: its window in tokens.
-        file_sha256: of the query_encoder.onnx that was measured.
-        input: what that file takes: ``text``, strings, or ``utf8``, their bytes.
-        measured_on: architecture, processor features that choose kernels, onnxruntime version.
-        texts: where the queries and documents come from.
+        file_sha256: hash of the query_encoder.onnx that was measured.
+        input: what that file takes: ``text`` (strings) or ``utf8`` (bytes).
+        measured_on: architecture, processor features that select kernels, onnxruntime version.
+        texts: the source of queries and documents.
         queries, documents: how many held-out queries and teacher-encoded documents.
         sizes_mb: size of each rung in 10^6 bytes, by its path in the bundle.
         rungs: the ladder, torch student first, fused file last.

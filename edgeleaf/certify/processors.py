@@ -122,7 +122,7 @@ def sample(queries: Sequence[str]) -> list[str]:
 
 
 def encode_alone(file: Path, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-    """Encode texts one at a time with a fused file, float32 [len(texts), dim]."""
+    """Encode texts one at a time with a fused file; return float32 [len(texts), dim]."""
     from edgeleaf.bundle.feed import feed_of
     from edgeleaf.bundle.session import session
 

@@ -143,8 +143,7 @@ def fused_token_ids(file: Path, *, threads: int = 1) -> TokenIds:
 
 
 def token_ids_of(tokenizer: Any) -> TokenIds:
-    """Return the ids that an open session of a tokenizer gives: text or utf8 in, input_ids and attention_mask out."""
-
+    """Return a function that gives token ids from an open session, which maps texts to input_ids and attention_mask."""
     feed = feed_of(tokenizer)
 
     def token_ids(texts: Sequence[str]) -> list[list[int]]:

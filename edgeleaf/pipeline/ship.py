@@ -1,6 +1,6 @@
-"""A copy of a bundle to give away: fused file, certificate and the student in half precision; a third of the size.
+"""Makes a copy of a bundle to give away: fused file, certificate, student in half precision; a third of the size.
 
-The copy's file may have the other input, strings or their bytes; its vectors are the same to the last bit.
+The copy's file may take another input, strings or bytes. Its vectors stay the same to the last bit.
 """
 
 from __future__ import annotations
@@ -55,19 +55,19 @@ def lighten(
     """Copy a bundle without its unfused graphs, with its student's weights in float16, certified on other texts.
 
     Args:
-        bundle: a bundle folder; it stays as it is. Its teacher must be within reach, unless ``keep_texts`` and the same
-            input as it has.
-        output: folder of the copy; replaced when it is a bundle.
-        texts: files of queries that may be given away, one a line; documentation found on this machine where it is
-            empty. Documents are such documentation in any case.
-        processors: others to compare this one with, by their names in ``edgeleaf.emulation``.
-        keep_texts: leave the bundle's own texts in the copy; and its certificate, unless the input changes.
-        takes: input of the copy's file, ``text`` or ``utf8``; the bundle's own where it is None.
+        bundle: a bundle folder, which is not changed. Its teacher must be available, unless ``keep_texts`` is set and
+            the input stays the same.
+        output: folder of the copy; an existing bundle is replaced.
+        texts: files of queries that may be given away, one per line; if empty, documentation found on this machine is
+            used. Documents are such documentation in any case.
+        processors: processors to compare with this one, by their names in ``edgeleaf.emulation``.
+        keep_texts: keep the bundle's own texts in the copy, and its certificate unless the input changes.
+        takes: input of the copy's file, ``text`` or ``utf8``; None keeps the bundle's own.
 
     Raises:
-        BundleError: the bundle is damaged; or its student does not survive the rounding, or a vector its other input,
-            and nothing is written.
-        GateFailed: what does not depend on the choice of texts is below a gate; nothing is written.
+        BundleError: the bundle is damaged, rounding changes its student too much, or the other input changes a vector;
+            nothing is written.
+        GateFailed: a gate that does not depend on the choice of texts fails; nothing is written.
     """
     from safetensors.numpy import load_file, save_file
 
@@ -108,7 +108,7 @@ def lighten(
 
 
 def _change_input(bundle: Path, manifest: Manifest, takes: Input) -> Manifest:
-    """Put another input before a bundle's encoder; what was found on processors was found for the file before."""
+    """Give a bundle's encoder another input. Results on processors are dropped: they are those of the old file."""
     import onnx
 
     from edgeleaf.graph.builder import serialize
@@ -127,16 +127,18 @@ def _change_input(bundle: Path, manifest: Manifest, takes: Input) -> Manifest:
 
 
 def check_same_vectors(before: Path, after: Path, texts: Sequence[str]) -> None:
-    """Check that the fused files of two bundles give the same vectors to the last bit, a text at a time.
+    """Check that the fused files of two bundles give the same vectors to the last bit, one text at a time.
 
     Raises:
-        BundleError: they don't.
+        BundleError: they do not.
     """
     one, other = (QueryEncoder.load((folder / layout.QUERY_ENCODER).read_bytes()) for folder in (before, after))
     texts = list(dict.fromkeys(texts))
     changed = sum(not np.array_equal(one.encode([text]), other.encode([text])) for text in texts)
     if changed:
-        raise BundleError(f"{before}: {changed} of {len(texts)} texts have other vectors with the new tokenizer graph")
+        raise BundleError(
+            f"{before}: {changed} of {len(texts)} texts get different vectors from the new tokenizer graph"
+        )
     progress.say(f"tokenizer graph: {len(texts)} of {len(texts)} texts have the same vector to the last bit")
 
 
@@ -148,7 +150,7 @@ def _certify_anew(
     *,
     own_texts: bool,
 ) -> Manifest:
-    """Put other held-out texts, golden pack, certificate and card in the place of a bundle's; or keep its texts."""
+    """Replace a bundle's golden pack, certificate and card, and its held-out texts unless ``own_texts``."""
     teacher = teacher_of(manifest)
     with tempfile.TemporaryDirectory() as scratch:
         texts, vectors, cache = (Path(scratch) / name for name in ("texts", "vectors", "cache"))
@@ -197,23 +199,28 @@ def ship(
     Args:
         bundle: a bundle folder, which is not changed.
         output: folder of the copy.
-        texts: files of queries that may be given away, one a line, to certify the copy on; documentation found on this
-            machine where it is empty.
-        processors: others to compare this one with, as in :func:`run`.
-        keep_texts: leave the bundle's own held-out texts in the copy; and its certificate, unless the input changes.
-        takes: input of the copy's file: ``utf8`` for bindings without exact strings (Java, Kotlin, React Native),
-            ``text`` for all others; the bundle's own where it is None. The vectors stay the same to the last bit.
+        texts: files of queries that may be given away, one per line, to certify the copy on; if empty, documentation
+            found on this machine is used.
+        processors: processors to compare with this one, as in :func:`run`.
+        keep_texts: keep the bundle's own held-out texts in the copy, and its certificate unless the input changes.
+        takes: input of the copy's file: ``utf8`` for bindings that cannot pass strings exactly (Java, Kotlin, React
+            Native), or ``text``; None keeps the bundle's own. The vectors stay the same to the last bit.
 
     Raises:
         BundleError: the bundle is damaged, ``output`` is there and not a bundle, or float16 costs the student too much.
         GateFailed: the copy fails a gate on other texts.
-        InputError: ``keep_texts`` beside ``texts`` or ``processors``, or ``takes`` that is no input.
+        InputError: ``keep_texts`` together with ``texts``, or with ``processors`` while the input stays; or an unknown
+            input.
     """
     found = next((known for known in INPUTS if known == takes), None)
     if takes is not None and found is None:
         raise InputError(f"input is {takes!r}; {' or '.join(INPUTS)} is needed")
     if keep_texts and (texts or processors):
-        raise InputError("the bundle's own texts and certificate are to be kept, and it is to be certified: choose one")
+        certified = found is not None and found != Manifest.read(Path(bundle)).input
+        if texts or not certified:
+            raise InputError(
+                "the bundle's own texts and certificate are to be kept, and it is to be certified: choose one"
+            )
     check_names(processors)
     check_apart_from(Path(bundle), output)
     checks.own_queries(texts)

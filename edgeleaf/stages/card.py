@@ -58,23 +58,24 @@ _INPUTS = {TEXT: "text: string[batch]", UTF8: "utf8: uint8[batch, bytes]"}
 _BINDINGS = {
     TEXT: """\
 - Python: pass the strings as they are.
-- Node, the browser and all that pass C strings: a string ends at its first U+0000. Replace that character by U+FFFD
-  before.
-- Java, Kotlin, Android: onnxruntime's Java binding passes strings in a form of its own ("modified UTF-8"), in which an
-  emoji, or any character above U+FFFF, is not valid UTF-8. This file then refuses the whole batch.
-- React Native: onnxruntime's binding cannot make a tensor of strings.
-- For these, make a copy that takes bytes, with the same vectors: `edgeleaf ship FOLDER -o COPY --input utf8`.
+- Node, the browser and all other bindings that pass C strings: a string ends at its first U+0000, so replace U+0000
+  with U+FFFD first.
+- Java, Kotlin, Android: onnxruntime's Java binding passes "modified UTF-8", in which an emoji, or any other character
+  above U+FFFF, is not valid UTF-8. This file then refuses the whole batch. Use a copy that takes bytes.
+- React Native: onnxruntime's binding cannot make a tensor of strings. Use a copy that takes bytes.
+
+Make that copy with `edgeleaf ship FOLDER -o COPY --input utf8`. Its vectors are the same.
 """,
     UTF8: """\
-A row is a text in UTF-8. Shorter rows are filled up on the right with bytes of 255 (0xFF). This works in every binding:
+Each row is one text in UTF-8. Shorter rows are padded on the right with 255 (0xFF). This works in every binding:
 
 - Java, Kotlin, Android: `text.getBytes(StandardCharsets.UTF_8)` in a direct `ByteBuffer`, then
   `OnnxTensor.createTensor(environment, buffer, new long[] {1, length}, OnnxJavaType.UINT8)`.
 - React Native, Node, the browser: `const bytes = new TextEncoder().encode(text)`, then
   `new Tensor("uint8", bytes, [1, bytes.length])`.
 
-Bytes that are no UTF-8 count as U+FFFD. A long text takes some 25 bytes of memory for each byte: cut what may be
-longer than a few megabytes.
+Invalid UTF-8 is not an error: a malformed sequence counts as U+FFFD. A long text takes up to 25 bytes of memory per
+byte, with some tokenizers up to 550, so cut texts that may have megabytes.
 """,
 }
 

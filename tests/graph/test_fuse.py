@@ -121,12 +121,9 @@ def test_ends_and_metadata(tokenizer_json: str) -> None:
     assert [(o.name, o.type.tensor_type.elem_type) for o in model.graph.output] == [("embedding", TensorProto.FLOAT)]
     assert {o.domain: o.version for o in model.opset_import} == {"": 20, "ai.onnx.ml": 3, "com.microsoft": 1}
     assert model.ir_version == 9
-    assert session(model).get_modelmeta().custom_metadata_map == {
-        "a": "1",
-        "b": "2",
-        "made by": "a test",
-        METADATA_LONG_TEXTS: "108 101",
-    }
+    metadata = session(model).get_modelmeta().custom_metadata_map
+    assert metadata.pop(METADATA_LONG_TEXTS)
+    assert metadata == {"a": "1", "b": "2", "made by": "a test"}
 
 
 def test_the_encoder_is_left_as_it_is(tokenizer_json: str) -> None:
@@ -230,7 +227,7 @@ def test_a_tokenizer_that_cannot_be_exact_is_refused(tokenizer_json: str) -> Non
 
 @pytest.mark.parametrize("takes", INPUTS)
 def test_no_texts_give_no_vectors(tokenizer_json: str, takes: Input) -> None:
-    """onnxruntime 1.20 to 1.31 ends the whole process where an operator of the tokenizer gets an empty batch."""
+    """onnxruntime 1.20 to 1.31 ends the whole process if an operator of the tokenizer gets an empty batch."""
     for dim in (None, 3):
         model = fuse(make_encoder(), tokenizer_json, max_length=16, dim=dim, metadata={}, takes=takes)
         found = embed(model, [])

@@ -628,6 +628,10 @@ def test_a_copy_of_a_copy_takes_strings_again(tiny_bundle: Path, utf8_bundle: Pa
     manifest = ship(utf8_bundle, output=tmp_path / "text", texts=[tmp_path / "public.txt"], takes="text")
     assert manifest.input == "text"
     assert sha256(tmp_path / "text" / "query_encoder.onnx") == sha256(tiny_bundle / "query_encoder.onnx")
+    with pytest.raises(InputError, match="choose one"):
+        ship(utf8_bundle, output=tmp_path / "other", processors=["m68k"], keep_texts=True, takes="utf8")
+    with pytest.raises(EmulationError, match="m68k"):  # the other input is certified, so processors can be compared
+        ship(utf8_bundle, output=tmp_path / "other", processors=["m68k"], keep_texts=True, takes="text")
     with pytest.raises(InputError, match="input is 'bytes'; text or utf8 is needed"):
         ship(tiny_bundle, output=tmp_path / "other", takes="bytes")
 
@@ -635,7 +639,7 @@ def test_a_copy_of_a_copy_takes_strings_again(tiny_bundle: Path, utf8_bundle: Pa
 def test_another_vector_is_no_copy(tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the graph of the other input were wrong about one character."""
     monkeypatch.setattr("edgeleaf.graph.tokenizers.utf8._SURROGATES", slice(ord("é"), ord("é") + 1))
-    with pytest.raises(BundleError, match=r"texts have other vectors with the new tokenizer graph"):
+    with pytest.raises(BundleError, match=r"texts get different vectors from the new tokenizer graph"):
         ship(tiny_bundle, output=tmp_path / "utf8", keep_texts=True, takes="utf8")
     assert not (tmp_path / "utf8").exists()
 

@@ -1,5 +1,5 @@
-// What every JavaScript host of query_encoder.onnx needs: texts as a tensor, a download that shows its progress,
-// and lines of a stream. Runs in Node, in a page and in a worker.
+// Helpers for every JavaScript host of query_encoder.onnx: texts as a tensor, a download with progress, and lines of
+// a stream. Runs in Node, in a page and in a worker.
 
 const FILLER = 0xff; // UTF-8 never holds this byte
 
