@@ -19,7 +19,7 @@ help: ## list the targets
 
 setup: $(VENV)/.installed ## create .venv and install edgeleaf with everything it needs (once)
 
-# constraints.txt pins what the figures in this repository were measured with.
+# constraints.txt pins what CI tests first; constraints-oldest.txt below, the oldest versions that are promised.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@echo "setup: a virtual environment in $(VENV), about two minutes the first time" >&2
 	$(PYTHON) -m venv $(VENV)
@@ -49,7 +49,9 @@ test-runtime: ## test the wheel with only numpy and onnxruntime, for one PYTHON=
 test-oldest: $(OLDEST)/.installed ## test with the oldest packages that are promised, and with optimum
 	EDGELEAF_REQUIRE_OPTIMUM=1 EDGELEAF_SENTENCE_TRANSFORMERS_5_0=$(CURDIR)/$(OLDEST)/5.0 $(OLDEST)/bin/python -m pytest \
 	-n $(WORKERS) --dist worksteal tests/bundle tests/search tests/models/test_portable.py \
-	tests/models/test_missing_weights.py tests/teachers/test_golden_vectors.py
+	tests/models/test_missing_weights.py tests/teachers/test_golden_vectors.py tests/graph/test_export.py \
+	tests/graph/test_exporters.py tests/graph/quantization \
+	tests/pipeline/test_run.py::test_both_exporters_reach_the_same_certificate
 
 $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	@echo "oldest: the oldest packages that are promised, in $(OLDEST), about three minutes" >&2

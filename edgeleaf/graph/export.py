@@ -24,7 +24,8 @@ from edgeleaf.bundle.session import session
 from edgeleaf.errors import AxesMismatch, ExportError, NamesMismatch, ShapesMismatch, ValuesMismatch
 from edgeleaf.graph.builder import GraphBuilder
 from edgeleaf.graph.exporters import EXPORTERS, INPUTS, OUTPUT, TokenTypes, token_types
-from edgeleaf.graph.simplify import prune, simplify
+from edgeleaf.graph.patterns import fuse_attention, fuse_skip_norms
+from edgeleaf.graph.simplify import drop_copies, name_constants, prune, share_sizes, simplify
 
 MAX_DIFFERENCE = 1e-4
 """Largest difference allowed in any number of a unit vector between torch and ONNX Runtime, both in float32."""
@@ -96,10 +97,18 @@ def _torch_vectors(torch_model: Any, texts: Sequence[str]) -> npt.NDArray[np.flo
 
 
 def _fuse_patterns(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Fuse LayerNorm, GELU and attention; keep embeddings and MatMuls separate for the quantiser."""
+    """Fuse attention, LayerNorm and GELU; keep embeddings and MatMuls separate for the quantiser."""
     from onnxruntime.transformers.fusion_options import FusionOptions
     from onnxruntime.transformers.optimizer import optimize_by_fusion
 
+    name_constants(model)
+    share_sizes(model)
+    drop_copies(model)  # equal weights are stored once; behind a copy, a layer's bias is not found
+    prune(model)
+    fuse_attention(model)
+    prune(model)
+    fuse_skip_norms(model)
+    prune(model)
     options = FusionOptions("bert")
     options.use_multi_head_attention = True
     options.enable_embed_layer_norm = False
@@ -118,6 +127,7 @@ def _tidy(model: onnx.ModelProto, types: TokenTypes | None) -> onnx.ModelProto:
     _fix_token_types(graph, types)
     del graph.output[:]
     graph.output.extend(outputs)
+    del graph.value_info[:]  # wrong once nodes are left out, and onnxruntime 1.20 plans its memory by it
     prune(model)
     simplify(model)
     prune(model)
@@ -126,7 +136,6 @@ def _tidy(model: onnx.ModelProto, types: TokenTypes | None) -> onnx.ModelProto:
     shape = graph.output[0].type.tensor_type.shape
     dim = next((d.dim_value for d in shape.dim[1:] if d.dim_value), _width(model))
     _name_axes(graph.output[0], ("batch", dim))
-    del graph.value_info[:]
     model.producer_name, model.producer_version = "edgeleaf", ""
     onnx.checker.check_model(model)
     return model

@@ -17,8 +17,6 @@ import onnx
 
 from edgeleaf.errors import ExportError, MissingExtra, reason_of
 from edgeleaf.graph.builder import OPSET
-from edgeleaf.graph.patterns import fuse_attention, fuse_skip_norms
-from edgeleaf.graph.simplify import prune
 
 INPUTS = ("input_ids", "attention_mask")
 OUTPUT = "sentence_embedding"
@@ -55,7 +53,7 @@ def token_types(folder: Path) -> TokenTypes | None:
 
 
 def torch_graph(folder: Path, scratch: Path) -> onnx.ModelProto:
-    """Export with ``torch.onnx.export``, then fuse each attention and each residual normalisation into one node.
+    """Export with ``torch.onnx.export``.
 
     Raises:
         ExportError: torch cannot export it.
@@ -106,35 +104,30 @@ def torch_graph(folder: Path, scratch: Path) -> onnx.ModelProto:
     for node in graph.graph.node:
         del node.metadata_props[:]
         node.doc_string = ""
-    fuse_attention(graph)
-    prune(graph)
-    fuse_skip_norms(graph)
-    prune(graph)
     return graph
 
 
 def optimum_graph(folder: Path, scratch: Path) -> onnx.ModelProto:
-    """Export with optimum and return the graph unchanged.
+    """Export with optimum.
 
     Raises:
         MissingExtra: optimum-onnx is not installed.
         ExportError: optimum cannot export it.
     """
     try:
-        from optimum.exporters.onnx import main_export
+        from optimum.exporters.onnx import onnx_export_from_model
+        from optimum.exporters.tasks import TasksManager
     except ImportError:
         raise MissingExtra(
             "the exporter optimum needs optimum-onnx; pip install 'edgeleaf[optimum]', or use the exporter torch"
         ) from None
+    from edgeleaf.models.loading import load_sentence_transformer
+
+    model = load_sentence_transformer(folder, attention="eager").to("cpu").eval()
     try:
-        main_export(
-            str(folder),
-            output=scratch,
-            task="sentence-similarity",
-            library_name="sentence_transformers",
-            opset=OPSET,
-            do_validation=False,
-            device="cpu",
+        TasksManager.standardize_model_attributes(model, library_name="sentence_transformers")
+        onnx_export_from_model(
+            model, output=scratch, task="sentence-similarity", opset=OPSET, do_validation=False, device="cpu"
         )
     except (ValueError, KeyError, RuntimeError, NotImplementedError, AttributeError) as error:
         reason = " ".join(str(error).split())

@@ -18,15 +18,15 @@ _LENGTHS = (5, 2), (9,)
 
 def simplify(model: onnx.ModelProto) -> None:
     """Remove from an encoder, in place, what changes no result: constant nodes, expansions, look-ups of a fixed row."""
-    _name_constants(model)
+    name_constants(model)
     found = [run_inside(model, *shape) for shape in SHAPES]
     _drop_expands(model, {name: np.shape(value) for name, value in found[0].items()})
     _fix_rows(model, found)
-    _drop_single_concats(model)
+    drop_copies(model)
     _take_first_tokens(model)
 
 
-def _name_constants(model: onnx.ModelProto) -> None:
+def name_constants(model: onnx.ModelProto) -> None:
     """Turn every ``Constant`` node into an initializer."""
     for node in [node for node in model.graph.node if node.op_type == "Constant"]:
         value = helper.get_attribute_value(node.attribute[0])
@@ -36,15 +36,35 @@ def _name_constants(model: onnx.ModelProto) -> None:
         model.graph.node.remove(node)
 
 
-def _drop_single_concats(model: onnx.ModelProto) -> None:
-    """Remove every ``Concat`` that has only one input."""
+def drop_copies(model: onnx.ModelProto) -> None:
+    """Remove, in place, every ``Identity``, and every ``Concat`` that has only one input."""
     graph = model.graph
     outputs = {output.name for output in graph.output}
-    for node in [node for node in graph.node if node.op_type == "Concat" and len(node.input) == 1]:
+    copies = [node for node in graph.node if node.op_type in ("Identity", "Concat") and len(node.input) == 1]
+    for node in copies:
         if node.output[0] not in outputs:
             for reader in graph.node:
                 rename_reads(reader, {node.output[0]: node.input[0]})
             graph.node.remove(node)
+
+
+def share_sizes(model: onnx.ModelProto) -> None:
+    """Take the number of texts and of tokens from ``input_ids`` wherever a node takes it from an inner tensor's shape.
+
+    Otherwise that tensor would still be needed after the nodes around it are fused.
+    """
+    graph = model.graph
+    found = [run_inside(model, *shape) for shape in SHAPES]
+    shapes = {node.output[0] for node in graph.node if node.op_type == "Shape" and "input_ids" not in node.input}
+    for node in graph.node:
+        if node.op_type == "Gather" and node.input[0] in shapes:
+            sizes = [values[node.output[0]] for values in found]
+            for axis in (0, 1):
+                if all(np.array_equal(size, shape[axis]) for size, shape in zip(sizes, SHAPES, strict=True)):
+                    node.input[:] = ["input_ids/shape", f"input_ids/axis_{axis}"]
+    for axis in (0, 1):
+        graph.initializer.append(numpy_helper.from_array(np.array(axis, np.int64), f"input_ids/axis_{axis}"))
+    graph.node.insert(0, helper.make_node("Shape", ["input_ids"], ["input_ids/shape"]))
 
 
 def _drop_expands(model: onnx.ModelProto, shapes: dict[str, tuple[int, ...]]) -> None:

@@ -653,7 +653,10 @@ def test_a_light_copy_is_not_put_where_something_else_is(tiny_bundle: Path, tmp_
 
 @pytest.mark.usefixtures("quick")
 def test_both_exporters_reach_the_same_certificate(tiny_student: Path, tmp_path: Path) -> None:
-    """Int8 vectors are equal to the last bit, and the certificates agree in every number except the float32 rung's."""
+    """Int8 vectors are equal to the last bit, and so are all figures of the certificates from int8 on.
+
+    The files themselves differ, in the order and the names of their nodes.
+    """
     needs_optimum()
     (tmp_path / "texts.txt").write_text("\n".join(tiny_texts(300, low=3, high=12, seed=71)))
     vectors, certificates = [], []
@@ -664,5 +667,7 @@ def test_both_exporters_reach_the_same_certificate(tiny_student: Path, tmp_path:
         certificates.append(json.loads((output / "certificate.json").read_text(encoding="utf-8")))
         rungs = {rung["name"]: rung for rung in certificates[-1].pop("rungs")}
         certificates[-1]["rungs"] = [rungs[name] for name in ("student", "onnx_quantized", "fused")]
+        for of_the_file in ("sizes_mb", "file_sha256"):
+            del certificates[-1][of_the_file]
     np.testing.assert_array_equal(*vectors)
     assert certificates[0] == certificates[1]

@@ -347,7 +347,7 @@ class Rewriter:
         if of_tokens and out not in plan.kept and all(reader.output[0] in plan.linears for reader in readers):
             self.divided[out] = np.full(plan.shapes[out][-1], 1 / exact.LEVELS, np.float32)
         else:
-            y = self.g.Mul(y, 1 / exact.LEVELS)
+            y = self.g.Mul(y, np.float32(1) / exact.LEVELS)
         self.row_names[out] = y
 
     def _scale_attention(self, node: onnx.NodeProto) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,8 @@ def test_a_prompt_joins_the_word_that_follows(real: Json, takes: Input) -> None:
 
 @pytest.mark.parametrize("opset", [16, 17, 18, 20, 22])
 def test_opsets(opset: int, takes: Input) -> None:
+    if opset > 21 and version("onnxruntime").startswith("1.20."):
+        pytest.skip("onnxruntime 1.20 knows opset 21 and older")
     Pair(trained(), opset=opset, takes=takes).check([*HARD, *TRAINING])
 
 
