@@ -123,7 +123,8 @@ def made_once(tmp_path_factory: pytest.TempPathFactory, name: str, make: Callabl
 
     No test may change its contents: all workers read the same files.
     """
-    from filelock import FileLock  # comes with torch; the tests of the base install do without
+    needs("onnx", "tokenizers", "torch")
+    from filelock import FileLock  # comes with torch
 
     base = tmp_path_factory.getbasetemp()
     shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made-once"

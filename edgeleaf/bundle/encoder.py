@@ -9,6 +9,7 @@ import os
 import reprlib
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,20 @@ from edgeleaf.bundle.feed import TYPES, feed_of, input_of
 from edgeleaf.bundle.long_texts import LongTexts
 from edgeleaf.bundle.machine import processor_kind
 from edgeleaf.bundle.manifest import MANIFEST, QUERY_ENCODER, SCHEMA_VERSION, Manifest, VectorSpace
-from edgeleaf.bundle.session import METADATA_SCHEMA, METADATA_SPACE, session
+from edgeleaf.bundle.session import (
+    MASK,
+    METADATA_SCHEMA,
+    METADATA_SPACE,
+    METADATA_WINDOW,
+    ROW_LENGTH,
+    session,
+)
 from edgeleaf.bundle.strings import exact_strings
 from edgeleaf.errors import BundleError, InputError, ProcessorWarning
 from edgeleaf.records import RecordError, shown
 from edgeleaf.vectors import is_whole, truncate
 
+EMBEDDING = "embedding"
 ENCODE_BATCH = 32
 BATCH_CHARACTERS = 65_536
 """Greatest number of characters in a batch, padding included, unless one text alone exceeds it."""
@@ -32,6 +41,21 @@ SHORT = 64
 """Texts of up to this many characters share a batch, however short the shortest is."""
 LEAST_MODEL_BYTES = 4096
 """Fewer bytes cannot be a fused file; they may be an encoded path."""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What :meth:`QueryEncoder.encode_counted` returns.
+
+    Attributes:
+        vectors: float32 [n, dim], as :meth:`QueryEncoder.encode` returns them.
+        tokens: how many tokens of each text the encoder has read, special tokens and prompt included; int64 [n].
+        cut: whether a text is longer than the encoder's window, so that its end was not read; bool [n].
+    """
+
+    vectors: npt.NDArray[np.float32]
+    tokens: npt.NDArray[np.int64]
+    cut: npt.NDArray[np.bool_]
 
 
 class QueryEncoder:
@@ -47,6 +71,7 @@ class QueryEncoder:
 
     def __init__(self, opened: Any, *, space: VectorSpace, dims: int | None = None) -> None:
         self._session = opened
+        self._counts: _Counts | None = None
         self._feed = feed_of(opened)
         self.input = input_of(opened)
         self._long_texts = LongTexts.read(opened.get_modelmeta().custom_metadata_map)
@@ -61,6 +86,7 @@ class QueryEncoder:
         threads: int = 1,
         providers: Sequence[str] | None = None,
         dims: int | None = None,
+        counts: bool = False,
     ) -> QueryEncoder:
         """Load a bundle folder or a fused .onnx file.
 
@@ -70,6 +96,7 @@ class QueryEncoder:
             threads: processor threads that one call may use.
             providers: ONNX Runtime execution providers, first choice first; ``None`` means the processor.
             dims: cut vectors to their first ``dims`` numbers and normalise again (Matryoshka); ``None`` keeps all.
+            counts: make :meth:`encode_counted` possible, which also counts tokens.
 
         Raises:
             BundleError: no such path, not a bundle, a damaged file, another schema version, a file that is not a fused
@@ -81,7 +108,7 @@ class QueryEncoder:
         if not is_whole(threads) or threads < 1:
             raise BundleError(f"threads is {reprlib.repr(threads)}; a whole number from 1 is needed")
         if isinstance(path, (bytes, bytearray, memoryview)):  # is_model is true, or the path was refused above
-            return QueryEncoder._of(bytes(path), threads=threads, providers=providers, dims=dims)
+            return QueryEncoder._of(bytes(path), threads=threads, providers=providers, dims=dims, counts=counts)
         path = Path(path)
         if "\0" in str(path):
             raise BundleError(f"path is {shown(str(path))}; a path has no null character")
@@ -99,18 +126,24 @@ class QueryEncoder:
             if path.name in manifest.files:
                 manifest.verify(path.parent, path.name)
                 _warn_once(path.parent, manifest)
-        return QueryEncoder._of(path, threads=threads, providers=providers, dims=dims)
+        return QueryEncoder._of(path, threads=threads, providers=providers, dims=dims, counts=counts)
 
     @staticmethod
-    def _of(model: Path | bytes, *, threads: int, providers: Sequence[str] | None, dims: int | None) -> QueryEncoder:
+    def _of(
+        model: Path | bytes, *, threads: int, providers: Sequence[str] | None, dims: int | None, counts: bool
+    ) -> QueryEncoder:
         opened = session(model, threads=int(threads), providers=providers)
         name = model if isinstance(model, Path) else "the model"
         space = _space(opened, name)
         if dims is not None and (not is_whole(dims) or not 1 <= dims <= space.dim):
             raise BundleError(f"dims is {reprlib.repr(dims)}; {name} gives 1 to {space.dim}, a whole number")
+        if counts:
+            opened = _counting(model, threads=int(threads), providers=providers)
         encoder = QueryEncoder(opened, space=space, dims=None if dims is None else int(dims))
+        if counts:
+            encoder._counts = _Counts.of(opened)
         source = model.absolute() if isinstance(model, Path) else model
-        encoder._loaded_by = (source, int(threads), None if providers is None else list(providers), dims)
+        encoder._loaded_by = (source, int(threads), None if providers is None else list(providers), dims, counts)
         return encoder
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -118,6 +151,11 @@ class QueryEncoder:
         if self._loaded_by is None:
             raise InputError("this QueryEncoder was not made by load, and cannot be pickled: load it in each process")
         return _load_again, self._loaded_by
+
+    @property
+    def window(self) -> int:
+        """How many tokens the encoder reads of a text, special tokens and prompt included."""
+        return int(self._session.get_modelmeta().custom_metadata_map[METADATA_WINDOW])
 
     def encode(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """Encode texts.
@@ -132,21 +170,78 @@ class QueryEncoder:
         Raises:
             InputError: a single string, bytes, or an element that is not a valid string.
         """
-        checked = exact_strings(texts)
-        if self._long_texts is not None:
-            checked = [self._long_texts.shortened(text) for text in checked]
-        vectors = np.empty((len(checked), self.space.dim), dtype=np.float32)
-        for rows in _batches([len(text) for text in checked]):
-            batch = self._feed([checked[row] for row in rows])
-            vectors[rows] = self._session.run(["embedding"], batch)[0]
+        vectors = np.empty((len(texts := self._checked(texts)), self.space.dim), dtype=np.float32)
+        for rows in _batches([len(text) for text in texts]):
+            vectors[rows] = self._session.run([EMBEDDING], self._feed([texts[row] for row in rows]))[0]
         return truncate(vectors, self.dim)
+
+    def encode_counted(self, texts: Sequence[str]) -> Counted:
+        """Encode texts, and say how many tokens each has and whether it is longer than the encoder's window.
+
+        Args:
+            texts: as for :meth:`encode`.
+
+        Raises:
+            InputError: as :meth:`encode`, or the encoder was loaded without ``counts``.
+        """
+        if self._counts is None:
+            raise InputError("this QueryEncoder does not count tokens; load it with counts=True")
+        texts = self._checked(texts)
+        found = Counted(
+            np.empty((len(texts), self.space.dim), np.float32),
+            np.empty(len(texts), np.int64),
+            np.empty(len(texts), bool),
+        )
+        for rows in _batches([len(text) for text in texts]):
+            batch = self._feed([texts[row] for row in rows])
+            found.vectors[rows], *tensors = self._session.run([EMBEDDING, *self._counts.tensors], batch)
+            found.tokens[rows], found.cut[rows] = self._counts.read(tensors)
+        return Counted(truncate(found.vectors, self.dim), found.tokens, found.cut)
+
+    def _checked(self, texts: Sequence[str]) -> list[str]:
+        """Return texts as they go to the file: exact strings, long ones shortened."""
+        checked = exact_strings(texts)
+        return checked if self._long_texts is None else [self._long_texts.shortened(text) for text in checked]
 
     def __repr__(self) -> str:
         return f"QueryEncoder(space={self.space.id!r}, dim={self.dim})"
 
 
-def _load_again(model: Path | bytes, threads: int, providers: Sequence[str] | None, dims: int | None) -> QueryEncoder:
-    return QueryEncoder.load(model, threads=threads, providers=providers, dims=dims)
+def _load_again(
+    model: Path | bytes, threads: int, providers: Sequence[str] | None, dims: int | None, counts: bool
+) -> QueryEncoder:
+    return QueryEncoder.load(model, threads=threads, providers=providers, dims=dims, counts=counts)
+
+
+def _counting(model: Path | bytes, *, threads: int, providers: Sequence[str] | None) -> Any:
+    """Open a fused file so that it also gives out what its tokens are counted by."""
+    data = model.read_bytes() if isinstance(model, Path) else model
+    also = (MASK, ROW_LENGTH) if ROW_LENGTH.encode() in data else (MASK,)
+    return session(data, threads=threads, providers=providers, also=also)
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """How tokens are counted: the tensors to ask for, the template's last tokens, and the window."""
+
+    tensors: tuple[str, ...]
+    suffix: int
+    window: int
+
+    @staticmethod
+    def of(opened: Any) -> _Counts:
+        tensors = tuple(output.name for output in opened.get_outputs()[1:])
+        window = int(opened.get_modelmeta().custom_metadata_map[METADATA_WINDOW])
+        mask, *length = opened.run(list(tensors), feed_of(opened)([""]))
+        return _Counts(tensors, int(mask.sum()) - int(length[0][0, 0] - 1) if length else 0, window)
+
+    def read(self, tensors: Sequence[Any]) -> tuple[Any, Any]:
+        """Return the tokens of each text, and whether it is longer than the window."""
+        mask, *length = tensors
+        tokens = mask.sum(axis=1)
+        if not length:  # a file of edgeleaf 0.1: a text that fills the window counts as longer
+            return tokens, tokens == self.window
+        return tokens, length[0][:, 0] - 1 + self.suffix > self.window
 
 
 _warned: set[str] = set()
@@ -181,7 +276,7 @@ def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
 def _space(opened: Any, path: Path | str) -> VectorSpace:
     ends = [[(end.name, end.type) for end in side] for side in (opened.get_inputs(), opened.get_outputs())]
     metadata = opened.get_modelmeta().custom_metadata_map
-    fused = [[[taken], [("embedding", "tensor(float)")]] for taken in TYPES.items()]
+    fused = [[[taken], [(EMBEDDING, "tensor(float)")]] for taken in TYPES.items()]
     if ends not in fused or METADATA_SPACE not in metadata:
         found = ", ".join(f"{name}: {kind}" for name, kind in ends[0])
         known = " or ".join(f"{name}: {kind}" for name, kind in TYPES.items())

@@ -16,8 +16,6 @@ TEXT: Input = "text"
 UTF8: Input = "utf8"
 INPUTS: tuple[Input, ...] = get_args(Input)
 TYPES = {TEXT: "tensor(string)", UTF8: "tensor(uint8)"}
-METADATA_INPUT = "edgeleaf.input"
-"""Says ``utf8`` in the metadata of a file that takes bytes; files that take strings have no such entry."""
 FILLER = 0xFF
 """Fills up the shorter texts of a batch; UTF-8 never holds this byte."""
 

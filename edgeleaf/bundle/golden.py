@@ -109,7 +109,8 @@ def verify(pack: Path, *, every: int = 1) -> dict[str, Any]:
     if not golden or any("embedding" not in entry for entry in golden):
         raise BundleError(f"{pack / GOLDEN}: no texts, or texts without embedding; build or copy the bundle again")
     header = next((entry for entry in _entries(pack / GOLDEN) if "schema_version" in entry), {})
-    cosines = _cosines(pack / QUERY_ENCODER, golden, min(every, THINNEST_BATCH))
+    encoder = session(pack / QUERY_ENCODER, threads=1)
+    cosines = _cosines(encoder, pack, golden, min(every, THINNEST_BATCH))
     report: dict[str, Any] = {
         "runtime": {
             "name": "onnxruntime",
@@ -123,7 +124,7 @@ def verify(pack: Path, *, every: int = 1) -> dict[str, Any]:
             "cosine_min": round(float(cosines.min()), 6),
             "cosine_mean": round(float(cosines.mean()), 6),
             "cosine_mismatches": int((cosines < header.get("cosine_min", COSINE_MIN)).sum()),
-            "empty_batch": _empty_batch(pack / QUERY_ENCODER, len(golden[0]["embedding"]))
+            "empty_batch": _empty_batch(encoder, len(golden[0]["embedding"]))
             if header.get("empty_batch")
             else None,  # an older file would end this process
         },
@@ -166,30 +167,29 @@ def _reason(error: OSError) -> str:
     return "missing" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
 
 
-def _cosines(file: Path, golden: Sequence[dict[str, Any]], every: int) -> Any:
+def _cosines(encoder: Any, pack: Path, golden: Sequence[dict[str, Any]], every: int) -> Any:
     """Return float64 [texts]: the lower of each text's cosines, alone and in a batch, to its embedding in the pack.
 
     The batch holds every ``every``-th text, short and long together.
     """
-    encoder = session(file, threads=1)
     texts = [entry["text"] for entry in golden]
     try:
         expected = np.array([entry["embedding"] for entry in golden], dtype=np.float64)
     except (ValueError, TypeError):
-        raise BundleError(f"{file.with_name(GOLDEN)}: damaged (embeddings of several widths)") from None
+        raise BundleError(f"{pack / GOLDEN}: damaged (embeddings of several widths)") from None
     alone = np.concatenate([_run(encoder, [text], ["embedding"])[0] for text in texts])
     if alone.shape != expected.shape:
         shapes = f"gives {list(alone.shape)} and {GOLDEN} holds {list(expected.shape)}"
-        raise BundleError(f"{file} {shapes}: they are not of one bundle")
+        raise BundleError(f"{pack / QUERY_ENCODER} {shapes}: they are not of one bundle")
     cosines = _cosine(alone, expected)
     batch = _run(encoder, texts[::every], ["embedding"])[0]
     cosines[::every] = np.minimum(cosines[::every], _cosine(batch, expected[::every]))
     return cosines
 
 
-def _empty_batch(file: Path, dim: int) -> bool:
+def _empty_batch(encoder: Any, dim: int) -> bool:
     """Return whether no texts give no vectors: float32 [0, dim]."""
-    (found,) = _run(session(file, threads=1), [], ["embedding"])
+    (found,) = _run(encoder, [], ["embedding"])
     return bool(found.shape == (0, dim) and found.dtype == np.float32)
 
 

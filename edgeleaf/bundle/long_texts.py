@@ -1,6 +1,6 @@
 """Shortens a long text before it goes to the encoder, so that it needs little memory; its vector does not change.
 
-The graph itself reads a long text in blocks (edgeleaf/graph/tokenizers/long_texts.py). But since onnxruntime 1.28, the
+The graph itself reads a long text in blocks (edgeleaf/graph/tokenizers/long_texts.py). But since onnxruntime 1.27, the
 graph's first operator takes 16 bytes per character before that: 160 MB for 10 MB of ASCII. A file's metadata records
 how much of a text can affect its tokens; the rest is removed here. If this is not known for a tokenizer, the file has
 no such entry, and its texts go to the graph unchanged.

@@ -212,6 +212,8 @@ class Certificate:
             certificate = record(Certificate, data)
             if "fused" not in {rung.name for rung in certificate.rungs}:
                 raise RecordError("rungs names no fused file")
+            if "id" not in certificate.space:
+                raise RecordError("space has no id")
             return certificate
         except RecordError as error:
             raise BundleError(f"damaged certificate ({error}); write one with: edgeleaf check BUNDLE -o DIR") from None

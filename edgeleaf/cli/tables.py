@@ -79,8 +79,7 @@ def certificate_table(certificate: Certificate) -> Any:
     """Return a certificate's rungs, for held-out queries and each collection; processors and verdicts below."""
     from rich.table import Table
 
-    space = certificate.space.get("id", "space unknown")
-    table = Table(title=f"{'PASSED' if certificate.passed else 'FAILED'}: {space}")
+    table = Table(title=f"{'PASSED' if certificate.passed else 'FAILED'}: {certificate.space['id']}")
     measures = ("cosine", "p01", "overlap@10", "overlap@100", "nDCG@10", "MRR@10", "recall@100")
     shown = measures if certificate.collections else measures[:4]
     for column in ("", *shown):

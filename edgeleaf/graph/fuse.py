@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from edgeleaf.bundle.feed import INPUTS, METADATA_INPUT, TEXT, Input
+from edgeleaf.bundle.feed import INPUTS, TEXT, Input
 from edgeleaf.bundle.long_texts import METADATA_LONG_TEXTS
 from edgeleaf.errors import ExportError
 from edgeleaf.graph.builder import IR_VERSION, OPSET, GraphBuilder
@@ -26,7 +26,6 @@ EMBEDDING = "embedding"
 ENCODER_INPUTS = ("input_ids", "attention_mask")
 TOKENIZER_OUTPUTS = (*ENCODER_INPUTS, "token_type_ids")
 ENCODER_OUTPUT = "sentence_embedding"
-TOKENIZER_METADATA = (METADATA_INPUT, METADATA_LONG_TEXTS)
 OLDEST_OPSET = 16  # ScatterElements that adds
 _TOKENIZER, _TAIL = "tokenizer", "unit_norm"
 _SMALLEST_NORM = np.float64(1e-12)
@@ -193,7 +192,7 @@ def with_input(
         max_length=max_length,
         prompt=prompt,
         dim=model.graph.output[0].type.tensor_type.shape.dim[1].dim_value,
-        metadata={prop.key: prop.value for prop in model.metadata_props if prop.key not in TOKENIZER_METADATA},
+        metadata={prop.key: prop.value for prop in model.metadata_props if prop.key != METADATA_LONG_TEXTS},
         takes=takes,
     )
 

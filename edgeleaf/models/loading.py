@@ -33,7 +33,7 @@ def load_sentence_transformer(
     if not trust_remote_code:
         check_model(folder)
     try:
-        with _load_report(folder):
+        with whole_checkpoint(folder):
             model = sentence_transformers.SentenceTransformer(
                 str(folder),
                 local_files_only=True,
@@ -63,7 +63,7 @@ def float32_kwargs(attention: str | None = None) -> dict[str, Any]:
 
 
 @contextmanager
-def _load_report(folder: Path) -> Iterator[None]:
+def whole_checkpoint(folder: Path) -> Iterator[None]:
     """Load a model without transformers' progress bars, and raise ModelError if weights are missing.
 
     transformers only logs what a checkpoint lacks, and fills it with random numbers. A missing pooler does not matter.

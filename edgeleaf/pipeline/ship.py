@@ -90,13 +90,13 @@ def lighten(
         manifest = replace(manifest, student=student)
         other_input = takes is not None and takes != manifest.input
         if takes is not None and other_input:
-            manifest = _change_input(new, manifest, takes)
+            manifest = change_input(new, manifest, takes)
             held_out = [text.text for text in read_corpus(bundle, "held_out")]
             check_same_vectors(bundle, new, [*held_out, *(entry["text"] for entry in read_golden(bundle))])
         manifest = replace(manifest, files=layout.hash_files(new))
         manifest.write(new)
         if other_input or not keep_texts:
-            manifest = _certify_anew(new, manifest, texts, processors, own_texts=keep_texts)
+            manifest = certify_anew(new, manifest, texts, processors, own_texts=keep_texts)
         if other_input:
             check_same_vectors(bundle, new, [entry["text"] for entry in read_golden(new)])
     if Path(manifest.space.teacher).is_absolute():
@@ -107,8 +107,11 @@ def lighten(
     return manifest
 
 
-def _change_input(bundle: Path, manifest: Manifest, takes: Input) -> Manifest:
-    """Give a bundle's encoder another input. Results on processors are dropped: they are those of the old file."""
+def change_input(bundle: Path, manifest: Manifest, takes: Input) -> Manifest:
+    """Give a bundle's encoder another input, or today's tokenizer graph; return the manifest.
+
+    Results on processors are dropped: they are those of the old file.
+    """
     import onnx
 
     from edgeleaf.graph.builder import serialize
@@ -142,7 +145,7 @@ def check_same_vectors(before: Path, after: Path, texts: Sequence[str]) -> None:
     progress.say(f"tokenizer graph: {len(texts)} of {len(texts)} texts have the same vector to the last bit")
 
 
-def _certify_anew(
+def certify_anew(
     bundle: Path,
     manifest: Manifest,
     files: Sequence[str | Path],

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeleaf.errors import InputError
-from edgeleaf.vectors import is_whole, unit_rows
+from edgeleaf.vectors import is_whole
 
-_CHUNK = 65_536
+_CHUNK = 16_384
 ROTATION_SEED = 0
 
 Rows = npt.NDArray[np.floating[Any]]
@@ -66,6 +66,9 @@ def fit_pca(documents: Rows, *, dims: int) -> npt.NDArray[np.float32]:
 def apply_pca(vectors: Rows, pca: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Shorten vectors of queries or documents, and normalise them again.
 
+    Computed in float64 and rounded, so that a row does not depend on how many others come with it, nor on the program
+    that computes it.
+
     Args:
         vectors: [n, width], any float type, memory-mapped or not.
         pca: float32 [width, dims], from :func:`fit_pca`.
@@ -79,6 +82,9 @@ def apply_pca(vectors: Rows, pca: npt.NDArray[np.float32]) -> npt.NDArray[np.flo
     if vectors.ndim != 2 or vectors.shape[1] != len(pca):
         raise InputError(f"vectors of shape {vectors.shape}, where these principal axes shorten [n, {len(pca)}]")
     short = np.empty((len(vectors), pca.shape[1]), dtype=np.float32)
+    axes = pca.astype(np.float64)
     for start in range(0, len(vectors), _CHUNK):
-        short[start : start + _CHUNK] = unit_rows(np.asarray(vectors[start : start + _CHUNK], dtype=np.float32) @ pca)
+        rows = np.asarray(vectors[start : start + _CHUNK], dtype=np.float64) @ axes
+        rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+        short[start : start + _CHUNK] = rows
     return short

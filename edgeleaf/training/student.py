@@ -10,9 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeleaf import progress
-from edgeleaf.errors import ModelError, reason_of
+from edgeleaf.errors import EdgeleafError, ModelError, reason_of
 from edgeleaf.files import write_json
-from edgeleaf.models.loading import autocast, load_sentence_transformer, require_sentence_transformers, with_window
+from edgeleaf.models.loading import (
+    autocast,
+    load_sentence_transformer,
+    require_sentence_transformers,
+    whole_checkpoint,
+    with_window,
+)
 from edgeleaf.models.portable import make_portable
 from edgeleaf.models.safety import check_data_only, check_model
 from edgeleaf.records import read_json
@@ -59,13 +65,16 @@ def build_student(
     check_model(start)
     no_code = {"trust_remote_code": False}
     try:
-        encoder = Transformer(
-            str(start),
-            max_seq_length=max_length,
-            config_kwargs=no_dropout | no_code,
-            model_kwargs=attention | no_code,
-            processor_kwargs=no_code,
-        )
+        with whole_checkpoint(start):
+            encoder = Transformer(
+                str(start),
+                max_seq_length=max_length,
+                config_kwargs=no_dropout | no_code,
+                model_kwargs=attention | no_code,
+                processor_kwargs=no_code,
+            )
+    except EdgeleafError:
+        raise
     except Exception as error:  # the libraries below raise many types of errors, and safetensors has its own
         reason = " ".join(str(error).split())
         raise ModelError(f"{start}: transformers cannot load it as a student: {reason_of(reason)}") from None

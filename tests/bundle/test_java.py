@@ -19,7 +19,6 @@ import pytest
 from edgeleaf import QueryEncoder
 from edgeleaf.bundle.feed import utf8_rows
 from edgeleaf.bundle.manifest import QUERY_ENCODER
-from tests.conftest import needs
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="loads libonnxruntime.so from the wheel")
 
@@ -114,7 +113,6 @@ def strings(bundle: Path) -> Iterator[CApi]:
 
 @pytest.fixture(scope="module")
 def utf8(request: pytest.FixtureRequest) -> Iterator[CApi]:
-    needs("onnx", "tokenizers", "torch")
     yield from opened(request.getfixturevalue("utf8_bundle"))
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from edgeleaf.bundle.space import VectorSpace
+from edgeleaf.certify.certificate import Certificate
 from edgeleaf.errors import LONGEST_MESSAGE, BundleError, RecipeError
 from edgeleaf.recipe.reading import read_recipe
 from edgeleaf.search import Index
+from tests.fuzz.readers import BUNDLE
 
 
 def test_a_header_of_npy_that_ends_in_the_middle(tmp_path: Path) -> None:
@@ -28,3 +31,11 @@ def test_a_very_long_value_does_not_make_a_very_long_message(tmp_path: Path) -> 
     with pytest.raises(RecipeError) as caught:
         read_recipe(tmp_path / "r.toml")
     assert len(str(caught.value)) <= LONGEST_MESSAGE
+
+
+def test_a_certificate_of_no_space() -> None:
+    text = (BUNDLE / "certificate.json").read_text(encoding="utf-8")
+    certificate = json.loads(text)
+    del certificate["space"]["id"]
+    with pytest.raises(BundleError, match=r"damaged certificate \(space has no id\)"):
+        Certificate.from_json(json.dumps(certificate))

@@ -9,6 +9,7 @@ import pytest
 
 from edgeleaf.errors import ModelError
 from edgeleaf.models.loading import _missing_weights, load_sentence_transformer
+from edgeleaf.training.student import build_student
 
 
 def without(model: Path, folder: Path, *names: str) -> Path:
@@ -34,6 +35,8 @@ def test_a_checkpoint_that_lacks_weights_is_refused(
     names = [f"encoder.layer.0.attention.self.{part}.bias" for part in ("query", "key", "value")]
     with pytest.raises(ModelError, match=r"value\.bias|and 1 others"):
         load_sentence_transformer(without(tiny_student, tmp_path / "four", lacking, *names))
+    with pytest.raises(ModelError, match=rf"the checkpoint lacks {lacking}"):  # nor does a student begin with it
+        build_student(tmp_path / "one", dim=48, max_length=48)
     assert "Loading weights" not in capfd.readouterr().err
 
 

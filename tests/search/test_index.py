@@ -195,3 +195,11 @@ def test_documents_have_ids_of_their_own(tmp_path: Path) -> None:
     corpus.write_text('{"_id": "a", "text": "one"}\n{"text": "two"}\n{"_id": "a", "text": "three"}\n')
     with pytest.raises(TextsError, match=r"c\.jsonl, line 3: id 'a' is that of line 1 too; give each its own"):
         read_documents(corpus)
+
+
+def test_shortened_queries_do_not_depend_on_their_neighbours() -> None:
+    rows = np.random.default_rng(7).normal(size=(400, 96)).astype(np.float32)
+    axes = fit_pca(rows, dims=24)
+    together = apply_pca(rows, axes)
+    for count in (1, 2, 7, 64):
+        np.testing.assert_array_equal(apply_pca(rows[:count], axes), together[:count])

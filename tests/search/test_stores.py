@@ -9,7 +9,7 @@ import pytest
 from edgeleaf.errors import InputError
 from edgeleaf.pipeline.index import search_index
 from edgeleaf.search import Index
-from edgeleaf.search.stores import STORES, Store, store_of
+from edgeleaf.search.stores import store_of
 
 
 @pytest.mark.parametrize("place", ["docs", "./docs", "/tmp/docs", Path("docs"), "C:\\docs", "a:b"])
@@ -22,9 +22,3 @@ def test_a_kind_that_nobody_wrote_is_named_with_those_that_exist(tmp_path: Path)
         store_of("sqlite:///docs.db")
     with pytest.raises(InputError, match="no store of the kind 'postgresql'"):
         search_index(tmp_path, "postgresql://host/docs", ["a"])
-
-
-def test_every_store_has_what_the_commands_call() -> None:
-    needed = {name for name in vars(Store) if not name.startswith("_")}
-    assert needed == {"check_target", "load", "save", "search"}
-    assert all(callable(getattr(store, name)) for store in STORES.values() for name in needed)

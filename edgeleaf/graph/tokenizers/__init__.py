@@ -10,7 +10,7 @@ from typing import Any
 import onnx
 from onnx import TensorProto
 
-from edgeleaf.bundle.feed import METADATA_INPUT, TEXT, UTF8, Input
+from edgeleaf.bundle.feed import TEXT, UTF8, Input
 from edgeleaf.errors import ExportError, TokenizerNotSupported
 from edgeleaf.graph.builder import GraphBuilder
 from edgeleaf.graph.tokenizers import wordpiece
@@ -68,8 +68,6 @@ def append_tokenizer(
             f"pass at least {max_length - room + 1}"
         )
     tokens = _MODELS[kind](graph, text, spec, max_length=max_length, prompt=prompt, takes=takes)
-    if takes == UTF8:
-        graph.metadata[METADATA_INPUT] = UTF8
     made = append_rows(graph, tokens, spec, max_length, with_types=token_type_ids)
     names = ("input_ids", "attention_mask", "token_type_ids")
     return tuple(graph.alias(tensor, name) for tensor, name in zip(made, names, strict=False))

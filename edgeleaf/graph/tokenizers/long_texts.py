@@ -33,7 +33,6 @@ CHUNK = 200  # characters (or added tokens) of a chunk; RE2 has no memory for a 
 BLOCK = 25  # chunks read at a time
 LONG = 20  # a batch whose longest text has more chunks than this is read in blocks
 _MARK = RESERVED[1] + "end"  # matches as a character of a word, so that a block without any has one
-_SPACE, _ISOLATED, _WORD = 0, 1, 2
 
 
 @dataclass(frozen=True)
@@ -162,28 +161,16 @@ def append_shortened(graph: GraphBuilder, text: str, cut: str, pad: str, opening
     found = body.Reshape(found, np.array([-1], np.int64))
     found = body.Compress(found, body.Cast(_is_none_of(body, found, [pad]), to=TensorProto.BOOL), axis=0)  # [n]
 
-    # Runs: a word, several spaces, an isolated character. `run` characters of the first one lie in earlier blocks.
-    kinds = _kinds(body, body.Concat(last, found, np.array([_MARK], dtype=object), axis=0), limits)  # [n+2]
-    kind = body.Slice(kinds, one, np.array([-1], np.int64))  # [n]
-    before = body.Slice(kinds, np.array([0], np.int64), np.array([-2], np.int64))
-    starts = body.Or(body.Equal(kind, np.int64(_ISOLATED)), body.Not(body.Equal(kind, before)))
-    opens_word = body.Cast(body.And(starts, body.Greater(kind, np.int64(_SPACE))), to=TensorProto.INT64)
-    number = body.Add(words, body.CumSum(opens_word, np.int64(0)))  # [n]: number of the word, from 1
-    size = body.Shape(found)  # [1]
-    places = body.Range(np.int64(0), body.Squeeze(size), np.int64(1))
-    first = body.Concat(body.Neg(run), body.Compress(places, starts, axis=0), axis=0)  # where runs begin
-    runs = body.CumSum(body.Cast(starts, to=TensorProto.INT64), np.int64(0))
-    place = body.Sub(places, body.Gather(first, runs, axis=0))  # [n]: place in the run, from 0
-    enough = body.Gather(np.array([1, 1, limits.characters], np.int64), kind, axis=0)
-    kept = body.And(body.Less(place, enough), body.LessOrEqual(number, np.int64(limits.words)))
-    opening = body.Slice(
-        np.array(openings, dtype=object), np.array([0], np.int64), body.Mul(one, _times(body, block, len(openings)))
-    )
+    seen = body.Concat(last, found, axis=0)  # [n+1]
+    runs = append_runs(body, _kinds(body, seen, limits), run, limits)
+    number = body.Add(words, body.CumSum(runs.opens, np.int64(0)))  # [n]: number of the word, from 1
+    kept = body.And(runs.enough, body.LessOrEqual(number, np.int64(limits.words)))
+    marks = body.Where(body.Equal(block, np.int64(0)), np.int64(len(openings)), np.int64(0))  # [1]: none, or all
+    opening = body.Slice(np.array(openings, dtype=object), np.array([0], np.int64), marks)
 
     # The next block, or the first one of the next row.
-    words_now = body.Add(words, body.reduce("ReduceSum", opens_word, axes=[0]))
-    run_now = body.Sub(size, body.Gather(first, np.array([-1], np.int64), axis=0))
-    last_now = body.Gather(body.Concat(last, found, axis=0), np.array([-1], np.int64), axis=0)
+    words_now = body.Add(words, body.reduce("ReduceSum", runs.opens, axes=[0]))
+    last_now = body.Gather(seen, np.array([-1], np.int64), axis=0)
     done = body.Or(
         body.Greater(words_now, np.int64(limits.words)), body.GreaterOrEqual(end, body.Gather(lengths, row, axis=0))
     )
@@ -193,7 +180,7 @@ def append_shortened(graph: GraphBuilder, text: str, cut: str, pad: str, opening
     body.output(row_now, "row_now", TensorProto.INT64, [1])
     body.output(body.Where(done, none, body.Add(block, one)), "block_now", TensorProto.INT64, [1])
     body.output(body.Where(done, none, words_now), "words_now", TensorProto.INT64, [1])
-    body.output(body.Where(done, none, run_now), "run_now", TensorProto.INT64, [1])
+    body.output(body.Where(done, none, runs.length), "run_now", TensorProto.INT64, [1])
     body.output(body.Where(done, np.array([" "], dtype=object), last_now), "last_now", TensorProto.STRING, [1])
     body.output(
         body.Concat(line, opening, body.Compress(found, kept, axis=0), axis=0), "line_now", TensorProto.STRING, ["M"]
@@ -214,16 +201,52 @@ def _sizes(graph: GraphBuilder, chunks: str) -> tuple[str, str]:
     return rows, columns
 
 
-def _times(graph: GraphBuilder, block: str, count: int) -> str:
-    """``count`` at the first block of a row, 0 at others; int64 [1]."""
-    return graph.Where(graph.Equal(block, np.int64(0)), np.int64(count), np.int64(0))
-
-
 def _kinds(graph: GraphBuilder, characters: str, limits: Limits) -> str:
-    """The kind of every character: white space, isolated, or part of a word; int64 [n]."""
-    words = graph.Tokenizer(characters, tokenexp=limits.word, pad_value="", mark=0, mincharnum=1)  # [n, 1]
+    """The kind of every character, as ``append_runs`` wants it; int64 [n]."""
+    marked = graph.Concat(characters, np.array([_MARK], dtype=object), axis=0)
+    words = graph.Tokenizer(marked, tokenexp=limits.word, pad_value="", mark=0, mincharnum=1)  # [n+1, 1]
     words = graph.Reshape(_is_none_of(graph, words, [""]), np.array([-1], np.int64))
+    words = graph.Slice(words, np.array([0], np.int64), np.array([-1], np.int64))
     return graph.Add(words, _is_none_of(graph, characters, limits.others))
+
+
+@dataclass(frozen=True)
+class Runs:
+    """A block's runs: a word, several spaces, an isolated character.
+
+    Attributes:
+        opens: 1 where a word or an isolated character begins, else 0; int64 [n].
+        enough: whether so much of its run is enough, bool [n].
+        length: of the run that is open at the block's end, int64 [1].
+    """
+
+    opens: str
+    enough: str
+    length: str
+
+
+def append_runs(graph: GraphBuilder, kinds: str, run: str, limits: Limits) -> Runs:
+    """Add what finds the runs of a block, the first of which may have begun in an earlier one.
+
+    Args:
+        graph: the graph to add to.
+        kinds: 0 for white space, 1 for an isolated character, 2 for a part of a word; the first is the kind of what
+            lies before the block. int64 [n+1].
+        run: length of the run that is open at the block's beginning, int64 [1].
+        limits: what matters.
+    """
+    kind = graph.Slice(kinds, np.array([1], np.int64), np.array([1 << 62]))  # [n]
+    before = graph.Slice(kinds, np.array([0], np.int64), np.array([-1], np.int64))
+    starts = graph.Or(graph.Equal(kind, np.int64(1)), graph.Not(graph.Equal(kind, before)))
+    opens = graph.Cast(graph.And(starts, graph.Greater(kind, np.int64(0))), to=TensorProto.INT64)
+    size = graph.Shape(kind)  # [1]
+    places = graph.Range(np.int64(0), graph.Squeeze(size), np.int64(1))
+    begun = graph.Concat(graph.Neg(run), graph.Compress(places, starts, axis=0), axis=0)  # where runs begin
+    runs = graph.CumSum(graph.Cast(starts, to=TensorProto.INT64), np.int64(0))
+    place = graph.Sub(places, graph.Gather(begun, runs, axis=0))  # [n]: place in the run, from 0
+    most = graph.Gather(np.array([1, 1, limits.characters], np.int64), kind, axis=0)
+    length = graph.Sub(size, graph.Gather(begun, np.array([-1], np.int64), axis=0))
+    return Runs(opens, graph.Less(place, most), length)
 
 
 def _is_none_of(graph: GraphBuilder, strings: str, some: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto
 
+from edgeleaf.bundle.session import ROW_LENGTH
 from edgeleaf.graph.builder import GraphBuilder
 from edgeleaf.graph.tokenizers.spec import TokenizerSpec
 from edgeleaf.graph.tokenizers.vocabulary import ROW_START_ID
@@ -32,7 +33,7 @@ def append_rows(
     begin = graph.Slice(marks, np.array([0]), np.array([-1]), np.array([0]))  # [B, 1]
     end = graph.Slice(marks, np.array([1]), np.array([1 << 62]), np.array([0]))
     room = np.int64(max_length - suffix + 1)  # counting the marker
-    whole = graph.Sub(end, begin)  # [B, 1]: the marker and all tokens before the suffix
+    whole = graph.alias(graph.Sub(end, begin), ROW_LENGTH)  # [B, 1]: the marker and all tokens before the suffix
     count = graph.Min(whole, room)
     longest = graph.reduce("ReduceMax", count, axes=[0], keepdims=0)  # [1]
     width = longest if suffix == 1 else graph.Add(longest, np.int64(suffix - 1))

@@ -21,7 +21,7 @@ from edgeleaf.bundle.feed import FILLER
 from edgeleaf.graph.builder import GraphBuilder, Operand
 from edgeleaf.graph.tokenizers.added_tokens import append_replaced, can_overlap
 from edgeleaf.graph.tokenizers.characters import CODE_POINTS, Census, Symbol, word_characters
-from edgeleaf.graph.tokenizers.long_texts import Limits
+from edgeleaf.graph.tokenizers.long_texts import Limits, append_runs
 from edgeleaf.graph.tokenizers.spec import AddedToken
 from edgeleaf.graph.tokenizers.vocabulary import NOTHING, ROW_START, SPACE_SYMBOL, Symbols, literal_table
 
@@ -286,33 +286,26 @@ def _append_blocks(
     own = body.And(body.GreaterOrEqual(numbers, begin), body.Less(numbers, end))
     found = _append_symbols(body, line, seen, classes, tables, own)  # [n]
 
-    # Runs: a word, several spaces, an isolated symbol. `run` symbols of the first one lie in earlier blocks.
     both = body.Concat(last, found, axis=0)  # [n+1]
-    kinds = body.Add(  # 0 for a space, 1 for an isolated symbol, 2 for a part of a word
+    kinds = body.Add(
         body.Cast(body.Greater(both, np.int32(SPACE_SYMBOL)), to=TensorProto.INT64),
         body.Cast(body.GreaterOrEqual(both, np.int32(classes.first_word)), to=TensorProto.INT64),
     )
-    kind = body.Slice(kinds, one, np.array([1 << 62]))  # [n]
-    starts = body.Or(body.Equal(kind, np.int64(1)), body.Not(body.Equal(kind, body.Slice(kinds, none, last_one))))
-    opens = body.Cast(body.And(starts, body.Greater(kind, np.int64(0))), to=TensorProto.INT64)
-    counted = body.Add(words, body.CumSum(opens, np.int64(0)))  # [n]: words of the block, and before it of its row
+    runs = append_runs(body, kinds, run, limits)
+    counted = body.Add(words, body.CumSum(runs.opens, np.int64(0)))  # [n]: words of the block, and before it of its row
     row = body.Equal(found, np.int32(ROW_START))
-    before = body.Concat(none, body.Compress(body.Sub(counted, opens), row, axis=0), axis=0)  # words before each row
+    before = body.Concat(
+        none, body.Compress(body.Sub(counted, runs.opens), row, axis=0), axis=0
+    )  # words before each row
     rows = body.CumSum(body.Cast(row, to=TensorProto.INT64), np.int64(0))
     number = body.Sub(counted, body.Gather(before, rows, axis=0))  # [n]: number of the word in its row, from 1
-    size = body.Shape(found)  # [1]
-    order = body.Range(np.int64(0), body.Squeeze(size), np.int64(1))
-    begun = body.Concat(body.Neg(run), body.Compress(order, starts, axis=0), axis=0)  # where runs begin
-    runs = body.CumSum(body.Cast(starts, to=TensorProto.INT64), np.int64(0))
-    place = body.Sub(order, body.Gather(begun, runs, axis=0))  # [n]: place in the run, from 0
-    enough = body.Gather(np.array([1, 1, limits.characters], np.int64), kind, axis=0)
     most = np.int64(limits.words + classes.opening)
-    kept = body.And(body.Less(place, enough), body.LessOrEqual(number, most))
+    kept = body.And(runs.enough, body.LessOrEqual(number, most))
 
     body.output(body.Identity(going), "going_on", TensorProto.BOOL, [])
     body.output(body.Identity(end), "begin_now", TensorProto.INT64, [1])
     body.output(body.Gather(body.Concat(words, number, axis=0), last_one, axis=0), "words_now", TensorProto.INT64, [1])
-    body.output(body.Sub(size, body.Gather(begun, last_one, axis=0)), "run_now", TensorProto.INT64, [1])
+    body.output(runs.length, "run_now", TensorProto.INT64, [1])
     body.output(body.Gather(both, last_one, axis=0), "last_now", TensorProto.INT32, [1])
     so_far_now = body.Concat(so_far, body.Compress(found, kept, axis=0), axis=0)
     body.output(so_far_now, "so_far_now", TensorProto.INT32, ["M"])

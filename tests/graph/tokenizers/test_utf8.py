@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgeleaf.bundle.feed import FILLER, METADATA_INPUT, UTF8, utf8_rows
+from edgeleaf.bundle.feed import FILLER, UTF8, utf8_rows
 from edgeleaf.graph.tokenizers import utf8
 from tests.graph.tokenizers.pairs import HARD, Json, Pair, trained, with_added
 
@@ -71,7 +71,6 @@ def test_the_file_says_what_it_takes(pair: Pair) -> None:
     assert [(entry.name, entry.type, entry.shape) for entry in pair.session.get_inputs()] == [
         ("utf8", "tensor(uint8)", ["batch", "bytes"])
     ]
-    assert pair.session.get_modelmeta().custom_metadata_map[METADATA_INPUT] == UTF8
     operators = {node.op_type for node in pair.model.graph.node}
     assert "Tokenizer" not in operators and {node.domain for node in pair.model.graph.node} == {"", "ai.onnx.ml"}
 
