@@ -25,6 +25,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "tokenize": ("onnx",),
     "tokenize --tokenizer": ("tokenizers",),
     "index": _TEACHER,
+    "serve": ("starlette", "uvicorn", "httptools", "orjson", "prometheus_client"),
     "ship": (*_TEACHER, "tokenizers", "onnx", "safetensors", *_PAGE),
 }
 """Import names of the packages that a command needs besides edgeleaf's own. encode, search, info, doctor: none."""
@@ -56,7 +57,9 @@ def missing_line(error: ImportError) -> str:
 
 
 def _message(who: str, missing: Sequence[str]) -> str:
-    extra = "optimum" if "optimum" in missing else BUILD_EXTRA  # which contains the other one, too
+    extra = "optimum" if "optimum" in missing else BUILD_EXTRA  # the first contains the second, too
+    if set(missing) <= set(NEEDS["serve"]):
+        extra = "serve"
     names = ", ".join(name.replace("_", "-") for name in missing)
     return f"{who} needs {names}, not installed: pip install 'edgeleaf[{extra}]'"
 

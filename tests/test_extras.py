@@ -112,6 +112,7 @@ def given(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path, tiny_reci
         "tokenize": [tiny_bundle, "lost parcel"],
         "index": [tiny_bundle, corpus, "-o", folder / "index"],
         "ship": [tiny_bundle, "-o", out],
+        "serve": [tiny_bundle],
     }
 
 
@@ -146,7 +147,8 @@ def test_other_commands_name_what_they_need(given: dict[str, list[object]], tmp_
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     names = [*extras.NEEDS[command], *(extras.NEEDS["tokenize --tokenizer"] if command == "tokenize" else ())]
     listed = ", ".join(name.replace("_", "-") for name in names)
-    assert done.stderr.startswith(f"edgeleaf: {command} needs {listed}, not installed: pip install 'edgeleaf[distill]'")
+    extra = "serve" if command == "serve" else "distill"
+    assert done.stderr.startswith(f"edgeleaf: {command} needs {listed}, not installed: pip install 'edgeleaf[{extra}]'")
 
 
 @pytest.mark.parametrize("command", ["tokenize", "fuse"])
@@ -171,7 +173,9 @@ def test_an_index_needs_nothing_that_only_exports_and_pages_need(
 
 def test_the_extra_brings_every_package_that_a_command_names() -> None:
     brought = installed_by([*project()[""], *project()[extras.BUILD_EXTRA]])
-    assert {name for names in extras.NEEDS.values() for name in names} - {"optimum"} <= brought
+    serving = set(extras.NEEDS["serve"])
+    assert {name for names in extras.NEEDS.values() for name in names} - {"optimum"} - serving <= brought
+    assert serving <= installed_by([*project()[""], *project()["serve"]])
 
 
 def test_the_other_exporter_has_an_extra_of_its_own() -> None:
@@ -200,7 +204,7 @@ import edgeleaf
 
 for name in edgeleaf.__all__:
     getattr(edgeleaf, name)
-BUILDING = ("edgeleaf.graph.", "edgeleaf.training.", "edgeleaf.integrations.")
+BUILDING = ("edgeleaf.graph.", "edgeleaf.training.", "edgeleaf.integrations.", "edgeleaf.server.")
 for part in pkgutil.walk_packages(edgeleaf.__path__, "edgeleaf.", onerror=lambda name: None):
     if not part.name.endswith("__main__") and not part.name.startswith(BUILDING):
         import_module(part.name)

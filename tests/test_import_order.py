@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ORDER = (
     "errors version progress quiet extras files records vectors | bundle | recipe | models | graph | texts | "
-    "teachers | training | search | emulation | certify | latency | stages | pipeline | integrations | cli"
+    "teachers | training | search | emulation | certify | latency | stages | pipeline | integrations | server | cli"
 )
 FLOOR = {name: floor for floor, names in enumerate(ORDER.split("|")) for name in names.split()}
 """The lowest floor's modules may import each other, as long as there is no circle."""

@@ -28,8 +28,8 @@ BESIDE = {
 
 
 def package_files() -> set[str]:
-    """What the package consists of, by its place: code, the template, the mark that it is typed."""
-    kinds = ("*.py", "*.j2", "py.typed")
+    """What the package consists of, by its place: code, pages, the mark that it is typed."""
+    kinds = ("*.py", "*.html", "*.j2", "py.typed")
     return {path.relative_to(ROOT).as_posix() for kind in kinds for path in (ROOT / "edgeleaf").rglob(kind)}
 
 

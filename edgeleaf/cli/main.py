@@ -22,6 +22,7 @@ from edgeleaf.cli.build import adapt_command, distill_command, export_command, f
 from edgeleaf.cli.doctor import doctor_command
 from edgeleaf.cli.measure import bench_command, check_command
 from edgeleaf.cli.options import echo
+from edgeleaf.cli.serve import serve_command
 from edgeleaf.cli.use import encode_command, index_command, info_command, search_command, tokenize_command
 from edgeleaf.errors import EdgeleafError, reason_of
 from edgeleaf.extras import missing_line
@@ -50,6 +51,7 @@ COMMANDS = (
     encode_command,
     index_command,
     search_command,
+    serve_command,
     ship_command,
     info_command,
     doctor_command,

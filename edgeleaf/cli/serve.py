@@ -1,0 +1,80 @@
+"""The command that answers over HTTP."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from edgeleaf import progress
+from edgeleaf.extras import require
+
+
+def serve_command(
+    bundles: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="BUNDLE...", help="Bundle folders or fused .onnx files; NAME=PATH to give one another name."
+        ),
+    ],
+    index: Annotated[
+        list[str] | None,
+        typer.Option(help="A folder that edgeleaf index wrote, for POST /search. May be repeated."),
+    ] = None,
+    host: Annotated[str, typer.Option(envvar="EDGELEAF_HOST", help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(envvar="EDGELEAF_PORT", min=0, max=65535, help="0: any that is free.")] = 8080,
+    api_key: Annotated[
+        str | None,
+        typer.Option(envvar="EDGELEAF_API_KEY", help="Ask for this key; better given by the variable."),
+    ] = None,
+    threads: Annotated[
+        int,
+        typer.Option(envvar="EDGELEAF_THREADS", min=0, help="Batches encoded at the same time; 0: one per core."),
+    ] = 0,
+    max_body: Annotated[int, typer.Option(envvar="EDGELEAF_MAX_BODY", min=1, help="Bytes of a request's body.")] = 2
+    << 20,
+    max_texts: Annotated[int, typer.Option(envvar="EDGELEAF_MAX_TEXTS", min=1, help="Texts of one request.")] = 2048,
+    max_characters: Annotated[
+        int, typer.Option(envvar="EDGELEAF_MAX_CHARACTERS", min=1, help="Characters of one text.")
+    ] = 1_000_000,
+    max_waiting: Annotated[
+        int,
+        typer.Option(envvar="EDGELEAF_MAX_WAITING", min=1, help="Texts that may wait; beyond that, 429."),
+    ] = 4096,
+    timeout: Annotated[
+        float, typer.Option(envvar="EDGELEAF_TIMEOUT", min=0.1, help="Seconds in which a request must have come in.")
+    ] = 30.0,
+    drain: Annotated[
+        float,
+        typer.Option(
+            envvar="EDGELEAF_DRAIN", min=0, help="Seconds after SIGTERM in which connections are still taken."
+        ),
+    ] = 0.0,
+    access_log: Annotated[
+        bool,
+        typer.Option("--access-log/--no-access-log", envvar="EDGELEAF_ACCESS_LOG", help="One JSON line per request."),
+    ] = True,
+) -> None:
+    """Answer over HTTP: POST /v1/embeddings (OpenAI), /embed (text-embeddings-inference), and /search with --index."""
+    require("serve")
+    from edgeleaf.server.models import open_served
+    from edgeleaf.server.run import serve
+    from edgeleaf.server.settings import Limits, Settings
+
+    limits = Limits(body=max_body, texts=max_texts, text=max_characters, waiting=max_waiting, seconds=timeout)
+    settings = Settings(
+        host=host,
+        port=port,
+        api_key=api_key,
+        threads=threads,
+        limits=limits,
+        access_log=access_log,
+        drain=drain,
+    )
+    served = open_served(bundles, index or [])
+    for one in served.values():
+        if one.failed:
+            progress.say(f"{one.name}: its certificate reports FAILED; see: edgeleaf info")
+    if settings.is_open:
+        progress.say(f"{host} can be reached from other machines and no --api-key is set: everyone there may ask")
+    serve(served, settings)

@@ -1,0 +1,1 @@
+"""``edgeleaf serve``: query vectors, and search, over HTTP. Needs the extra ``serve``."""

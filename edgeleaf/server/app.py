@@ -1,0 +1,291 @@
+"""The HTTP interface: ``/v1/embeddings`` as of OpenAI, ``/embed`` as of text-embeddings-inference, ``/search``, ..."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import sys
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from importlib import resources
+from typing import Any
+
+import numpy as np
+import orjson
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from edgeleaf.bundle.encoder import Counted
+from edgeleaf.errors import EdgeleafError
+from edgeleaf.records import shown
+from edgeleaf.server import requests
+from edgeleaf.server.bodies import ClientGone, read_body
+from edgeleaf.server.metrics import Metrics
+from edgeleaf.server.models import Served
+from edgeleaf.server.openapi import document
+from edgeleaf.server.queue import EncodingQueue, QueueFull
+from edgeleaf.server.requests import BadRequest
+from edgeleaf.server.settings import Settings
+from edgeleaf.vectors import truncate
+
+WITHOUT_KEY = frozenset({"/health", "/ready", "/metrics"})
+CUT = "x-edgeleaf-truncated"
+"""Header of an answer: how many of its texts are longer than the encoder's window, so that their end was not read."""
+_NUMPY = orjson.OPT_SERIALIZE_NUMPY
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+class Service:
+    """What the endpoints share.
+
+    Args:
+        served: the bundles, by name.
+        settings: limits and key.
+    """
+
+    def __init__(self, served: Mapping[str, Served], settings: Settings) -> None:
+        self.served = served
+        self.settings = settings
+        self.spaces = {name: one.space for name, one in served.items()}
+        self.metrics = Metrics(lambda: self.queue.texts)
+        self.queue = EncodingQueue(
+            threads=settings.encoding_threads, waiting=settings.limits.waiting, observe=self.metrics.batch
+        )
+        self.draining = False
+        self._key = None if settings.api_key is None else _digest(settings.api_key)
+
+    def app(self) -> Starlette:
+        """Return the ASGI application."""
+        routes = [
+            Route("/v1/embeddings", self._endpoint(self.embeddings, openai_error), methods=["POST"]),
+            Route("/v1/models", self._endpoint(self.models, openai_error), methods=["GET"]),
+            Route("/v1/models/{name:path}", self._endpoint(self.model, openai_error), methods=["GET"]),
+            Route("/embed", self._endpoint(self.embed, tei_error), methods=["POST"]),
+            Route("/search", self._endpoint(self.search, openai_error), methods=["POST"]),
+            Route("/health", self._endpoint(self.health, openai_error), methods=["GET"]),
+            Route("/ready", self._endpoint(self.ready, openai_error), methods=["GET"]),
+            Route("/metrics", self._endpoint(self.show_metrics, openai_error), methods=["GET"]),
+            Route("/openapi.json", self._endpoint(self.openapi, openai_error), methods=["GET"]),
+            Route("/", self._endpoint(self.page, openai_error), methods=["GET"]),
+        ]
+        return Starlette(routes=routes, exception_handlers={HTTPException: self._no_such_route})
+
+    async def embeddings(self, request: Request) -> Response:
+        asked = requests.embeddings(await self._body(request), self.settings.limits, self.spaces)
+        one, found = await self._encoded(asked.texts, asked.model, asked.dims, truncate=asked.truncate, name="input")
+        vectors: Any = found.vectors
+        if asked.as_base64:
+            vectors = [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in found.vectors]
+        tokens = int(found.tokens.sum())
+        answer = {
+            "object": "list",
+            "data": [
+                {"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(vectors)
+            ],
+            "model": one.name,
+            "usage": {
+                "prompt_tokens": tokens,
+                "total_tokens": tokens,
+                "truncated_texts": int(found.cut.sum()),
+            },
+        }
+        return _json(answer, cut=found)
+
+    async def embed(self, request: Request) -> Response:
+        asked = requests.embed(await self._body(request), self.settings.limits, self.spaces)
+        _, found = await self._encoded(asked.texts, asked.model, asked.dims, truncate=asked.truncate, name="inputs")
+        return _json(found.vectors, cut=found)
+
+    async def search(self, request: Request) -> Response:
+        asked = requests.search(await self._body(request), self.settings.limits)
+        one = self._model(asked.model)
+        if one.index is None:
+            raise BadRequest(f"{one.name} has no index; start the server with --index FOLDER", status=404)
+        _, found = await self._encoded(asked.texts, asked.model, None, truncate=True, name="query")
+        find = partial(one.index.search, found.vectors, space=one.space, k=asked.k)
+        hits = await asyncio.get_running_loop().run_in_executor(None, find)
+        rows = [[{"id": hit.id, "score": hit.score, "text": hit.text} for hit in row] for row in hits]
+        return _json({"model": one.name, "hits": rows[0] if asked.single else rows}, cut=found)
+
+    async def models(self, request: Request) -> Response:
+        return _json({"object": "list", "data": [one.described() for one in self.served.values()]})
+
+    async def model(self, request: Request) -> Response:
+        return _json(self._named(request.path_params["name"]).described())
+
+    async def health(self, request: Request) -> Response:
+        return _json({"status": "ok"})
+
+    async def ready(self, request: Request) -> Response:
+        full = self.queue.texts >= self.settings.limits.waiting
+        status = "stopping" if self.draining else "full" if full else "ready"
+        return _json({"status": status}, status=200 if status == "ready" else 503)
+
+    async def show_metrics(self, request: Request) -> Response:
+        return Response(self.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def openapi(self, request: Request) -> Response:
+        return _json(document(self.served, self.settings))
+
+    async def page(self, request: Request) -> Response:
+        text = resources.files("edgeleaf.server").joinpath("page.html").read_text(encoding="utf-8")
+        return Response(text, media_type="text/html")
+
+    async def _body(self, request: Request) -> Mapping[str, Any]:
+        return requests.parsed(await read_body(request, self.settings.limits))
+
+    async def _encoded(
+        self, texts: Sequence[str], model: str | None, dims: int | None, *, truncate: bool, name: str
+    ) -> tuple[Served, Counted]:
+        one = self._model(model)
+        if dims is not None and dims > one.space.dim:
+            raise BadRequest(f"dimensions is {dims}; {one.name} has {one.space.dim}", param="dimensions")
+        found = await self.queue.encode(one.encoder, texts)
+        self.metrics.texts.inc(len(texts))
+        self.metrics.tokens.inc(int(found.tokens.sum()))
+        self.metrics.cut.inc(int(found.cut.sum()))
+        if not truncate and found.cut.any():
+            place = int(np.flatnonzero(found.cut)[0])
+            raise BadRequest(
+                f"{name}[{place}] is longer than the {one.window} tokens that the encoder reads, and truncate is false",
+                status=413,
+                param=name,
+                code="text_too_long",
+            )
+        return one, found if dims is None else Counted(_cut(found.vectors, dims), found.tokens, found.cut)
+
+    def _model(self, name: str | None) -> Served:
+        """Return the bundle that a request means; where one is served, every name means it."""
+        if len(self.served) == 1:
+            return next(iter(self.served.values()))
+        if name is None:
+            raise BadRequest(f"the body has no model; one of {', '.join(self.served)} is needed", param="model")
+        return self._named(name)
+
+    def _named(self, name: str) -> Served:
+        if name not in self.served:
+            raise BadRequest(
+                f"there is no model {shown(name)}; there is: {', '.join(self.served)}",
+                status=404,
+                param="model",
+                code="model_not_found",
+            )
+        return self.served[name]
+
+    def _endpoint(self, answer: Endpoint, error_body: Callable[[BadRequest], Any]) -> Endpoint:
+        """Return an endpoint with what all have: key, errors in their shape, counters, a line in the log."""
+
+        async def endpoint(request: Request) -> Response:
+            begun = time.perf_counter()
+            path = request.scope["route"].path if "route" in request.scope else request.url.path
+            try:
+                self._check_key(request)
+                response = await answer(request)
+            except BadRequest as error:
+                response = _json(error_body(error), status=error.status)
+            except QueueFull as error:
+                full = BadRequest(str(error), status=429, code="queue_full")
+                response = _json(error_body(full), status=429)
+                response.headers["retry-after"] = str(error.seconds)
+            except ClientGone:
+                response = Response(status_code=499)
+            except EdgeleafError as error:
+                response = _json(error_body(BadRequest(str(error))), status=400)
+            except Exception as error:  # a fault of ours: the answer says no more than that
+                number = uuid.uuid4().hex[:12]
+                _log({"event": "fault", "id": number, "path": path, "error": f"{type(error).__name__}: {error}"})
+                fault = BadRequest(f"this is a fault of the server; its log has the reason, {number}", status=500)
+                response = _json(error_body(fault), status=500)
+            if self.draining:
+                response.headers["connection"] = "close"
+            if response.status_code == 401:
+                response.headers["www-authenticate"] = "Bearer"
+            seconds = time.perf_counter() - begun
+            self.metrics.requests.labels(path, str(response.status_code)).inc()
+            self.metrics.seconds.labels(path).observe(seconds)
+            if self.settings.access_log and path not in WITHOUT_KEY:
+                _log(
+                    {
+                        "event": "request",
+                        "method": request.method,
+                        "path": path,
+                        "status": response.status_code,
+                        "milliseconds": round(1000 * seconds, 2),
+                    }
+                )
+            return response
+
+        return endpoint
+
+    def _check_key(self, request: Request) -> None:
+        if self._key is None or request.url.path in WITHOUT_KEY:
+            return
+        scheme, _, key = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not hmac.compare_digest(_digest(key.strip()), self._key):
+            raise BadRequest(
+                "the API key is missing or wrong; send it as Authorization: Bearer KEY",
+                status=401,
+                code="invalid_api_key",
+            )
+
+    async def _no_such_route(self, request: Request, error: Exception) -> Response:
+        status = error.status_code if isinstance(error, HTTPException) else 404
+        message = (
+            f"{request.method} is not allowed for {request.url.path}"
+            if status == 405
+            else f"there is nothing at {request.url.path[:100]}; see /openapi.json"
+        )
+        self.metrics.requests.labels("other", str(status)).inc()
+        shape = tei_error if request.url.path == "/embed" else openai_error
+        response = _json(shape(BadRequest(message, status=status)), status=status)
+        if isinstance(error, HTTPException) and error.headers:
+            response.headers.update(error.headers)
+        return response
+
+
+def openai_error(error: BadRequest) -> Any:
+    """Return an error's body in OpenAI's shape."""
+    kind = {401: "authentication_error", 429: "rate_limit_error", 500: "server_error"}
+    return {
+        "error": {
+            "message": str(error),
+            "type": kind.get(error.status, "invalid_request_error"),
+            "param": error.param,
+            "code": error.code,
+        }
+    }
+
+
+def tei_error(error: BadRequest) -> Any:
+    """Return an error's body in text-embeddings-inference's shape."""
+    kind = {429: "overloaded", 500: "backend", 401: "unauthorized"}
+    return {"error": str(error), "error_type": kind.get(error.status, "validation")}
+
+
+def _json(value: Any, *, status: int = 200, cut: Counted | None = None) -> Response:
+    response = Response(orjson.dumps(value, option=_NUMPY), status_code=status, media_type="application/json")
+    if cut is not None and cut.cut.any():
+        response.headers[CUT] = str(int(cut.cut.sum()))
+    return response
+
+
+def _cut(vectors: Any, dims: int) -> Any:
+    return truncate(vectors, dims)
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+
+
+def _log(entry: Mapping[str, Any]) -> None:
+    """Write a line of JSON to standard error; it never holds a text."""
+    line = orjson.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **entry}).decode()
+    sys.stderr.write(line + "\n")

@@ -1,0 +1,61 @@
+"""Reads a request's body: bounded in bytes and in time, plain or compressed."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from typing import Any
+
+from edgeleaf.server.requests import BadRequest
+from edgeleaf.server.settings import Limits
+
+_WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+
+
+class ClientGone(Exception):
+    """The client closed the connection before its request was whole."""
+
+
+async def read_body(request: Any, limits: Limits) -> bytes:
+    """Return the whole body, unpacked.
+
+    Raises:
+        BadRequest: it is longer than allowed, comes too slowly, or is compressed in a way that is unknown or broken.
+        ClientGone: the client has gone.
+    """
+    too_long = BadRequest(
+        f"the body is longer than {limits.body} bytes, which is the limit; send the texts in parts",
+        status=413,
+        code="body_too_long",
+    )
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding not in _WINDOWS and coding != "identity":
+        raise BadRequest(f"content-encoding {coding[:40]} is unknown; send gzip, deflate, or a plain body", status=415)
+    declared = request.headers.get("content-length", "")
+    if declared.isascii() and declared.isdigit() and len(declared) < 20 and int(declared) > limits.body:
+        raise too_long
+    unpack = zlib.decompressobj(_WINDOWS[coding]) if coding != "identity" else None
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(limits.seconds):
+            while True:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                part = message.get("body", b"")
+                if unpack is not None and part:
+                    part = unpack.decompress(part, limits.body - size + 1)
+                size += len(part)
+                if size > limits.body:
+                    raise too_long
+                parts.append(part)
+                if not message.get("more_body", False):
+                    break
+    except TimeoutError:
+        raise BadRequest(f"the body was not whole after {limits.seconds:g} seconds", status=408) from None
+    except zlib.error:
+        raise BadRequest(f"the body is not {coding}, as content-encoding says") from None
+    if unpack is not None and not unpack.eof:
+        raise BadRequest(f"the body's {coding} data ends too early")
+    return b"".join(parts)

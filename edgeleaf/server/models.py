@@ -1,0 +1,96 @@
+"""The bundles that a server answers with, by name, and the indexes that it searches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeleaf.bundle.encoder import QueryEncoder
+from edgeleaf.bundle.manifest import says_failed
+from edgeleaf.bundle.space import VectorSpace, same_space
+from edgeleaf.errors import InputError
+from edgeleaf.search.index import Index
+from edgeleaf.search.stores import store_of
+
+
+@dataclass(frozen=True)
+class Served:
+    """A bundle that is served.
+
+    Args:
+        name: what requests call it, ``model``.
+        encoder: loaded with ``counts=True``.
+        window: tokens that the encoder reads of a text.
+        index: what ``/search`` searches with it, if anything.
+        failed: whether its certificate reports that a gate was missed.
+    """
+
+    name: str
+    encoder: QueryEncoder
+    window: int
+    index: Index | None = None
+    failed: bool = False
+
+    @property
+    def space(self) -> VectorSpace:
+        return self.encoder.space
+
+    def described(self) -> dict[str, Any]:
+        """Return what ``GET /v1/models`` says of it."""
+        return {
+            "id": self.name,
+            "object": "model",
+            "created": 0,
+            "owned_by": "edgeleaf",
+            "space": self.space.id,
+            "teacher": self.space.teacher,
+            "dimensions": self.space.dim,
+            "max_tokens": self.window,
+            "documents": None if self.index is None else len(self.index.documents),
+        }
+
+
+def open_served(bundles: Sequence[str], indexes: Sequence[str] = ()) -> dict[str, Served]:
+    """Open bundles and give each index to the bundle of its space.
+
+    Args:
+        bundles: bundle folders or fused files; ``NAME=PATH`` gives one another name than its folder's.
+        indexes: folders that ``edgeleaf index`` wrote.
+
+    Returns:
+        The served bundles by name, in the order given.
+
+    Raises:
+        BundleError: one cannot be opened.
+        InputError: two of the same name, an index of another space than every bundle's, or two indexes for a bundle.
+    """
+    opened = [(place, store_of(place).load(place)) for place in indexes]
+    used: set[str] = set()
+    served: dict[str, Served] = {}
+    for given in bundles:
+        name, path = _named(given)
+        if name in served:
+            raise InputError(f"two bundles are called {name}; give one another name: NAME={path}")
+        encoder = QueryEncoder.load(path, counts=True)
+        mine = [(place, index) for place, index in opened if same_space(index.space, encoder.space)]
+        if len(mine) > 1:
+            raise InputError(
+                f"{mine[0][0]} and {mine[1][0]} are both indexes of the space {encoder.space.id}; give one"
+            )
+        used.update(place for place, _ in mine)
+        served[name] = Served(name, encoder, encoder.window, mine[0][1] if mine else None, says_failed(path))
+    for place, index in opened:
+        if place not in used:
+            spaces = ", ".join(one.space.id for one in served.values())
+            raise InputError(f"{place} is an index of the space {index.space.id}; the bundles are of {spaces}")
+    return served
+
+
+def _named(given: str) -> tuple[str, Path]:
+    name, equals, path = given.partition("=")
+    if equals and name and path and not Path(given).exists():
+        return name, Path(path)
+    whole = Path(given).resolve()
+    return (whole.parent.name or whole.stem if whole.is_file() else whole.name), Path(given)

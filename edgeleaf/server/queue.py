@@ -1,0 +1,171 @@
+"""Texts that wait for an encoder, and the threads that encode them.
+
+What waits together is encoded together where the texts are of similar length: a vector does not depend on the batch
+(docs/quantisation.md), so nobody can see it. The queue is bounded. Requests beyond it are refused, with the time after
+which there will be room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from edgeleaf.bundle.encoder import Counted, QueryEncoder
+from edgeleaf.errors import EdgeleafError
+
+TOGETHER = 8
+"""Texts of waiting requests that are encoded in one batch."""
+SIMILAR = 64
+"""Characters that texts of one batch may differ by."""
+LONGEST_WAIT = 60
+
+
+class QueueFull(EdgeleafError):
+    """Too many texts wait.
+
+    Attributes:
+        seconds: after how many there will be room, as far as can be told.
+    """
+
+    def __init__(self, message: str, seconds: int) -> None:
+        super().__init__(message)
+        self.seconds = seconds
+
+
+@dataclass(eq=False)
+class _Job:
+    """Texts of one request, in one batch, and where their vectors go."""
+
+    encoder: QueryEncoder
+    texts: Sequence[str]
+    longest: int
+    done: Future[Counted] = field(default_factory=Future)
+
+
+class EncodingQueue:
+    """Threads that encode what is put in, first come, first served.
+
+    Args:
+        threads: how many.
+        waiting: texts that may wait.
+        observe: called with the number of texts and the seconds of each batch, from the threads.
+    """
+
+    def __init__(self, *, threads: int, waiting: int, observe: Any = None) -> None:
+        self._limit = waiting
+        self._observe = observe
+        self._jobs: deque[_Job] = deque()
+        self._change = threading.Condition()
+        self._texts = 0
+        self._closing = False
+        self._seconds_a_text = 0.005
+        self._threads = [threading.Thread(target=self._work, name=f"encoder-{n}", daemon=True) for n in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def texts(self) -> int:
+        """How many texts wait."""
+        return self._texts
+
+    async def encode(self, encoder: QueryEncoder, texts: Sequence[str]) -> Counted:
+        """Return what ``encoder.encode_counted(texts)`` returns, for at least one text.
+
+        Raises:
+            QueueFull: there is no room for so many texts.
+        """
+        batches = _batches(texts)
+        jobs = [_Job(encoder, [texts[row] for row in rows], len(texts[rows[-1]])) for rows in batches]
+        self._put(jobs, len(texts))
+        found = [await asyncio.wrap_future(job.done) for job in jobs]
+        order = np.argsort([row for rows in batches for row in rows])
+        return Counted(
+            np.concatenate([part.vectors for part in found])[order],
+            np.concatenate([part.tokens for part in found])[order],
+            np.concatenate([part.cut for part in found])[order],
+        )
+
+    def close(self) -> None:
+        """Encode what waits, then end the threads."""
+        with self._change:
+            self._closing = True
+            self._change.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _put(self, jobs: Sequence[_Job], texts: int) -> None:
+        with self._change:
+            if self._texts + texts > self._limit:
+                seconds = self._texts * self._seconds_a_text / len(self._threads)
+                raise QueueFull(
+                    f"{self._texts} texts wait for the encoder and {self._limit} may; send these {texts} again later",
+                    min(LONGEST_WAIT, max(1, math.ceil(seconds))),
+                )
+            self._jobs.extend(jobs)
+            self._texts += texts
+            self._change.notify(len(jobs))
+
+    def _work(self) -> None:
+        while jobs := self._take():
+            texts = [text for job in jobs for text in job.texts]
+            begun = time.perf_counter()
+            try:
+                found = jobs[0].encoder.encode_counted(texts)
+            except Exception as error:
+                for job in jobs:
+                    job.done.set_exception(error)
+                continue
+            seconds = time.perf_counter() - begun
+            self._seconds_a_text += 0.05 * (seconds / len(texts) - self._seconds_a_text)
+            if self._observe is not None:
+                self._observe(len(texts), seconds)
+            start = 0
+            for job in jobs:
+                here = slice(start, start + len(job.texts))
+                job.done.set_result(Counted(found.vectors[here], found.tokens[here], found.cut[here]))
+                start = here.stop
+
+    def _take(self) -> list[_Job]:
+        """Wait for a job and return it with others that can be encoded with it; nothing when the queue is closed."""
+        with self._change:
+            while True:
+                while not self._jobs:
+                    if self._closing:
+                        return []
+                    self._change.wait()
+                taken: list[_Job] = []
+                count = 0
+                while self._jobs and (not taken or self._fits(taken[0], count)):
+                    job = self._jobs.popleft()
+                    self._texts -= len(job.texts)
+                    if job.done.set_running_or_notify_cancel():
+                        taken.append(job)
+                        count += len(job.texts)
+                if taken:
+                    return taken
+
+    def _fits(self, first: _Job, count: int) -> bool:
+        job = self._jobs[0]
+        alike = abs(job.longest - first.longest) <= SIMILAR
+        return job.encoder is first.encoder and alike and count + len(job.texts) <= TOGETHER
+
+
+def _batches(texts: Sequence[str]) -> list[list[int]]:
+    """Return the places of texts in batches of similar length, so that every thread gets a part of a long request."""
+    batches: list[list[int]] = []
+    for place in sorted(range(len(texts)), key=lambda row: len(texts[row])):
+        last = batches[-1] if batches else []
+        if last and len(last) < TOGETHER and len(texts[place]) - len(texts[last[0]]) <= SIMILAR:
+            last.append(place)
+        else:
+            batches.append([place])
+    return batches

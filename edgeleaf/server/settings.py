@@ -1,0 +1,91 @@
+"""What a server is started with."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+
+from edgeleaf.bundle.machine import usable_cores
+from edgeleaf.errors import InputError
+from edgeleaf.vectors import is_whole
+
+MEBIBYTE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a server takes.
+
+    Args:
+        body: bytes of a request's body, after it is unpacked.
+        texts: texts of one request.
+        text: characters of one text.
+        waiting: texts that may wait for the encoder, over all requests; beyond that, requests are told to come back.
+        seconds: how long a client may take to send its request.
+        hits: documents of one search.
+    """
+
+    body: int = 2 * MEBIBYTE
+    texts: int = 2048
+    text: int = 1_000_000
+    waiting: int = 4096
+    seconds: float = 30.0
+    hits: int = 1000
+
+    @property
+    def most_texts(self) -> int:
+        """Texts of one request: more than may wait could never be encoded."""
+        return min(self.texts, self.waiting)
+
+    def __post_init__(self) -> None:
+        for name in ("body", "texts", "text", "waiting", "hits"):
+            value = getattr(self, name)
+            if not is_whole(value) or value < 1:
+                raise InputError(f"the limit {name} is {value!r}; a whole number from 1 is needed")
+        if not self.seconds > 0:
+            raise InputError(f"the limit seconds is {self.seconds!r}; a number above 0 is needed")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where a server listens, and whom it answers.
+
+    Args:
+        host: the address to listen on; the default is seen by programs of this machine only.
+        port: 1 to 65535, or 0 for any that is free.
+        api_key: what a request must bring, ``Authorization: Bearer KEY``; None if nothing is asked for.
+        threads: texts, or batches of them, that are encoded at the same time; 0 means one per processor core.
+        limits: what it takes.
+        access_log: log a line for each request.
+        drain: seconds after SIGTERM in which connections are still taken, while /ready says 503.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    api_key: str | None = None
+    threads: int = 0
+    limits: Limits = Limits()
+    access_log: bool = True
+    drain: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not is_whole(self.port) or not 0 <= self.port <= 65535:
+            raise InputError(f"the port is {self.port!r}; 0 to 65535 is needed")
+        if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable() and self.api_key):
+            raise InputError("the API key is empty or holds other characters than printable ASCII")
+        if not is_whole(self.threads) or self.threads < 0:
+            raise InputError(f"threads is {self.threads!r}; a whole number from 0 is needed")
+
+    @property
+    def encoding_threads(self) -> int:
+        """How many batches are encoded at the same time."""
+        return self.threads or usable_cores()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether other machines can reach the server and it asks for no key."""
+        try:
+            local = ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            local = self.host == "localhost"
+        return not local and self.api_key is None

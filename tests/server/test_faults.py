@@ -1,0 +1,238 @@
+"""What goes wrong around a server: slow, broken and greedy clients, a full queue, signals. Nothing accepted is lost."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgeleaf import QueryEncoder
+from tests.server.conftest import REFERENCE, Running, Start, start_server
+
+BODY = json.dumps({"input": "where is my parcel?"}).encode()
+HEAD = b"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n"
+
+
+def connect(server: Running) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", server.port), timeout=60)
+
+
+def status_of(raw: socket.socket) -> int:
+    """Return an answer's status, or 0 where the connection was closed without one."""
+    line = raw.makefile("rb").readline()
+    return int(line.split()[1]) if line else 0
+
+
+def still_answers(server: Running) -> bool:
+    return server.ask("/v1/embeddings", BODY)[0] == 200
+
+
+def test_clients_that_send_slowly_are_let_go(start: Start) -> None:
+    server = start("--timeout", "1")
+    with connect(server) as head, connect(server) as body, connect(server) as silent:
+        head.sendall(b"POST /v1/embeddings HTTP/1.1\r\nhost: a\r\n")
+        body.sendall(HEAD % len(BODY) + BODY[:9])
+        began = time.monotonic()
+        assert status_of(body) == 408
+        assert status_of(head) == 0
+        assert status_of(silent) == 0
+        assert 0.5 < time.monotonic() - began < 10
+    assert still_answers(server)
+
+
+def test_clients_that_leave_early(server: Running) -> None:
+    for sent in (b"", b"POST", HEAD % len(BODY), HEAD % len(BODY) + BODY[:9], HEAD % len(BODY) + BODY):
+        for _ in range(20):
+            with connect(server) as raw:
+                raw.sendall(sent)
+    assert still_answers(server)
+
+
+def test_what_is_no_http(server: Running) -> None:
+    for sent in (b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", b"GET\r\n\r\n", b"POST / HTTP/9\r\n\r\n", b"\r\n" * 1000):
+        with connect(server) as raw:
+            raw.sendall(sent)
+            raw.shutdown(socket.SHUT_WR)
+            assert status_of(raw) in (0, 400, 404)
+    assert still_answers(server)
+
+
+def test_a_hundred_megabytes_are_refused_and_take_no_memory(server: Running) -> None:
+    before = resident(server)
+    part = b"a" * 1_000_000
+    with connect(server) as raw:  # in chunks, so that the length is not known beforehand
+        raw.sendall(b"POST /v1/embeddings HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n")
+        for _ in range(100):
+            raw.sendall(b"%x\r\n" % len(part) + part + b"\r\n")
+        raw.sendall(b"0\r\n\r\n")
+        assert status_of(raw) == 413
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+    for body, status in ((part * 100, 413), (BODY, 200)):  # and the connection survives it
+        connection.request("POST", "/v1/embeddings", body)
+        answer = connection.getresponse()
+        answer.read()
+        assert answer.status == status
+    assert resident(server) - before < 50 << 20
+
+
+def resident(server: Running) -> int:
+    """Bytes of memory that the process holds."""
+    found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{server.process.pid}/status").read_text())
+    assert found
+    return int(found[1]) << 10
+
+
+class Load(threading.Thread):
+    """A client that asks again and again over one connection; it notes when each request was sent and its answer."""
+
+    def __init__(self, port: int, body: bytes = BODY, *, patient: bool = False) -> None:
+        super().__init__(daemon=True)
+        self.port, self.body, self.patient = port, body, patient
+        self.going = True
+        self.sent: list[tuple[float, int]] = []
+        self.bodies: list[Any] = []
+        self.retry: list[str] = []
+
+    def run(self) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        while self.going:
+            at, status = 0.0, 0
+            try:
+                connection.request("POST", "/v1/embeddings", self.body)
+                at = time.monotonic()  # all of it is with the system by now
+                answer = connection.getresponse()
+                content = answer.read()
+                status = answer.status
+                if status == 200:
+                    self.bodies.append(json.loads(content))
+                elif status == 429:
+                    self.retry.append(answer.headers["retry-after"])
+            except (OSError, http.client.HTTPException):
+                connection.close()
+                time.sleep(0.01)
+            if at:
+                self.sent.append((at, status))
+            if not status and not self.patient:
+                return
+
+
+def test_all_that_was_sent_before_sigterm_is_answered(start: Start) -> None:
+    server = start("--no-access-log")
+    clients = [Load(server.port) for _ in range(32)]
+    for client in clients:
+        client.start()
+    time.sleep(2)
+    told = time.monotonic()
+    server.process.send_signal(signal.SIGTERM)
+    assert server.process.wait(60) == 0
+    for client in clients:
+        client.going = False
+        client.join(60)
+    before = [status for client in clients for at, status in client.sent if at < told]
+    assert len(before) > 200
+    assert Counter(before) == {200: len(before)}
+    assert time.monotonic() - told < 10
+
+
+def test_ready_says_that_it_stops(start: Start) -> None:
+    server = start("--drain", "2")
+    assert server.ask("/ready")[:1] == (200,)
+    server.process.send_signal(signal.SIGTERM)
+    deadline = time.monotonic() + 2
+    while (found := server.ask("/ready"))[0] == 200 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert found[0] == 503 and found[2] == {"status": "stopping"} and found[1]["connection"] == "close"
+    assert server.ask("/v1/embeddings", BODY)[0] == 200
+    assert server.process.wait(60) == 0
+
+
+def test_a_killed_server_starts_again_on_its_port_under_load(start: Start) -> None:
+    server = start("--no-access-log")
+    clients = [Load(server.port, patient=True) for _ in range(8)]
+    for client in clients:
+        client.start()
+    time.sleep(1)
+    server.process.kill()
+    server.process.wait()
+    again = start("--no-access-log", "--port", str(server.port))
+    began = time.monotonic()
+    time.sleep(1)
+    for client in clients:
+        client.going = False
+        client.join(60)
+    assert all(any(at > began and status == 200 for at, status in client.sent) for client in clients)
+    assert again.stop() == 0
+
+
+def test_a_full_queue_answers_429_and_loses_nothing(start: Start) -> None:
+    server = start("--no-access-log", "--max-waiting", "4", "--threads", "1")
+    body = json.dumps({"input": "word " * 100}).encode()
+    clients = [Load(server.port, body) for _ in range(32)]
+    for client in clients:
+        client.start()
+    time.sleep(2)
+    for client in clients:
+        client.going = False
+    for client in clients:
+        client.join(60)
+    statuses = Counter(status for client in clients for _, status in client.sent)
+    assert set(statuses) == {200, 429}
+    assert all(1 <= int(seconds) <= 60 for client in clients for seconds in client.retry)
+    status, _, found = server.ask("/v1/embeddings", {"input": ["a"] * 5})  # more than can ever wait
+    assert status == 422 and "4" in found["error"]["message"]
+    assert still_answers(server)
+
+
+def test_batches_of_strangers_cannot_be_seen(server: Running) -> None:
+    texts = [f"{'word ' * (n % 30)}{n}" for n in range(64)]
+    expected = QueryEncoder.load(REFERENCE).encode(texts)
+    clients = [Load(server.port, json.dumps({"input": text}).encode()) for text in texts]
+    for client in clients:
+        client.start()
+    time.sleep(2)
+    for client in clients:
+        client.going = False
+    for client, vector in zip(clients, expected, strict=True):
+        client.join(60)
+        assert client.bodies
+        for body in client.bodies:
+            np.testing.assert_array_equal(np.array(body["data"][0]["embedding"], np.float32), vector)
+    batches = server.ask("/metrics")[2]
+    alone = float(re.search(r'edgeleaf_batch_texts_bucket\{le="1.0"\} (\S+)', batches)[1])
+    every = float(re.search(r"edgeleaf_batch_texts_count (\S+)", batches)[1])
+    assert alone < every  # strangers did share batches
+
+
+@pytest.mark.slow
+def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
+    encoder = QueryEncoder.load(REFERENCE)
+    from edgeleaf.search import Index
+
+    index = Index(space=encoder.space, documents=[("1", "a")], vectors=encoder.encode(["a"]).astype("f2"))
+    index.save(tmp_path / "docs")
+    server = start_server(tmp_path, "--no-access-log", "--index", str(tmp_path / "docs"))
+    command = [
+        str(Path(sys.executable).with_name("schemathesis")),
+        "run",
+        f"http://127.0.0.1:{server.port}/openapi.json",
+        "--checks=all",
+        "--max-examples=50",
+        "--seed=1",
+        "--workers=2",
+        "--no-color",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False, cwd=tmp_path)
+    assert server.stop() == 0
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
