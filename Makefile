@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM := false
 export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup try demo test page runtimes bench bench-gpu lint format dist test-runtime test-oldest clean
+.PHONY: help setup try demo test android android-assets android-tools page runtimes bench bench-gpu lint format dist test-runtime test-oldest clean
 BUNDLE ?= out/demo
 PAGE := out/page-$(notdir $(BUNDLE))
 
@@ -91,6 +91,43 @@ bench-gpu: $(VENV)/.installed ## the same on an NVIDIA GPU
 	$(BIN)/python -m bench.peers.run $(BUNDLE) --gpu -o out/bench-gpu
 	$(BIN)/python -m bench.peers.report out/bench-gpu/results.json -o bench/gpu
 
+ANDROID := out/android
+FIXTURES := android_demo/out/fixtures
+ASSETS := android_demo/app/src/main/assets
+android: android-tools android-assets $(ANDROID)/onnxruntime.aar $(FIXTURES)/hits.jsonl ## the Kotlin library and the Android app: built and tested, jar and APK; 10 minutes the first time
+	cd android_demo && mvn package
+	$(BIN)/python android_demo/tools/apk.py
+	EDGELEAF_REQUIRE_ANDROID=1 $(BIN)/python -m pytest tests/android
+	$(BIN)/python android_demo/tools/sizes.py
+
+android-assets: $(ASSETS)/index.zip ## what the Android app needs before Android Studio can build it: encoder, documents, certificate
+
+$(ASSETS)/index.zip: $(ANDROID)/index/index.json android_demo/tools/assets.py
+	$(BIN)/python android_demo/tools/assets.py $(ANDROID)/bundle $(ANDROID)/index $(ASSETS)
+
+$(ANDROID)/index/index.json: $(ANDROID)/documents.jsonl | $(ANDROID)/bundle/edgeleaf.json
+	$(BIN)/edgeleaf index $(ANDROID)/bundle $(ANDROID)/documents.jsonl -o $(ANDROID)/index --pca 256 --force
+
+$(ANDROID)/documents.jsonl: android_demo/tools/documents.py
+	$(PYTHON) android_demo/tools/documents.py $@
+
+$(ANDROID)/bundle/edgeleaf.json: | $(VENV)/.installed
+	$(BIN)/edgeleaf ship export/models/mpnet --input utf8 --keep-texts -o $(ANDROID)/bundle
+
+$(ANDROID)/onnxruntime.aar: android_demo/tools/android_library.py
+	$(PYTHON) android_demo/tools/android_library.py $@
+	@touch $@
+
+$(FIXTURES)/hits.jsonl: android_demo/tools/fixtures.py | $(ANDROID)/bundle/edgeleaf.json
+	$(BIN)/python android_demo/tools/fixtures.py $(ANDROID)/bundle
+
+android-tools:
+	@for pair in javac:default-jdk-headless mvn:maven npm:npm apksigner:apksigner dpkg-deb:dpkg; do \
+	command -v $${pair%%:*} >/dev/null || set -- "$$@" $${pair#*:}; done; \
+	if [ $$# -gt 0 ]; then if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$$@"; \
+	else echo "android: install first: $$*" >&2; exit 1; fi; fi
+
 lint: $(VENV)/.installed ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -114,4 +151,5 @@ $(DIST)/.installed: constraints.txt
 	@touch $@
 
 clean: ## remove .venv and everything that was built
-	rm -rf $(VENV) $(TRY) $(DIST) $(OLDEST) .venv-runtime-* web_demo/node_modules out build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(TRY) $(DIST) $(OLDEST) .venv-runtime-* web_demo/node_modules android_demo/out android_demo/target \
+	android_demo/*/target $(ASSETS) out build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
     path
-    for pattern in ("*.md", "docs/**/*.md", "export/*.md", "bench/*.md")
+    for pattern in ("*.md", "docs/**/*.md", "export/*.md", "bench/*.md", "android_demo/*.md", "android_demo/*/*.md")
     for path in ROOT.glob(pattern)
     if path.name != "RESULTS.md"  # written by bench/peers/report.py
 )

@@ -18,7 +18,7 @@ from edgeleaf import __version__
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parent.parent
 BUNDLE = ROOT / "export" / "models" / "mpnet"
-NOT_COPIED = (".*", "out", "dist", "build", "node_modules", "export", "__pycache__", "*.egg-info")
+NOT_COPIED = (".*", "out", "dist", "build", "node_modules", "export", "target", "__pycache__", "*.egg-info")
 INFO = f"edgeleaf-{__version__}.dist-info"
 BESIDE = {
     *("CHANGELOG.md", "LICENSE", "MANIFEST.in", "PKG-INFO", "README.md", "SECURITY.md", "pyproject.toml", "setup.cfg"),

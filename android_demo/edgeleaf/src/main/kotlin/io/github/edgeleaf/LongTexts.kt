@@ -1,0 +1,63 @@
+package io.github.edgeleaf
+
+/**
+ * Shortens a long text before it goes to the encoder, so that it needs little memory; its vector does not change.
+ * The same rules as in Python, `edgeleaf/bundle/long_texts.py`.
+ *
+ * @param units number of ASCII words and punctuation marks after which nothing matters.
+ * @param characters number of ASCII letters and digits of a word after which nothing matters.
+ */
+internal class LongTexts(private val units: Int, private val characters: Int) {
+
+    /** A text that has the same tokens in the encoder's window but leaves out most of the rest. */
+    fun shortened(text: String): String {
+        if (text.codePointCount(0, text.length) <= LONG) return text
+        val end = end(text)
+        val out = StringBuilder()
+        var word = 0 // letters and digits directly before i
+        var spaces = 0 // blanks directly before i
+        for (i in 0 until end) {
+            val character = text[i]
+            word = if (isWord(character)) word + 1 else 0
+            spaces = if (isBlank(character)) spaces + 1 else 0
+            when {
+                word > characters -> Unit
+                spaces == 2 -> out[out.length - 1] = ' '
+                spaces > 2 -> Unit
+                else -> out.append(character)
+            }
+        }
+        return out.toString()
+    }
+
+    /** Where the first unit that cannot matter begins: a punctuation mark, or a word's first letter or digit. */
+    private fun end(text: String): Int {
+        var count = 0
+        for (i in text.indices) {
+            val character = text[i]
+            val begins = isWord(character) && (i == 0 || isBlank(text[i - 1]) || isPunctuation(text[i - 1]))
+            if ((begins || isPunctuation(character)) && count++ == units) return i
+        }
+        return text.length
+    }
+
+    companion object {
+        /** A text of up to this many characters goes to the encoder unchanged. */
+        private const val LONG = 20_000
+        private val ENTRY = Regex("([0-9]{1,9}) ([0-9]{1,9})")
+
+        /** Reads the entry of a file's metadata; null if there is no valid one, and texts stay as they are. */
+        fun read(entry: String?): LongTexts? {
+            val (units, characters) = ENTRY.matchEntire(entry ?: "")?.destructured ?: return null
+            return if (characters.toInt() == 0) null else LongTexts(units.toInt(), characters.toInt())
+        }
+
+        private fun isWord(character: Char) = character in '0'..'9' || character in 'A'..'Z' || character in 'a'..'z'
+
+        private fun isBlank(character: Char) =
+            character == ' ' || character == '\t' || character == '\n' || character == '\r'
+
+        private fun isPunctuation(character: Char) =
+            character in '!'..'/' || character in ':'..'@' || character in '['..'`' || character in '{'..'~'
+    }
+}

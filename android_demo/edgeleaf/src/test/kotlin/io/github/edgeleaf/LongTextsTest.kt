@@ -1,0 +1,23 @@
+package io.github.edgeleaf
+
+import org.junit.Assert.assertEquals
+import org.junit.Assert.assertNull
+import org.junit.Assert.assertTrue
+import org.junit.Test
+
+class LongTextsTest {
+    @Test
+    fun `long texts are shortened as in Python`() {
+        val rules = checkNotNull(LongTexts.read("7 5"))
+        val lines = Fixtures.lines("long.jsonl").toList()
+        assertTrue(lines.size > 40 && lines.count { it["text"] != it["shortened"] } > 30)
+        for (line in lines) assertEquals(line["shortened"], rules.shortened(line["text"] as String))
+    }
+
+    @Test
+    fun `a file without a valid entry leaves texts alone`() {
+        for (entry in listOf(null, "", "7", "7 0", " 7 5", "7 5 ", "1234567890 5", "-7 5", "٧ 5")) {
+            assertNull(entry, LongTexts.read(entry))
+        }
+    }
+}
