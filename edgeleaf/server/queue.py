@@ -52,7 +52,7 @@ class _Job:
 
 
 class EncodingQueue:
-    """Threads that encode what is put in, first come, first served.
+    """Threads that encode what is put in: of each request a batch, in turns.
 
     Args:
         threads: how many.
@@ -63,7 +63,7 @@ class EncodingQueue:
     def __init__(self, *, threads: int, waiting: int, observe: Any = None) -> None:
         self._limit = waiting
         self._observe = observe
-        self._jobs: deque[_Job] = deque()
+        self._requests: deque[deque[_Job]] = deque()
         self._change = threading.Condition()
         self._texts = 0
         self._closing = False
@@ -110,7 +110,7 @@ class EncodingQueue:
                     f"{self._texts} texts wait for the encoder and {self._limit} may; send these {texts} again later",
                     min(LONGEST_WAIT, max(1, math.ceil(seconds))),
                 )
-            self._jobs.extend(jobs)
+            self._requests.append(deque(jobs))
             self._texts += texts
             self._change.notify(len(jobs))
 
@@ -138,23 +138,31 @@ class EncodingQueue:
         """Wait for a job and return it with others that can be encoded with it; nothing when the queue is closed."""
         with self._change:
             while True:
-                while not self._jobs:
+                while not self._requests:
                     if self._closing:
                         return []
                     self._change.wait()
                 taken: list[_Job] = []
                 count = 0
-                while self._jobs and (not taken or self._fits(taken[0], count)):
-                    job = self._jobs.popleft()
-                    self._texts -= len(job.texts)
+                while self._requests and (not taken or self._fits(taken[0], count)):
+                    job = self._pop()
                     if job.done.set_running_or_notify_cancel():
                         taken.append(job)
                         count += len(job.texts)
                 if taken:
                     return taken
 
+    def _pop(self) -> _Job:
+        """Take a batch of the first request, which then goes to the end: a short one does not wait for a long one."""
+        jobs = self._requests.popleft()
+        job = jobs.popleft()
+        if jobs:
+            self._requests.append(jobs)
+        self._texts -= len(job.texts)
+        return job
+
     def _fits(self, first: _Job, count: int) -> bool:
-        job = self._jobs[0]
+        job = self._requests[0][0]
         alike = abs(job.longest - first.longest) <= SIMILAR
         return job.encoder is first.encoder and alike and count + len(job.texts) <= TOGETHER
 

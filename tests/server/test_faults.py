@@ -195,6 +195,17 @@ def test_a_full_queue_answers_429_and_loses_nothing(start: Start) -> None:
     assert still_answers(server)
 
 
+def test_a_short_request_does_not_wait_for_a_long_one(server: Running) -> None:
+    long = Load(server.port, json.dumps({"input": ["word " * 100] * 1000}).encode())
+    long.start()
+    time.sleep(0.3)
+    long.going = False
+    assert server.ask("/v1/embeddings", BODY)[0] == 200
+    assert not long.sent  # the long one is not done yet
+    long.join(120)
+    assert [status for _, status in long.sent] == [200]
+
+
 def test_batches_of_strangers_cannot_be_seen(server: Running) -> None:
     texts = [f"{'word ' * (n % 30)}{n}" for n in range(64)]
     expected = QueryEncoder.load(REFERENCE).encode(texts)
