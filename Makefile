@@ -36,7 +36,7 @@ $(TRY)/.installed: constraints.txt
 	@$(TRY)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt numpy onnxruntime
 	@touch $@
 
-demo: $(VENV)/.installed ## the main job: from texts on this machine to a certified out/demo/query_encoder.onnx, 8 to 15 minutes
+demo: $(VENV)/.installed ## the main job: from texts on this machine to a certified out/demo/query_encoder.onnx, 5 to 15 minutes
 	$(BIN)/edgeleaf run export/recipes/demo.toml -o out/demo
 
 WORKERS ?= auto
