@@ -1,4 +1,4 @@
-"""The command that answers over HTTP."""
+"""The command ``edgeleaf serve``."""
 
 from __future__ import annotations
 
@@ -13,49 +13,52 @@ from edgeleaf.extras import require
 def serve_command(
     bundles: Annotated[
         list[str],
-        typer.Argument(
-            metavar="BUNDLE...", help="Bundle folders or fused .onnx files; NAME=PATH to give one another name."
-        ),
+        typer.Argument(metavar="BUNDLE", help="Bundle folders or fused .onnx files; NAME=PATH sets another name."),
     ],
     index: Annotated[
         list[str] | None,
-        typer.Option(help="A folder that edgeleaf index wrote, for POST /search. May be repeated."),
+        typer.Option(help="A folder written by edgeleaf index, for POST /search. May be repeated."),
     ] = None,
     host: Annotated[str, typer.Option(envvar="EDGELEAF_HOST", help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(envvar="EDGELEAF_PORT", min=0, max=65535, help="0: any that is free.")] = 8080,
+    port: Annotated[
+        int, typer.Option(envvar="EDGELEAF_PORT", min=0, max=65535, help="Port to listen on; 0: any free one.")
+    ] = 8080,
     api_key: Annotated[
         str | None,
-        typer.Option(envvar="EDGELEAF_API_KEY", help="Ask for this key; better given by the variable."),
+        typer.Option(envvar="EDGELEAF_API_KEY", help="Key that requests must send; better set by the variable."),
     ] = None,
     threads: Annotated[
         int,
         typer.Option(envvar="EDGELEAF_THREADS", min=0, help="Batches encoded at the same time; 0: one per core."),
     ] = 0,
-    max_body: Annotated[int, typer.Option(envvar="EDGELEAF_MAX_BODY", min=1, help="Bytes of a request's body.")] = 2
-    << 20,
-    max_texts: Annotated[int, typer.Option(envvar="EDGELEAF_MAX_TEXTS", min=1, help="Texts of one request.")] = 2048,
+    max_body: Annotated[
+        int, typer.Option(envvar="EDGELEAF_MAX_BODY", min=1, help="Most bytes in a request's body, unpacked.")
+    ] = 2_097_152,
+    max_texts: Annotated[int, typer.Option(envvar="EDGELEAF_MAX_TEXTS", min=1, help="Most texts per request.")] = 2048,
     max_characters: Annotated[
-        int, typer.Option(envvar="EDGELEAF_MAX_CHARACTERS", min=1, help="Characters of one text.")
+        int, typer.Option(envvar="EDGELEAF_MAX_CHARACTERS", min=1, help="Most characters per text.")
     ] = 1_000_000,
     max_waiting: Annotated[
         int,
-        typer.Option(envvar="EDGELEAF_MAX_WAITING", min=1, help="Texts that may wait; beyond that, 429."),
+        typer.Option(envvar="EDGELEAF_MAX_WAITING", min=1, help="Most texts that may wait; beyond that, 429."),
     ] = 4096,
     timeout: Annotated[
-        float, typer.Option(envvar="EDGELEAF_TIMEOUT", min=0.1, help="Seconds in which a request must have come in.")
+        float, typer.Option(envvar="EDGELEAF_TIMEOUT", min=0.1, help="Seconds in which a request must arrive.")
     ] = 30.0,
     drain: Annotated[
         float,
         typer.Option(
-            envvar="EDGELEAF_DRAIN", min=0, help="Seconds after SIGTERM in which connections are still taken."
+            envvar="EDGELEAF_DRAIN", min=0, help="Seconds after SIGTERM during which new connections are accepted."
         ),
     ] = 0.0,
     access_log: Annotated[
         bool,
-        typer.Option("--access-log/--no-access-log", envvar="EDGELEAF_ACCESS_LOG", help="One JSON line per request."),
+        typer.Option(
+            "--access-log/--no-access-log", envvar="EDGELEAF_ACCESS_LOG", help="Log one JSON line per request."
+        ),
     ] = True,
 ) -> None:
-    """Answer over HTTP: POST /v1/embeddings (OpenAI), /embed (text-embeddings-inference), and /search with --index."""
+    """Encode queries over HTTP: /v1/embeddings (OpenAI), /embed (text-embeddings-inference), /search (with --index)."""
     require("serve")
     from edgeleaf.server.models import open_served
     from edgeleaf.server.run import serve

@@ -1,4 +1,4 @@
-"""The HTTP interface: ``/v1/embeddings`` as of OpenAI, ``/embed`` as of text-embeddings-inference, ``/search``, ..."""
+"""The HTTP interface: ``/v1/embeddings`` as in OpenAI's API, ``/embed`` as in text-embeddings-inference, and more."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from edgeleaf.vectors import truncate
 
 WITHOUT_KEY = frozenset({"/health", "/ready", "/metrics"})
 CUT = "x-edgeleaf-truncated"
-"""Header of an answer: how many of its texts are longer than the encoder's window, so that their end was not read."""
+"""Header of an answer: how many texts were longer than the encoder's window and were cut."""
 _NUMPY = orjson.OPT_SERIALIZE_NUMPY
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -163,7 +163,7 @@ class Service:
         return one, found if dims is None else Counted(_cut(found.vectors, dims), found.tokens, found.cut)
 
     def _model(self, name: str | None) -> Served:
-        """Return the bundle that a request means; where one is served, every name means it."""
+        """Return the bundle that a request names; if only one is served, any name will do."""
         if len(self.served) == 1:
             return next(iter(self.served.values()))
         if name is None:
@@ -181,7 +181,7 @@ class Service:
         return self.served[name]
 
     def _endpoint(self, answer: Endpoint, error_body: Callable[[BadRequest], Any]) -> Endpoint:
-        """Return an endpoint with what all have: key, errors in their shape, counters, a line in the log."""
+        """Wrap an endpoint in what all share: the check of the key, errors in its shape, counters, the log."""
 
         async def endpoint(request: Request) -> Response:
             begun = time.perf_counter()
@@ -199,7 +199,7 @@ class Service:
                 response = Response(status_code=499)
             except EdgeleafError as error:
                 response = _json(error_body(BadRequest(str(error))), status=400)
-            except Exception as error:  # a fault of ours: the answer says no more than that
+            except Exception as error:  # a fault of ours: the answer gives no details, the log does
                 number = uuid.uuid4().hex[:12]
                 _log({"event": "fault", "id": number, "path": path, "error": f"{type(error).__name__}: {error}"})
                 fault = BadRequest(f"this is a fault of the server; its log has the reason, {number}", status=500)

@@ -1,4 +1,4 @@
-"""Reads a request's body: bounded in bytes and in time, plain or compressed."""
+"""Reads a request's body, plain or compressed, within limits of size and time."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _WINDOWS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate
 
 
 class ClientGone(Exception):
-    """The client closed the connection before its request was whole."""
+    """The client closed the connection before it had sent the whole request."""
 
 
 async def read_body(request: Any, limits: Limits) -> bytes:
     """Return the whole body, unpacked.
 
     Raises:
-        BadRequest: it is longer than allowed, comes too slowly, or is compressed in a way that is unknown or broken.
-        ClientGone: the client has gone.
+        BadRequest: it is too long, comes too slowly, or its compression is unknown or broken.
+        ClientGone: the client closed the connection.
     """
     too_long = BadRequest(
         f"the body is longer than {limits.body} bytes, which is the limit; send the texts in parts",

@@ -1,4 +1,4 @@
-"""The bundles that a server answers with, by name, and the indexes that it searches."""
+"""The bundles that a server serves, by name, and the indexes that it searches."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Served:
     """A bundle that is served.
 
     Args:
-        name: what requests call it, ``model``.
+        name: the name that requests give as ``model``.
         encoder: loaded with ``counts=True``.
-        window: tokens that the encoder reads of a text.
-        index: what ``/search`` searches with it, if anything.
-        failed: whether its certificate reports that a gate was missed.
+        window: how many tokens of a text the encoder reads.
+        index: the index that ``/search`` searches, if there is one.
+        failed: whether its certificate reports FAILED.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Served:
         return self.encoder.space
 
     def described(self) -> dict[str, Any]:
-        """Return what ``GET /v1/models`` says of it."""
+        """Return its entry in ``GET /v1/models``."""
         return {
             "id": self.name,
             "object": "model",
@@ -53,10 +53,10 @@ class Served:
 
 
 def open_served(bundles: Sequence[str], indexes: Sequence[str] = ()) -> dict[str, Served]:
-    """Open bundles and give each index to the bundle of its space.
+    """Open bundles, and pair each index with the bundle of its vector space.
 
     Args:
-        bundles: bundle folders or fused files; ``NAME=PATH`` gives one another name than its folder's.
+        bundles: bundle folders or fused files; ``NAME=PATH`` sets a name other than the folder's.
         indexes: folders that ``edgeleaf index`` wrote.
 
     Returns:
@@ -64,7 +64,7 @@ def open_served(bundles: Sequence[str], indexes: Sequence[str] = ()) -> dict[str
 
     Raises:
         BundleError: one cannot be opened.
-        InputError: two of the same name, an index of another space than every bundle's, or two indexes for a bundle.
+        InputError: two bundles have the same name, no bundle has an index's space, or a bundle has two indexes.
     """
     opened = [(place, store_of(place).load(place)) for place in indexes]
     used: set[str] = set()

@@ -1,4 +1,4 @@
-"""The OpenAPI document of a server: its endpoints, what they take, and every status that they answer with."""
+"""The OpenAPI document of a server: its endpoints, what they take, and the statuses that they answer with."""
 
 from __future__ import annotations
 
@@ -121,6 +121,12 @@ def document(served: Mapping[str, Served], settings: Settings) -> dict[str, Any]
             }
         },
     }
+    if several:
+        for place, shape in (("/v1/embeddings", error), ("/embed", tei)):
+            paths[place]["post"]["responses"]["404"] = {
+                "description": "There is no such bundle.",
+                "content": _content(shape),
+            }
     paths["/ready"]["get"]["responses"]["503"] = {"description": "Not now.", "content": _content(status)}
     if any(one.index is not None for one in served.values()):
         operation = _post("The documents nearest to a query", search, found, error)
@@ -129,13 +135,11 @@ def document(served: Mapping[str, Served], settings: Settings) -> dict[str, Any]
     schemes: dict[str, Any] = {}
     if settings.api_key is not None:
         schemes = {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}}
-        for path in paths.values():
-            for operation in path.values():
-                if operation.get("security") is None:
-                    operation["responses"]["401"] = {
-                        "description": "No key, or a wrong one.",
-                        "content": _content(error),
-                    }
+        for place, path in paths.items():
+            for name, operation in path.items():
+                if name in ("get", "post") and operation.get("security") is None:
+                    answer_401 = _content(tei if place == "/embed" else error)
+                    operation["responses"]["401"] = {"description": "No key, or a wrong one.", "content": answer_401}
     return {
         "openapi": "3.1.0",
         "info": {

@@ -1,8 +1,8 @@
 """Texts that wait for an encoder, and the threads that encode them.
 
-What waits together is encoded together where the texts are of similar length: a vector does not depend on the batch
-(docs/quantisation.md), so nobody can see it. The queue is bounded. Requests beyond it are refused, with the time after
-which there will be room.
+Waiting texts of similar length are encoded together, even if they come from several requests. This does not change the
+answers, because a vector does not depend on the batch (docs/decisions/0005-bit-equal-int8.md). The queue is bounded: a
+request that does not fit is refused, and told when to try again.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from edgeleaf.bundle.encoder import Counted, QueryEncoder
 from edgeleaf.errors import EdgeleafError
 
 TOGETHER = 8
-"""Texts of waiting requests that are encoded in one batch."""
+"""The most texts in one batch; they may come from several requests."""
 SIMILAR = 64
-"""Characters that texts of one batch may differ by."""
+"""By how many characters the texts of one batch may differ in length."""
 LONGEST_WAIT = 60
 
 
@@ -33,7 +33,7 @@ class QueueFull(EdgeleafError):
     """Too many texts wait.
 
     Attributes:
-        seconds: after how many there will be room, as far as can be told.
+        seconds: in how many seconds there will be room, by estimate.
     """
 
     def __init__(self, message: str, seconds: int) -> None:
@@ -52,12 +52,12 @@ class _Job:
 
 
 class EncodingQueue:
-    """Threads that encode what is put in: of each request a batch, in turns.
+    """Threads that encode waiting texts: one batch of each request in turn.
 
     Args:
-        threads: how many.
-        waiting: texts that may wait.
-        observe: called with the number of texts and the seconds of each batch, from the threads.
+        threads: how many threads.
+        waiting: how many texts may wait.
+        observe: called after each batch, in the encoding thread, with its number of texts and its seconds.
     """
 
     def __init__(self, *, threads: int, waiting: int, observe: Any = None) -> None:
@@ -95,7 +95,7 @@ class EncodingQueue:
         )
 
     def close(self) -> None:
-        """Encode what waits, then end the threads."""
+        """Encode the waiting texts, then end the threads."""
         with self._change:
             self._closing = True
             self._change.notify_all()
@@ -135,7 +135,7 @@ class EncodingQueue:
                 start = here.stop
 
     def _take(self) -> list[_Job]:
-        """Wait for a job and return it with others that can be encoded with it; nothing when the queue is closed."""
+        """Wait for a job and return it with those that fit into its batch; an empty list once the queue is closed."""
         with self._change:
             while True:
                 while not self._requests:
@@ -168,7 +168,7 @@ class EncodingQueue:
 
 
 def _batches(texts: Sequence[str]) -> list[list[int]]:
-    """Return the places of texts in batches of similar length, so that every thread gets a part of a long request."""
+    """Group the places of texts into batches of similar length, so that the threads can share a long request."""
     batches: list[list[int]] = []
     for place in sorted(range(len(texts)), key=lambda row: len(texts[row])):
         last = batches[-1] if batches else []

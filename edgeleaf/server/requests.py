@@ -1,4 +1,4 @@
-"""What requests hold: bodies to dataclasses, every field checked, one sentence for each fault."""
+"""Turns request bodies into dataclasses: checks every field, and has one sentence for each fault."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ DOCUMENT_ROLES = frozenset({"document", "search_document", "retrieval_document",
 
 
 class BadRequest(EdgeleafError):
-    """A request that cannot be answered as it is.
+    """A request that the server refuses.
 
     Attributes:
         status: the HTTP status.
-        param: the field that is at fault, if one is.
-        code: a word that programs can look at.
+        param: the field at fault, if there is one.
+        code: a word by which programs can recognise the fault.
     """
 
     def __init__(self, message: str, *, status: int = 400, param: str | None = None, code: str | None = None) -> None:
@@ -40,10 +40,10 @@ class Asked:
 
     Args:
         texts: what to encode.
-        single: whether one string came, not a list.
-        model: the name that was given, if one was.
+        single: whether the request had one string, not a list.
+        model: the bundle's name, if one was given.
         dims: numbers of each vector; None for all.
-        as_base64: whether vectors go out as base64 of float32, little-endian.
+        as_base64: whether vectors are returned as base64 of little-endian float32.
         truncate: whether a text that is longer than the encoder's window may be cut.
     """
 
@@ -57,7 +57,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Searched:
-    """A search: texts, whether one string came, the bundle's name and how many documents for each text."""
+    """A search: ``texts``, ``single`` and ``model`` as in :class:`Asked`; ``k``: how many documents per text."""
 
     texts: Sequence[str]
     single: bool
@@ -85,8 +85,8 @@ def embeddings(body: Mapping[str, Any], limits: Limits, roles: Mapping[str, Vect
 
     Args:
         body: the parsed body.
-        limits: what is taken.
-        roles: the spaces that are served, by the bundles' names, to name the teacher of documents.
+        limits: what the server accepts.
+        roles: the spaces that are served, by the bundles' names; an error names their teachers.
     """
     texts, single = _texts(body, "input", limits)
     _no_documents(body, roles)

@@ -20,16 +20,16 @@ from edgeleaf.server.models import Served
 from edgeleaf.server.settings import Settings
 
 LINGER = 0.25
-"""Seconds between the first signal and the end of listening: requests that have reached this machine are read first."""
+"""Seconds from the first signal until listening ends, so that requests already on their way are still read."""
 BACKLOG = 2048
 KEEP_ALIVE = 75
 
 
 def serve(served: Mapping[str, Served], settings: Settings) -> None:
-    """Answer requests until SIGTERM or SIGINT; then finish those that were accepted, and return.
+    """Answer requests until SIGTERM or SIGINT; then finish the accepted ones, and return.
 
     Raises:
-        InputError: the address cannot be listened on.
+        InputError: the server cannot listen on the address.
     """
     listening = listen(settings)
     service = Service(served, settings)
@@ -45,7 +45,7 @@ def serve(served: Mapping[str, Served], settings: Settings) -> None:
 
 
 def listen(settings: Settings) -> socket.socket:
-    """Return a socket that is bound to the address."""
+    """Return a socket bound to the address."""
     try:
         family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         bound = socket.socket(family[0], socket.SOCK_STREAM)
@@ -61,7 +61,7 @@ def listen(settings: Settings) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """Stops in two steps: it says so, on /ready and by ``connection: close``, and a moment later stops listening."""
+    """Stops in two steps: it says so, on /ready and by ``connection: close``; a moment later it stops listening."""
 
     def __init__(self, service: Service, settings: Settings) -> None:
         super().__init__(
@@ -84,7 +84,7 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Any:
-        """Handle signals without raising them again at the end: to be told to stop is no failure."""
+        """Handle signals without raising them again at the end: being told to stop is not a failure."""
         kinds = [signal.SIGINT, signal.SIGTERM]
         before = {kind: signal.signal(kind, self.handle_exit) for kind in kinds}
         self._loop = asyncio.get_running_loop()
@@ -107,7 +107,7 @@ class _Server(uvicorn.Server):
 
 
 def _protocol(seconds: float) -> type[HttpToolsProtocol]:
-    """Return uvicorn's protocol with a limit on the time that a request's head may take."""
+    """Return uvicorn's protocol with a time limit for a request's headers."""
 
     class Protocol(HttpToolsProtocol):
         _head: asyncio.TimerHandle | None = None

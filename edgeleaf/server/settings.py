@@ -1,4 +1,4 @@
-"""What a server is started with."""
+"""A server's settings and limits."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ MEBIBYTE = 1 << 20
 
 @dataclass(frozen=True)
 class Limits:
-    """What a server takes.
+    """What a server accepts.
 
     Args:
-        body: bytes of a request's body, after it is unpacked.
-        texts: texts of one request.
-        text: characters of one text.
-        waiting: texts that may wait for the encoder, over all requests; beyond that, requests are told to come back.
-        seconds: how long a client may take to send its request.
-        hits: documents of one search.
+        body: bytes of a request's body, measured unpacked.
+        texts: texts per request.
+        text: characters per text.
+        waiting: texts of all requests that may wait for the encoder; beyond that, clients are told to try again later.
+        seconds: how long a client may take to send its headers, and then its body.
+        hits: the greatest ``k`` of a search.
     """
 
     body: int = 2 * MEBIBYTE
@@ -34,7 +34,7 @@ class Limits:
 
     @property
     def most_texts(self) -> int:
-        """Texts of one request: more than may wait could never be encoded."""
+        """Texts per request; a request with more texts than may wait could never be accepted."""
         return min(self.texts, self.waiting)
 
     def __post_init__(self) -> None:
@@ -48,16 +48,16 @@ class Limits:
 
 @dataclass(frozen=True)
 class Settings:
-    """Where a server listens, and whom it answers.
+    """How a server listens, and what it answers.
 
     Args:
-        host: the address to listen on; the default is seen by programs of this machine only.
+        host: the address to listen on; by default only programs on this machine can connect.
         port: 1 to 65535, or 0 for any that is free.
-        api_key: what a request must bring, ``Authorization: Bearer KEY``; None if nothing is asked for.
-        threads: texts, or batches of them, that are encoded at the same time; 0 means one per processor core.
-        limits: what it takes.
+        api_key: the key that requests must send as ``Authorization: Bearer KEY``; None if none is needed.
+        threads: batches of texts that are encoded at the same time; 0 means one per processor core.
+        limits: what it accepts.
         access_log: log a line for each request.
-        drain: seconds after SIGTERM in which connections are still taken, while /ready says 503.
+        drain: for how many seconds after SIGTERM new connections are still accepted, while /ready says 503.
     """
 
     host: str = "127.0.0.1"
@@ -78,7 +78,7 @@ class Settings:
 
     @property
     def encoding_threads(self) -> int:
-        """How many batches are encoded at the same time."""
+        """How many batches are encoded at the same time, never 0."""
         return self.threads or usable_cores()
 
     @property

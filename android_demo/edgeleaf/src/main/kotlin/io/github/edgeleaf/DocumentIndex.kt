@@ -8,7 +8,7 @@ import kotlin.math.sqrt
  *
  * @property id as it was indexed.
  * @property text as it was indexed.
- * @property score cosine to the query as computed from the index's vectors, in -1 to 1 but for rounding.
+ * @property score cosine to the query, computed from the index's vectors; between -1 and 1, up to rounding.
  */
 public class Hit(public val id: String, public val text: String, public val score: Float) {
     override fun equals(other: Any?): Boolean =
@@ -22,11 +22,11 @@ public class Hit(public val id: String, public val text: String, public val scor
 /**
  * Documents that a server encoded with the teacher: the folder that `edgeleaf index` writes, with or without `--pca`.
  *
- * Vectors and texts stay on disk, mapped into memory; only a table of 12 bytes a document is kept. A search reads all
+ * Vectors and texts stay on disk, mapped into memory; the heap holds only 12 bytes per document. A search reads all
  * vectors, so it is exact: about 13 ms for 100,000 documents of 256 numbers on a server's processor. All methods may be
  * called from several threads at once; none belongs on Android's main thread, see [SemanticSearch].
  *
- * Nobody may change the folder's files while they are open: a file that is cut off takes the process down. Deleting
+ * Nothing may change the folder's files while they are open: a file that is cut short crashes the process. Deleting
  * them is harmless on Android and Linux. [IndexStore] replaces an index safely.
  *
  * @property space the vector space of the documents.
@@ -48,14 +48,15 @@ public class DocumentIndex private constructor(
     internal val isClosed: Boolean get() = opened == null
 
     /**
-     * Finds the `k` documents nearest to a query, nearest first; of equals, the one that was indexed first. The search
-     * is exact, with the ids and scores of Python's `Index.search`.
+     * Finds the `k` documents nearest to a query, nearest first; of equal scores, the document that was indexed first
+     * comes first. The search is exact, with the ids and scores of Python's `Index.search`.
      *
      * @param vector `space.dim` numbers of unit L2 norm, from [QueryEncoder.encode]; an index with shortened vectors
      *   shortens it itself.
      * @param k how many, from 1; if the index has fewer documents, all are returned.
-     * @throws EdgeleafException.InvalidVector another width, or numbers that are not finite or far too large.
-     * @throws EdgeleafException.DamagedIndex a part of a large index, which was not checked when it was opened.
+     * @throws EdgeleafException.InvalidVector the vector has another width, or numbers that are not finite or far too
+     *   large.
+     * @throws EdgeleafException.DamagedIndex a part of a large index is damaged that was not checked at opening.
      * @throws EdgeleafException.Closed the index was closed.
      * @throws IllegalArgumentException `k` is below 1.
      */
@@ -102,9 +103,9 @@ public class DocumentIndex private constructor(
          *
          * @param folder what `edgeleaf index` wrote.
          * @param space the space of the queries: [QueryEncoder.space].
-         * @throws EdgeleafException.NotAnIndex no such folder, or no index in it.
+         * @throws EdgeleafException.NotAnIndex there is no such folder, or no index in it.
          * @throws EdgeleafException.WrongSpace the documents are of another space; the message names both.
-         * @throws EdgeleafException.DamagedIndex the message names the file.
+         * @throws EdgeleafException.DamagedIndex a file is damaged; the message names it.
          * @throws EdgeleafException.UnsupportedSchema it was written by an edgeleaf with another schema version.
          */
         @JvmStatic

@@ -10,11 +10,11 @@ import java.nio.charset.CoderResult
 import java.nio.charset.CodingErrorAction
 
 /**
- * The ids and texts of `documents.jsonl`, read when they are needed, through a table of their places: 12 bytes a
- * document. Safe to share between threads.
+ * The ids and texts of `documents.jsonl`. They are read when they are needed, by a table of their places in the file,
+ * 12 bytes per document. Safe to share between threads.
  *
- * @throws EdgeleafException.DamagedIndex not UTF-8, or a line that is no document. All lines of a file of up to
- *   [CHECKED_BYTES] are checked at once; of a longer file the first and the last, and the others when they are read.
+ * @throws EdgeleafException.DamagedIndex the file is not UTF-8, or a line is no document. In a file of up to
+ *   [CHECKED_BYTES], all lines are checked at once; in a longer one the first and the last, the others when read.
  */
 internal class Documents(private val folder: File) {
     private val mapped: Mapped

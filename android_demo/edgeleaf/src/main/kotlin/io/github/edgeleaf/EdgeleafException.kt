@@ -2,10 +2,10 @@ package io.github.edgeleaf
 
 /**
  * What can go wrong, one class for each fault. The message is one sentence for people: what came, what was needed, and
- * what to do; it names the file at fault.
+ * what to do. It names the file at fault.
  *
- * An argument that no input can excuse, such as `k = 0`, is an [IllegalArgumentException] instead, and a search that a
- * later one overtook is a [SearchOvertaken].
+ * An argument that only a mistake in the program can give, such as `k = 0`, is an [IllegalArgumentException] instead. A
+ * search that a later one overtook throws [SearchOvertaken].
  */
 public sealed class EdgeleafException(message: String, cause: Throwable? = null) : RuntimeException(message, cause) {
 
@@ -15,7 +15,7 @@ public sealed class EdgeleafException(message: String, cause: Throwable? = null)
     /** There is no index in the folder. */
     public class NotAnIndex(message: String, cause: Throwable? = null) : EdgeleafException(message, cause)
 
-    /** A file of the index is missing, cut off, or holds something else than it should. */
+    /** A file of the index is missing, cut short, or holds something other than it should. */
     public class DamagedIndex(message: String, cause: Throwable? = null) : EdgeleafException(message, cause)
 
     /** Queries of one vector space cannot search documents of another. */
@@ -33,14 +33,14 @@ public sealed class EdgeleafException(message: String, cause: Throwable? = null)
     /** onnxruntime could not encode the texts, for instance for lack of memory. */
     public class EncodingFailed(message: String, cause: Throwable? = null) : EdgeleafException(message, cause)
 
-    /** A new index was refused or could not be written; the old one is still there and is used. */
+    /** A new index was refused or could not be written; the old one is still installed. */
     public class InstallFailed(message: String, cause: Throwable? = null) : EdgeleafException(message, cause)
 
     /** The encoder or the index was closed before this call. */
     public class Closed(message: String) : EdgeleafException(message)
 }
 
-/** The first line of an error's message, for one of ours. */
+/** The first line of an error's message, to be quoted in one of ours. */
 internal fun reasonOf(error: Throwable): String =
     error.message?.lineSequence()?.firstOrNull { it.isNotBlank() }?.trim()?.take(REASON_CHARACTERS)
         ?: error.javaClass.simpleName

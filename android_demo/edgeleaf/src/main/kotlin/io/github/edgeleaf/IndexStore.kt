@@ -20,12 +20,14 @@ import kotlin.concurrent.withLock
  *
  * ```
  * val store = IndexStore(File(context.noBackupFilesDir, "index"))
- * val index = store.current(encoder.space) ?: store.install(context.assets.open("index.zip"), sha256, encoder.space)
+ * val index = store.current(encoder.space)
+ *     ?: context.assets.open("index.zip").use { store.install(it, sha256, encoder.space) }
  * ```
  *
- * A process that is killed during an install leaves the old index; the next install removes what was left. An install
- * does not disturb searches: who holds the old index keeps it, although its files are deleted, and its space on disk is
- * free again once it is out of use. (Windows does not delete files in use; there, a later install does.)
+ * If the process is killed during an install, the old index stays, and the next install removes what was left over. An
+ * install does not disturb searches: code that holds the old index can go on using it although its files are deleted,
+ * and its space on disk is freed once it is no longer in use. (Windows does not delete files in use; there, a later
+ * install does.)
  *
  * All methods may be called from several threads and processes at once; one install waits for another. None of them
  * belongs on Android's main thread.
@@ -52,7 +54,7 @@ public class IndexStore internal constructor(
     private var open: DocumentIndex? = null
 
     /**
-     * Returns the installed index, or null if there is none yet. It is the same one at each call until an install
+     * Returns the installed index, or null if there is none yet. Each call returns the same one until an install
      * replaces it; nobody needs to close it.
      *
      * @param space the space of the queries: [QueryEncoder.space].
@@ -99,12 +101,13 @@ public class IndexStore internal constructor(
      * Needs room on the disk for the old and the new index.
      *
      * @param zip a zip file with the files of the index at its top: `cd INDEX && zip -r ../index.zip .`
-     * @param sha256 its SHA-256, 64 hexadecimal digits, from somebody whom you trust.
+     * @param sha256 its SHA-256, 64 hexadecimal digits, from a source that you trust.
      * @param space the space of the queries: [QueryEncoder.space].
      * @throws EdgeleafException.WrongSpace the new index is of another space; the message names both.
      * @throws EdgeleafException.UnsupportedSchema it was written by an edgeleaf with another schema version.
-     * @throws EdgeleafException.InstallFailed another hash; no zip file or one that is cut off; files that do not
-     *   belong to an index; too large; a damaged index; the disk is full. The old index stays after every exception.
+     * @throws EdgeleafException.InstallFailed the zip has another hash, is no zip file, is cut short, holds files that
+     *   do not belong to an index, is too large, or holds a damaged index; or the disk is full. The old index stays
+     *   after every exception.
      */
     public fun install(zip: InputStream, sha256: String, space: VectorSpace): DocumentIndex {
         val wanted = sha256.lowercase()
@@ -172,7 +175,7 @@ public class IndexStore internal constructor(
             ?: throw EdgeleafException.InstallFailed("somebody removed $pointerFile; install the index again")
     }
 
-    /** Opens what was unpacked once, so that no index that cannot be opened is switched to. */
+    /** Opens the unpacked index once, so that the store never switches to one that cannot be opened. */
     private fun check(unpacked: File, space: VectorSpace) {
         try {
             DocumentIndex.open(unpacked, space).close()
@@ -200,7 +203,7 @@ public class IndexStore internal constructor(
         return Pointer(number.toInt(), sha256)
     }
 
-    /** Removes every version but one, also those whose install was killed. */
+    /** Removes every version but one, including those whose install was killed. */
     private fun removeAllBut(number: Int?) {
         root.resolve("current.tmp").delete()
         for (version in versions.listFiles().orEmpty()) {
@@ -225,12 +228,12 @@ public class IndexStore internal constructor(
         val SHA256 = Regex("[0-9a-f]{64}")
         val POINTER = Regex("([1-9][0-9]{0,8}) ([0-9a-f]{64})\n")
 
-        /** One for each folder; a lock of a file keeps only other processes out. */
+        /** One for each folder, because a file's lock keeps only other processes out. */
         val locks = ConcurrentHashMap<File, ReentrantLock>()
 
         fun numberOf(name: String): Int = name.removeSuffix(".tmp").toIntOrNull() ?: 0
 
-        /** Makes the names in a folder last; where the system cannot (Windows), it does so by itself. */
+        /** Makes the names in a folder survive a crash. Where nobody can ask for it (Windows), the system does it. */
         fun syncFolder(folder: File) {
             try {
                 FileChannel.open(folder.toPath(), READ).use { it.force(true) }

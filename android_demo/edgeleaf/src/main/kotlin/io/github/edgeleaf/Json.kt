@@ -9,7 +9,7 @@ import java.nio.charset.CodingErrorAction
 internal class JsonFault(message: String) : Exception(message)
 
 /**
- * Parses JSON and refuses what other readers would read differently or fail on: a key that occurs twice in a table,
+ * Parses JSON, and refuses what other readers would read differently or fail on: a key that occurs twice in a table,
  * NaN, a whole number of more than 40 digits, half a surrogate pair, brackets nested deeper than 64.
  *
  * @return [Map], [List], [String], [Boolean], null, [Long] or [BigInteger] for whole numbers, [Double] for others.

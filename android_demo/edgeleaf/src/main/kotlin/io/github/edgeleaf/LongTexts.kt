@@ -4,8 +4,8 @@ package io.github.edgeleaf
  * Shortens a long text before it goes to the encoder, so that it needs little memory; its vector does not change.
  * The same rules as in Python, `edgeleaf/bundle/long_texts.py`.
  *
- * @param units number of ASCII words and punctuation marks after which nothing matters.
- * @param characters number of ASCII letters and digits of a word after which nothing matters.
+ * @param units after this many ASCII words and punctuation marks, nothing in a text matters.
+ * @param characters after this many ASCII letters and digits, nothing in a word matters.
  */
 internal class LongTexts(private val units: Int, private val characters: Int) {
 

@@ -11,7 +11,7 @@ import java.nio.file.StandardOpenOption
  * A part of a file, mapped into memory; it may be larger than 2 GB. Safe to share between threads.
  *
  * A map ends when the garbage collector finds it unused. Until then the file's content stays readable, even if the
- * file is deleted; whoever cuts the file off or rewrites it in place breaks its readers.
+ * file is deleted. Cutting the file short or rewriting it in place breaks its readers.
  *
  * @property size in bytes.
  */

@@ -18,8 +18,8 @@ import kotlin.concurrent.write
  * Encodes queries: a string goes in, a unit vector in the teacher's space comes out. Prompt, tokenizer and pooling are
  * inside the file; do not add anything to the text.
  *
- * Opening takes some 0.2 seconds and as much memory as the file, so open one, off the main thread, and keep it: in an
- * Android app in the `Application`, not in an activity. All methods may be called from several threads at once. One
+ * Opening takes some tenths of a second and about 100 MB of memory, so open one, off the main thread, and keep it: in
+ * an Android app in the `Application`, not in an activity. All methods may be called from several threads at once. One
  * call takes some milliseconds: do not call it on Android's main thread, see [SemanticSearch].
  *
  * ```
@@ -29,7 +29,7 @@ import kotlin.concurrent.write
  * ```
  *
  * @property space the vector space; only documents of this space may be searched.
- * @property window how many tokens of a text count; the rest is cut off.
+ * @property window how many tokens of a text are read; the rest is cut off.
  */
 public class QueryEncoder private constructor(
     private val session: OrtSession,
@@ -45,7 +45,7 @@ public class QueryEncoder private constructor(
     /**
      * Encodes one text.
      *
-     * @return `space.dim` numbers of unit L2 norm, to the last bit the same as Python's on this kind of processor.
+     * @return `space.dim` numbers of unit L2 norm, equal to Python's on this kind of processor to the last bit.
      * @throws EdgeleafException.InvalidText the text holds half a surrogate pair.
      * @throws EdgeleafException.Closed the encoder is closed.
      * @throws EdgeleafException.EncodingFailed onnxruntime failed.
@@ -145,7 +145,8 @@ public class QueryEncoder private constructor(
          *
          * @param file the file; it may be deleted afterwards.
          * @param threads processor threads that one call may use, from 1.
-         * @throws EdgeleafException.NotAnEncoder no such file, damaged, another model, or one that takes strings.
+         * @throws EdgeleafException.NotAnEncoder there is no such file, or it is damaged, is another model, or takes
+         *   strings.
          * @throws EdgeleafException.UnsupportedSchema it was written by an edgeleaf with another schema version.
          * @throws IllegalArgumentException `threads` is below 1.
          */
@@ -164,11 +165,11 @@ public class QueryEncoder private constructor(
         /**
          * Opens an encoder from memory, for instance from a mapped asset, without a copy in the Java heap.
          *
-         * @param model the bytes of the file from the buffer's position to its limit, best a direct buffer. It is not
-         *   used any more after this call.
-         * @param name what messages call it.
+         * @param model the bytes of the file, from the buffer's position to its limit; best a direct buffer. It is not
+         *   used after this call.
+         * @param name what messages call the file.
          * @param threads processor threads that one call may use, from 1.
-         * @throws EdgeleafException.NotAnEncoder damaged, another model, or one that takes strings.
+         * @throws EdgeleafException.NotAnEncoder it is damaged, is another model, or takes strings.
          * @throws EdgeleafException.UnsupportedSchema it was written by an edgeleaf with another schema version.
          * @throws IllegalArgumentException `threads` is below 1.
          */

@@ -1,9 +1,9 @@
 package io.github.edgeleaf
 
-/** The rows with the highest scores, highest first; of equals, the lower row first. */
+/** The rows with the highest scores, highest first; of equal scores, the lower row first. */
 internal class Found(val rows: IntArray, val scores: FloatArray)
 
-/** Raised where a row's score is not finite, although the query is. */
+/** Thrown if a row's score is not finite, although the query is. */
 internal class NotFiniteScore(val row: Int, val rowIsFinite: Boolean) : Exception()
 
 /**
@@ -76,7 +76,7 @@ private const val SMALLEST = 1f / (1 shl 24)
 /** Numbers that are copied from the map at once; they stay in the processor's nearest cache. */
 private const val BLOCK_NUMBERS = 1 shl 14
 
-/** A heap of the best so far, the worst of them on top. */
+/** A heap of the best rows so far, the worst of them on top. */
 private class Best(private val capacity: Int) {
     private val rows = IntArray(capacity)
     private val scores = FloatArray(capacity)

@@ -7,11 +7,11 @@ import kotlinx.coroutines.ensureActive
 import kotlinx.coroutines.withContext
 
 /**
- * A later [SemanticSearch.search] overtook this one, whose hits nobody needs any more.
+ * A later [SemanticSearch.search] overtook this one, so nobody needs its hits any more.
  *
- * It is a [CancellationException], so a coroutine that it leaves (`launch { show(search.search(text)) }`) just ends:
- * nothing is reported, and neither its parent nor its siblings are cancelled. The calling coroutine itself is not
- * cancelled either. Where it should go on, as in a loop that collects texts, catch this class and continue:
+ * It is a [CancellationException]: a coroutine that does not catch it (`launch { show(search.search(text)) }`) just
+ * ends. Nothing is reported, and neither its parent nor its siblings are cancelled. The calling coroutine itself is not
+ * cancelled either. If it should go on, as in a loop that collects texts, catch this class and continue:
  *
  * ```
  * texts.collect { text ->
@@ -22,25 +22,25 @@ import kotlinx.coroutines.withContext
 public class SearchOvertaken internal constructor() : CancellationException("a later search overtook this one")
 
 /**
- * Search as people type: from a text to hits, away from the caller's thread, and only for the latest text.
+ * Search while people type: from a text to hits, off the caller's thread, and only for the latest text.
  *
- * Searches run one at a time on `Dispatchers.Default`. A new one overtakes all that are still waiting or running: those
- * end with [SearchOvertaken], waiting ones at no cost. A search whose coroutine is cancelled while it waits costs
- * nothing either.
+ * Searches run one at a time on `Dispatchers.Default`. A new one overtakes all that are still waiting or running: they
+ * end with [SearchOvertaken], and those that were waiting have cost nothing. Neither has a search whose coroutine is
+ * cancelled while it waits.
  *
- * So make one for each search field: two fields that share one would overtake each other. It holds neither a thread nor
+ * Make one for each search field: two fields that share one would overtake each other. It holds neither a thread nor
  * memory, and does not close the encoder, the index or the store.
  */
 public class SemanticSearch internal constructor(
     private val encode: (String) -> FloatArray,
     private val index: () -> DocumentIndex,
 ) {
-    /** Searches always in this index, which must be of the encoder's space. */
+    /** Always searches this index, which must be of the encoder's space. */
     public constructor(encoder: QueryEncoder, index: DocumentIndex) : this(encoder::encode, { index }) {
         requireSameSpace(encoder.space, index.space, index.toString())
     }
 
-    /** Searches in what is installed in the store at the time of the search. */
+    /** Searches the index that is installed in the store at the time of the search. */
     public constructor(encoder: QueryEncoder, store: IndexStore) : this(
         encoder::encode,
         {
@@ -58,7 +58,7 @@ public class SemanticSearch internal constructor(
      *
      * @param text without the encoder's prompt.
      * @param k how many, from 1.
-     * @throws SearchOvertaken a later call overtook this one; see there what that means for the caller.
+     * @throws SearchOvertaken a later call overtook this one; the class says what that means for the caller.
      * @throws EdgeleafException as [QueryEncoder.encode] and [DocumentIndex.search]; [EdgeleafException.NotAnIndex] if
      *   nothing is installed in the store yet, and all that [IndexStore.current] throws.
      * @throws IllegalArgumentException `k` is below 1; the searches before it go on.

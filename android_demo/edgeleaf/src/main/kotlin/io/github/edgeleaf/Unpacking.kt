@@ -8,8 +8,8 @@ import java.security.MessageDigest
 import java.util.zip.ZipInputStream
 
 /**
- * Unpacks the zip file of an index from a stream, of which nothing is trusted yet. Only an index's own four names are
- * written, so that no name can lead out of the folder and the number of files has a limit; a link becomes a file.
+ * Unpacks the zip file of an index from a stream that is not trusted yet. Only files with an index's own four names are
+ * written, so no name can lead out of the folder, and the number of files is limited. A link becomes a file.
  */
 internal class Unpacking(private val folder: File, mostBytes: Long, private val onStep: (String) -> Unit) {
     private val limit = mostBytes

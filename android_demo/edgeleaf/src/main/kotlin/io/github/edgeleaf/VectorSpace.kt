@@ -3,13 +3,13 @@ package io.github.edgeleaf
 import java.security.MessageDigest
 
 /**
- * The space that a vector lives in: a teacher, and all that decides its vectors. Vectors of two spaces must never be
- * compared, see [sameAs].
+ * The space that a vector lives in: a large model, the teacher, and all that decides its vectors. Vectors of two spaces
+ * must never be compared, see [sameAs].
  *
  * It is read from an encoder ([QueryEncoder.space]) or an index ([DocumentIndex.space]). Immutable, so safe to share
  * between threads.
  *
- * @property teacher the name that it was loaded by, such as `sentence-transformers/all-mpnet-base-v2`.
+ * @property teacher the name under which the teacher was loaded, such as `sentence-transformers/all-mpnet-base-v2`.
  * @property revision the hub revision, if one was pinned.
  * @property weightsSha256 hash of the teacher's weights.
  * @property pooling `mean`, `cls`, `lasttoken`, ...
@@ -32,7 +32,7 @@ public class VectorSpace internal constructor(
     public val tokenizerSha256: String?,
     public val attention: String?,
 ) {
-    /** What identifies the space, in the order of Python's sorted keys. What only later files record may be missing. */
+    /** What identifies the space, in the order of Python's sorted keys. Older files lack some of it. */
     private val identity: Map<String, Any> = listOfNotNull(
         attention?.let { "attention" to it },
         "dim" to dim,
@@ -48,8 +48,8 @@ public class VectorSpace internal constructor(
     public val id: String = "${teacher.substringAfterLast('/')}/$dim/${digest()}"
 
     /**
-     * Whether vectors of both spaces may be compared: whether all that both record is equal. The name of the teacher
-     * does not count; neither does what one of them does not record because an older edgeleaf wrote it.
+     * Whether vectors of both spaces may be compared: whether everything that both of them record is equal. The name of
+     * the teacher does not count; neither does what one of them lacks because an older edgeleaf wrote it.
      */
     public fun sameAs(other: VectorSpace): Boolean =
         identity.all { (key, value) -> key !in other.identity || other.identity[key] == value }

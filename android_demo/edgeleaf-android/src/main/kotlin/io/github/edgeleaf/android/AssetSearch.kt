@@ -15,8 +15,8 @@ import kotlinx.coroutines.SupervisorJob
 import kotlinx.coroutines.async
 
 /**
- * A whole app's search, from an encoder and an index among its assets. Keep one in the `Application`: it opens both
- * once, off the main thread, and holds them as long as the process lives, so that no activity opens them again.
+ * Search for a whole app, with an encoder and an index among its assets. Keep one in the `Application`: it opens both
+ * once, off the main thread, and keeps them open for the life of the process, so no activity has to open them again.
  *
  * ```
  * class MyApplication : Application() {
@@ -27,15 +27,16 @@ import kotlinx.coroutines.async
  * val hits = (application as MyApplication).search.open().search.search(text)
  * ```
  *
- * The index is a zip file of what `edgeleaf index` wrote, and beside it its SHA-256 in a text file `NAME.sha256`. It is
- * unpacked into `noBackupFilesDir/edgeleaf`, and again when an update of the app brings another one. An index that your
- * server sends goes into [Opened.store]; it is used until the app brings another one.
+ * The index is a zip file of what `edgeleaf index` wrote. The asset `NAME.sha256` beside it is a text file with the
+ * zip's SHA-256, the 64 digits alone. The index is unpacked into `noBackupFilesDir/edgeleaf`, and again when an update
+ * of the app brings another one. An index that your server sends goes into [Opened.store]; it is used until the app
+ * brings another one.
  *
  * All methods may be called from any thread.
  *
  * @param context any context; only its application is kept.
- * @param encoder the asset of the encoder, see [fromAsset].
- * @param index the asset of the index.
+ * @param encoder the name of the encoder's asset, see [fromAsset].
+ * @param index the name of the index's asset.
  */
 public class AssetSearch @JvmOverloads constructor(
     context: Context,
@@ -47,10 +48,10 @@ public class AssetSearch @JvmOverloads constructor(
     private var opening: Deferred<Opened>? = null
 
     /**
-     * What is open.
+     * The open encoder and index.
      *
-     * @property encoder do not close it; the process keeps it.
-     * @property store where [IndexStore.install] puts a newer index. Do so off the main thread.
+     * @property encoder stays open for the life of the process; do not close it.
+     * @property store holds the index; [IndexStore.install] puts a newer one there. Call it off the main thread.
      * @property search for one search field; a second field needs a [SemanticSearch] of its own.
      */
     public class Opened internal constructor(
@@ -64,11 +65,11 @@ public class AssetSearch @JvmOverloads constructor(
         get() = synchronized(this) { opening?.run { isCompleted && !isCancelled } ?: false }
 
     /**
-     * Opens encoder and index, or waits until they are open. After a failure the next call tries again.
+     * Opens encoder and index, or waits until they are open. After a failure, the next call tries again.
      *
-     * @throws EdgeleafException what [fromAsset] throws, or [EdgeleafException.InstallFailed] and
-     *   [EdgeleafException.WrongSpace] for an index asset that is missing, has another hash, is damaged or of another
-     *   space than the encoder, or where there is no room for it; the message says which and what to do.
+     * @throws EdgeleafException what [fromAsset] throws; or [EdgeleafException.InstallFailed] if the index's asset is
+     *   missing, has another hash or is damaged, or if there is no room for it; or [EdgeleafException.WrongSpace] if it
+     *   is of another space than the encoder. The message says what to do.
      */
     public suspend fun open(): Opened = synchronized(this) {
         opening?.takeUnless { it.isCancelled } ?: scope.async { opened() }.also { opening = it }
@@ -113,7 +114,7 @@ public class AssetSearch @JvmOverloads constructor(
         return zip.use { store.install(it, sha256, encoder.space) }
     }
 
-    /** Whether an index is there that this encoder can search. If not, the asset replaces it. */
+    /** Whether an index is installed that this encoder can search. If not, the asset replaces it. */
     private fun isUsable(store: IndexStore, encoder: QueryEncoder): Boolean = try {
         store.current(encoder.space) != null
     } catch (_: EdgeleafException) {

@@ -11,16 +11,16 @@ import java.nio.ByteBuffer
 import java.nio.channels.FileChannel
 
 /**
- * Opens an encoder from an asset. The asset is mapped into memory where it lies in the APK, without a copy of its 24 MB.
+ * Opens an encoder from an asset. The asset is mapped into memory from the APK, without a copy of its 24 MB.
  *
  * Gradle must leave it uncompressed: `android { androidResources { noCompress += "onnx" } }`.
  *
- * Takes some 0.3 seconds; do not call it on the main thread. [AssetSearch] does all this for a whole app.
+ * This takes some tenths of a second; do not call it on the main thread. [AssetSearch] does all this for a whole app.
  *
- * @param assets of any context of the app, `context.assets`.
- * @param name the asset, a `query_encoder.onnx` from `edgeleaf ship BUNDLE --input utf8`.
+ * @param assets `context.assets`, of any context of the app.
+ * @param name the asset's name: a `query_encoder.onnx` from `edgeleaf ship BUNDLE --input utf8`.
  * @param threads processor threads that one call may use, from 1.
- * @throws EdgeleafException.NotAnEncoder there is no such asset, it is compressed, or it is no encoder that takes bytes.
+ * @throws EdgeleafException.NotAnEncoder there is no such asset, it is compressed, or it does not take bytes.
  * @throws EdgeleafException.UnsupportedSchema it was written by an edgeleaf with another schema version.
  */
 @JvmOverloads
