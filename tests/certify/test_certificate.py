@@ -76,7 +76,14 @@ def make(gates: object = None, *, query: str = "where is my parcel?") -> Certifi
         )
     )
     return Certificate(
-        space={"teacher": "some/teacher", "revision": None, "dim": 768, "normalized": True, "query_prompt": ""},
+        space={
+            "id": "some/768/abc",
+            "teacher": "some/teacher",
+            "revision": None,
+            "dim": 768,
+            "normalized": True,
+            "query_prompt": "",
+        },
         query_prompt="",
         max_length=128,
         file_sha256="ab" * 32,
@@ -259,7 +266,7 @@ def test_the_page_escapes_every_text() -> None:
     certificate = replace(
         make(query=hostile),
         query_prompt=hostile,
-        space={hostile: hostile, "teacher": hostile},
+        space={"id": hostile, hostile: hostile, "teacher": hostile},
         batch_invariance=Invariance(1, 1, 0.9, 0.95, hostile),
         padding_invariance=Invariance(1, 1, 0.9, 0.95, hostile),
         collections=tuple(replace(collection, name=hostile) for collection in make().collections),
