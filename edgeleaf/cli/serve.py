@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -29,7 +30,7 @@ def serve_command(
     ] = None,
     threads: Annotated[
         int,
-        typer.Option(envvar="EDGELEAF_THREADS", min=0, help="Batches encoded at the same time; 0: one per core."),
+        typer.Option(envvar="EDGELEAF_THREADS", min=0, max=1024, help="Batches encoded at once; 0: one per core."),
     ] = 0,
     max_body: Annotated[
         int, typer.Option(envvar="EDGELEAF_MAX_BODY", min=1, help="Most bytes in a request's body, unpacked.")
@@ -64,6 +65,8 @@ def serve_command(
     from edgeleaf.server.run import serve
     from edgeleaf.server.settings import Limits, Settings
 
+    if api_key is None:
+        api_key = os.environ.get("EDGELEAF_API_KEY")  # click takes an empty variable for none; it is a mistake
     limits = Limits(body=max_body, texts=max_texts, text=max_characters, waiting=max_waiting, seconds=timeout)
     settings = Settings(
         host=host,

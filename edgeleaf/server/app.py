@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import hmac
 import sys
 import time
+import traceback
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,19 +27,17 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from edgeleaf.bundle.encoder import Counted
-from edgeleaf.errors import EdgeleafError
 from edgeleaf.records import shown
 from edgeleaf.server import requests
 from edgeleaf.server.bodies import ClientGone, read_body
 from edgeleaf.server.metrics import Metrics
 from edgeleaf.server.models import Served
 from edgeleaf.server.openapi import document
-from edgeleaf.server.queue import EncodingQueue, QueueFull
+from edgeleaf.server.queue import TOGETHER, EncodingQueue, QueueFull
 from edgeleaf.server.requests import BadRequest
 from edgeleaf.server.settings import Settings
 from edgeleaf.vectors import truncate
 
-WITHOUT_KEY = frozenset({"/health", "/ready", "/metrics"})
 CUT = "x-edgeleaf-truncated"
 """Header of an answer: how many texts were longer than the encoder's window and were cut."""
 _NUMPY = orjson.OPT_SERIALIZE_NUMPY
@@ -65,22 +66,26 @@ class Service:
     def app(self) -> Starlette:
         """Return the ASGI application."""
         routes = [
-            Route("/v1/embeddings", self._endpoint(self.embeddings, openai_error), methods=["POST"]),
-            Route("/v1/models", self._endpoint(self.models, openai_error), methods=["GET"]),
-            Route("/v1/models/{name:path}", self._endpoint(self.model, openai_error), methods=["GET"]),
-            Route("/embed", self._endpoint(self.embed, tei_error), methods=["POST"]),
-            Route("/search", self._endpoint(self.search, openai_error), methods=["POST"]),
-            Route("/health", self._endpoint(self.health, openai_error), methods=["GET"]),
-            Route("/ready", self._endpoint(self.ready, openai_error), methods=["GET"]),
-            Route("/metrics", self._endpoint(self.show_metrics, openai_error), methods=["GET"]),
-            Route("/openapi.json", self._endpoint(self.openapi, openai_error), methods=["GET"]),
-            Route("/", self._endpoint(self.page, openai_error), methods=["GET"]),
+            self._route("POST", "/v1/embeddings", self.embeddings),
+            self._route("GET", "/v1/models", self.models),
+            self._route("GET", "/v1/models/{name:path}", self.model),
+            self._route("POST", "/embed", self.embed, error_body=tei_error),
+            self._route("POST", "/search", self.search),
+            self._route("GET", "/health", self.health, keyless=True),
+            self._route("GET", "/ready", self.ready, keyless=True),
+            self._route("GET", "/metrics", self.show_metrics, keyless=True),
+            self._route("GET", "/openapi.json", self.openapi),
+            self._route("GET", "/", self.page),
         ]
-        return Starlette(routes=routes, exception_handlers={HTTPException: self._no_such_route})
+        app = Starlette(routes=routes, exception_handlers={HTTPException: self._no_such_route})
+        app.router.redirect_slashes = False
+        return app
 
     async def embeddings(self, request: Request) -> Response:
         asked = requests.embeddings(await self._body(request), self.settings.limits, self.spaces)
-        one, found = await self._encoded(asked.texts, asked.model, asked.dims, truncate=asked.truncate, name="input")
+        one, found = await self._encoded(
+            request, asked.texts, asked.model, asked.dims, may_cut=asked.truncate, name="input"
+        )
         vectors: Any = found.vectors
         if asked.as_base64:
             vectors = [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in found.vectors]
@@ -101,19 +106,19 @@ class Service:
 
     async def embed(self, request: Request) -> Response:
         asked = requests.embed(await self._body(request), self.settings.limits, self.spaces)
-        _, found = await self._encoded(asked.texts, asked.model, asked.dims, truncate=asked.truncate, name="inputs")
+        _, found = await self._encoded(
+            request, asked.texts, asked.model, asked.dims, may_cut=asked.truncate, name="inputs"
+        )
         return _json(found.vectors, cut=found)
 
     async def search(self, request: Request) -> Response:
-        asked = requests.search(await self._body(request), self.settings.limits)
+        asked = requests.search(await self._body(request), self.settings.limits, self.spaces)
         one = self._model(asked.model)
         if one.index is None:
             raise BadRequest(f"{one.name} has no index; start the server with --index FOLDER", status=404)
-        _, found = await self._encoded(asked.texts, asked.model, None, truncate=True, name="query")
-        find = partial(one.index.search, found.vectors, space=one.space, k=asked.k)
-        hits = await asyncio.get_running_loop().run_in_executor(None, find)
-        rows = [[{"id": hit.id, "score": hit.score, "text": hit.text} for hit in row] for row in hits]
-        return _json({"model": one.name, "hits": rows[0] if asked.single else rows}, cut=found)
+        _, found = await self._encoded(request, asked.texts, asked.model, None, may_cut=True, name="query")
+        find = partial(_hits, one, found, asked)
+        return await asyncio.get_running_loop().run_in_executor(None, find)
 
     async def models(self, request: Request) -> Response:
         return _json({"object": "list", "data": [one.described() for one in self.served.values()]})
@@ -143,16 +148,19 @@ class Service:
         return requests.parsed(await read_body(request, self.settings.limits))
 
     async def _encoded(
-        self, texts: Sequence[str], model: str | None, dims: int | None, *, truncate: bool, name: str
+        self, request: Request, texts: Sequence[str], model: str | None, dims: int | None, *, may_cut: bool, name: str
     ) -> tuple[Served, Counted]:
         one = self._model(model)
         if dims is not None and dims > one.space.dim:
-            raise BadRequest(f"dimensions is {dims}; {one.name} has {one.space.dim}", param="dimensions")
-        found = await self.queue.encode(one.encoder, texts)
+            raise BadRequest(
+                f"dimensions is {shown(dims)}; {one.name} gives 1 to {one.space.dim}, a whole number",
+                param="dimensions",
+            )
+        found = await _unless_gone(request, self.queue.encode(one.encoder, texts), watch=len(texts) > TOGETHER)
         self.metrics.texts.inc(len(texts))
         self.metrics.tokens.inc(int(found.tokens.sum()))
         self.metrics.cut.inc(int(found.cut.sum()))
-        if not truncate and found.cut.any():
+        if not may_cut and found.cut.any():
             place = int(np.flatnonzero(found.cut)[0])
             raise BadRequest(
                 f"{name}[{place}] is longer than the {one.window} tokens that the encoder reads, and truncate is false",
@@ -160,7 +168,7 @@ class Service:
                 param=name,
                 code="text_too_long",
             )
-        return one, found if dims is None else Counted(_cut(found.vectors, dims), found.tokens, found.cut)
+        return one, found if dims is None else Counted(truncate(found.vectors, dims), found.tokens, found.cut)
 
     def _model(self, name: str | None) -> Served:
         """Return the bundle that a request names; if only one is served, any name will do."""
@@ -180,14 +188,31 @@ class Service:
             )
         return self.served[name]
 
-    def _endpoint(self, answer: Endpoint, error_body: Callable[[BadRequest], Any]) -> Endpoint:
-        """Wrap an endpoint in what all share: the check of the key, errors in its shape, counters, the log."""
+    def _route(
+        self,
+        method: str,
+        path: str,
+        answer: Endpoint,
+        *,
+        error_body: Callable[[BadRequest], Any] | None = None,
+        keyless: bool = False,
+    ) -> Route:
+        """Wrap an endpoint in what all share: the check of the key, errors in its shape, counters, a line in the log.
+
+        Args:
+            method: the HTTP method.
+            path: the path, by which the log and the counters name it.
+            answer: the endpoint.
+            error_body: the shape of errors; None for OpenAI's.
+            keyless: answer without a key, and log nothing.
+        """
+        error_body = error_body or openai_error
 
         async def endpoint(request: Request) -> Response:
             begun = time.perf_counter()
-            path = request.scope["route"].path if "route" in request.scope else request.url.path
             try:
-                self._check_key(request)
+                if not keyless:
+                    self._check_key(request)
                 response = await answer(request)
             except BadRequest as error:
                 response = _json(error_body(error), status=error.status)
@@ -197,21 +222,23 @@ class Service:
                 response.headers["retry-after"] = str(error.seconds)
             except ClientGone:
                 response = Response(status_code=499)
-            except EdgeleafError as error:
-                response = _json(error_body(BadRequest(str(error))), status=400)
             except Exception as error:  # a fault of ours: the answer gives no details, the log does
                 number = uuid.uuid4().hex[:12]
-                _log({"event": "fault", "id": number, "path": path, "error": f"{type(error).__name__}: {error}"})
+                frames = traceback.extract_tb(error.__traceback__)[-4:]  # no message: it could hold a text
+                places = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames]
+                _log({"event": "fault", "id": number, "path": path, "error": type(error).__name__, "at": places})
                 fault = BadRequest(f"this is a fault of the server; its log has the reason, {number}", status=500)
                 response = _json(error_body(fault), status=500)
-            if self.draining:
+            # A client that waits for leave to send its body would take what it sends next for that body.
+            waits = response.status_code == 413 and "expect" in request.headers
+            if self.draining or response.status_code == 408 or waits:
                 response.headers["connection"] = "close"
             if response.status_code == 401:
                 response.headers["www-authenticate"] = "Bearer"
             seconds = time.perf_counter() - begun
             self.metrics.requests.labels(path, str(response.status_code)).inc()
             self.metrics.seconds.labels(path).observe(seconds)
-            if self.settings.access_log and path not in WITHOUT_KEY:
+            if self.settings.access_log and not keyless:
                 _log(
                     {
                         "event": "request",
@@ -223,10 +250,10 @@ class Service:
                 )
             return response
 
-        return endpoint
+        return Route(path, endpoint, methods=[method])
 
     def _check_key(self, request: Request) -> None:
-        if self._key is None or request.url.path in WITHOUT_KEY:
+        if self._key is None:
             return
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not hmac.compare_digest(_digest(key.strip()), self._key):
@@ -237,16 +264,17 @@ class Service:
             )
 
     async def _no_such_route(self, request: Request, error: Exception) -> Response:
-        status = error.status_code if isinstance(error, HTTPException) else 404
+        assert isinstance(error, HTTPException)
+        status, path = error.status_code, request.scope["path"]  # request.url believes the Host header
         message = (
-            f"{request.method} is not allowed for {request.url.path}"
+            f"{request.method} is not allowed for {path}"
             if status == 405
-            else f"there is nothing at {request.url.path[:100]}; see /openapi.json"
+            else f"there is nothing at {shown(path)}; see /openapi.json"
         )
         self.metrics.requests.labels("other", str(status)).inc()
-        shape = tei_error if request.url.path == "/embed" else openai_error
+        shape = tei_error if path == "/embed" else openai_error
         response = _json(shape(BadRequest(message, status=status)), status=status)
-        if isinstance(error, HTTPException) and error.headers:
+        if error.headers:
             response.headers.update(error.headers)
         return response
 
@@ -277,8 +305,11 @@ def _json(value: Any, *, status: int = 200, cut: Counted | None = None) -> Respo
     return response
 
 
-def _cut(vectors: Any, dims: int) -> Any:
-    return truncate(vectors, dims)
+def _hits(one: Served, found: Counted, asked: requests.Searched) -> Response:
+    assert one.index is not None
+    hits = one.index.search(found.vectors, space=one.space, k=asked.k)
+    rows = [[{"id": hit.id, "score": hit.score, "text": hit.text} for hit in row] for row in hits]
+    return _json({"model": one.name, "hits": rows[0] if asked.single else rows}, cut=found)
 
 
 def _digest(key: str) -> bytes:
@@ -288,4 +319,25 @@ def _digest(key: str) -> bytes:
 def _log(entry: Mapping[str, Any]) -> None:
     """Write a line of JSON to standard error; it never holds a text."""
     line = orjson.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **entry}).decode()
-    sys.stderr.write(line + "\n")
+    with contextlib.suppress(OSError):  # a log that cannot be written is no reason not to answer
+        sys.stderr.write(line + "\n")
+
+
+async def _unless_gone(request: Request, work: Coroutine[Any, Any, Counted], *, watch: bool) -> Counted:
+    """Await ``work``; cancel it if the client closes the connection before it is done."""
+    if not watch:
+        return await work
+    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_left(request))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientGone
+        return working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -28,7 +28,7 @@ async def read_body(request: Any, limits: Limits) -> bytes:
         status=413,
         code="body_too_long",
     )
-    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    coding = request.headers.get("content-encoding", "").strip().lower() or "identity"
     if coding not in _WINDOWS and coding != "identity":
         raise BadRequest(f"content-encoding {coding[:40]} is unknown; send gzip, deflate, or a plain body", status=415)
     declared = request.headers.get("content-length", "")
@@ -36,7 +36,7 @@ async def read_body(request: Any, limits: Limits) -> bytes:
         raise too_long
     unpack = zlib.decompressobj(_WINDOWS[coding]) if coding != "identity" else None
     parts: list[bytes] = []
-    size = 0
+    size = received = 0
     try:
         async with asyncio.timeout(limits.seconds):
             while True:
@@ -44,16 +44,21 @@ async def read_body(request: Any, limits: Limits) -> bytes:
                 if message["type"] == "http.disconnect":
                     raise ClientGone
                 part = message.get("body", b"")
+                received += len(part)
                 if unpack is not None and part:
                     part = unpack.decompress(part, limits.body - size + 1)
+                    if unpack.unused_data:
+                        raise BadRequest(f"the body goes on after its {coding} data; send one {coding} stream")
                 size += len(part)
-                if size > limits.body:
+                if max(size, received) > limits.body:
                     raise too_long
                 parts.append(part)
                 if not message.get("more_body", False):
                     break
     except TimeoutError:
-        raise BadRequest(f"the body was not whole after {limits.seconds:g} seconds", status=408) from None
+        raise BadRequest(
+            f"the body was not whole after {limits.seconds:g} seconds; send it faster, or in parts", status=408
+        ) from None
     except zlib.error:
         raise BadRequest(f"the body is not {coding}, as content-encoding says") from None
     if unpack is not None and not unpack.eof:

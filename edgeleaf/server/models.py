@@ -11,6 +11,7 @@ from edgeleaf.bundle.encoder import QueryEncoder
 from edgeleaf.bundle.manifest import says_failed
 from edgeleaf.bundle.space import VectorSpace, same_space
 from edgeleaf.errors import InputError
+from edgeleaf.records import shown
 from edgeleaf.search.index import Index
 from edgeleaf.search.stores import store_of
 
@@ -91,6 +92,8 @@ def open_served(bundles: Sequence[str], indexes: Sequence[str] = ()) -> dict[str
 def _named(given: str) -> tuple[str, Path]:
     name, equals, path = given.partition("=")
     if equals and name and path and not Path(given).exists():
+        if not name.isprintable():
+            raise InputError(f"the bundle name {shown(name)} has characters that cannot be printed; give another")
         return name, Path(path)
     whole = Path(given).resolve()
     return (whole.parent.name or whole.stem if whole.is_file() else whole.name), Path(given)

@@ -86,7 +86,11 @@ class EncodingQueue:
         batches = _batches(texts)
         jobs = [_Job(encoder, [texts[row] for row in rows], len(texts[rows[-1]])) for rows in batches]
         self._put(jobs, len(texts))
-        found = [await asyncio.wrap_future(job.done) for job in jobs]
+        try:
+            found = [await asyncio.wrap_future(job.done) for job in jobs]
+        except BaseException:  # the client has gone, or a batch failed: the rest is not needed
+            self._withdraw(jobs)
+            raise
         order = np.argsort([row for rows in batches for row in rows])
         return Counted(
             np.concatenate([part.vectors for part in found])[order],
@@ -114,6 +118,16 @@ class EncodingQueue:
             self._texts += texts
             self._change.notify(len(jobs))
 
+    def _withdraw(self, jobs: Sequence[_Job]) -> None:
+        with self._change:
+            for job in jobs:
+                job.done.cancel()
+            for waiting in self._requests:
+                if waiting[0] in jobs:
+                    self._texts -= sum(len(job.texts) for job in waiting)
+                    self._requests.remove(waiting)
+                    break
+
     def _work(self) -> None:
         while jobs := self._take():
             texts = [text for job in jobs for text in job.texts]
@@ -121,8 +135,10 @@ class EncodingQueue:
             try:
                 found = jobs[0].encoder.encode_counted(texts)
             except Exception as error:
-                for job in jobs:
-                    job.done.set_exception(error)
+                if len(jobs) == 1:
+                    jobs[0].done.set_exception(error)
+                else:  # whose fault it is shows when each is encoded alone
+                    self._one_by_one(jobs)
                 continue
             seconds = time.perf_counter() - begun
             self._seconds_a_text += 0.05 * (seconds / len(texts) - self._seconds_a_text)
@@ -133,6 +149,14 @@ class EncodingQueue:
                 here = slice(start, start + len(job.texts))
                 job.done.set_result(Counted(found.vectors[here], found.tokens[here], found.cut[here]))
                 start = here.stop
+
+    @staticmethod
+    def _one_by_one(jobs: Sequence[_Job]) -> None:
+        for job in jobs:
+            try:
+                job.done.set_result(job.encoder.encode_counted(job.texts))
+            except Exception as error:
+                job.done.set_exception(error)
 
     def _take(self) -> list[_Job]:
         """Wait for a job and return it with those that fit into its batch; an empty list once the queue is closed."""

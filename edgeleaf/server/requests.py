@@ -48,7 +48,6 @@ class Asked:
     """
 
     texts: Sequence[str]
-    single: bool
     model: str | None
     dims: int | None
     as_base64: bool
@@ -88,19 +87,17 @@ def embeddings(body: Mapping[str, Any], limits: Limits, roles: Mapping[str, Vect
         limits: what the server accepts.
         roles: the spaces that are served, by the bundles' names; an error names their teachers.
     """
-    texts, single = _texts(body, "input", limits)
+    texts, _ = _texts(body, "input", limits)
     _no_documents(body, roles)
     form = body.get("encoding_format")
     if form not in (None, "float", "base64"):
         raise BadRequest(f"encoding_format is {shown(form)}; float or base64 is needed", param="encoding_format")
-    return Asked(
-        texts, single, _string(body, "model"), _dims(body), form == "base64", _flag(body, "truncate", default=True)
-    )
+    return Asked(texts, _string(body, "model"), _dims(body), form == "base64", _flag(body, "truncate", default=True))
 
 
 def embed(body: Mapping[str, Any], limits: Limits, roles: Mapping[str, VectorSpace]) -> Asked:
     """Read a request in text-embeddings-inference's form; arguments as for :func:`embeddings`."""
-    texts, single = _texts(body, "inputs", limits)
+    texts, _ = _texts(body, "inputs", limits)
     _no_documents(body, roles)
     name = _string(body, "prompt_name")
     if name is not None:
@@ -112,15 +109,24 @@ def embed(body: Mapping[str, Any], limits: Limits, roles: Mapping[str, VectorSpa
         )
     if not _flag(body, "normalize", default=True):
         raise BadRequest("normalize is false; vectors of this space have unit length", param="normalize")
-    return Asked(texts, single, _string(body, "model"), _dims(body), False, _flag(body, "truncate", default=True))
+    return Asked(texts, _string(body, "model"), _dims(body), False, _flag(body, "truncate", default=True))
 
 
-def search(body: Mapping[str, Any], limits: Limits) -> Searched:
+def search(body: Mapping[str, Any], limits: Limits, roles: Mapping[str, VectorSpace]) -> Searched:
     """Read a search: ``query``, a string or a list of them, and ``k``."""
     texts, single = _texts(body, "query", limits)
+    _no_documents(body, roles)
     k = 10 if body.get("k") is None else _whole(body["k"])
     if k is None or not 1 <= k <= limits.hits:
         raise BadRequest(f"k is {shown(body['k'])}; a whole number from 1 to {limits.hits} is needed", param="k")
+    if len(texts) * k > limits.hits:
+        raise BadRequest(
+            f"{len(texts)} queries with k {k} ask for {len(texts) * k} documents; {limits.hits} are given at most, "
+            "ask for fewer or in parts",
+            status=422,
+            param="k",
+            code="too_many_documents",
+        )
     return Searched(texts, single, _string(body, "model"), k)
 
 
@@ -141,7 +147,7 @@ def _texts(body: Mapping[str, Any], name: str, limits: Limits) -> tuple[list[str
             param=name,
             code="too_many_texts",
         )
-    if is_whole(texts[0]) or (isinstance(texts[0], list) and all(map(is_whole, texts[0]))):
+    if is_whole(texts[0]) or (isinstance(texts[0], list) and texts[0] and all(map(is_whole, texts[0]))):
         raise BadRequest(
             f"{name} holds token ids, which are those of another tokenizer; send text (LangChain's OpenAIEmbeddings: "
             "check_embedding_ctx_length=False)",
@@ -215,7 +221,7 @@ def _flag(body: Mapping[str, Any], name: str, *, default: bool) -> bool:
     return value
 
 
-_KINDS = {dict: "an object", list: "a list", str: "a string", bool: "true or false", int: "a number", float: "a number"}
+_KINDS = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
 
 
 def _kind(value: Any) -> str:

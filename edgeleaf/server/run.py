@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
+import re
 import signal
 import socket
 import sys
@@ -11,18 +13,23 @@ from collections.abc import Mapping
 from types import FrameType
 from typing import Any
 
+import orjson
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from edgeleaf.errors import InputError
-from edgeleaf.server.app import Service
+from edgeleaf.server.app import Service, openai_error
 from edgeleaf.server.models import Served
+from edgeleaf.server.requests import BadRequest
 from edgeleaf.server.settings import Settings
 
 LINGER = 0.25
 """Seconds from the first signal until listening ends, so that requests already on their way are still read."""
 BACKLOG = 2048
 KEEP_ALIVE = 75
+HEAD = 1 << 16
+"""Bytes of a request's line and headers, or of the trailers after a body in chunks."""
+_UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
 
 
 def serve(served: Mapping[str, Served], settings: Settings) -> None:
@@ -32,6 +39,7 @@ def serve(served: Mapping[str, Served], settings: Settings) -> None:
         InputError: the server cannot listen on the address.
     """
     listening = listen(settings)
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # its warnings say no more than our answers
     service = Service(served, settings)
     host, port = listening.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
@@ -51,12 +59,12 @@ def listen(settings: Settings) -> socket.socket:
         bound = socket.socket(family[0], socket.SOCK_STREAM)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(family[4])
-    except OSError as error:
+        bound.listen(BACKLOG)
+    except (OSError, UnicodeError) as error:  # UnicodeError: no name of a host, "a..b"
         raise InputError(
-            f"cannot listen on {settings.host}:{settings.port} ({error.strerror or error}); "
+            f"cannot listen on {settings.host}:{settings.port} ({getattr(error, 'strerror', None) or error}); "
             "give another --host or --port"
         ) from None
-    bound.set_inheritable(False)
     return bound
 
 
@@ -72,6 +80,7 @@ class _Server(uvicorn.Server):
                 lifespan="off",
                 access_log=False,
                 log_config=None,
+                proxy_headers=False,
                 server_header=False,
                 date_header=False,
                 backlog=BACKLOG,
@@ -95,11 +104,18 @@ class _Server(uvicorn.Server):
                 signal.signal(kind, handler)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self.should_exit and self._loop is not None:  # told again after listening ended: drop the connections
+            self._loop.call_soon_threadsafe(self._let_go)
+            return
         if self.service.draining or self._loop is None:
             self.should_exit = True
             return
         self.service.draining = True
         self._loop.call_soon_threadsafe(self._stop_later)
+
+    def _let_go(self) -> None:
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
 
     def _stop_later(self) -> None:
         assert self._loop is not None
@@ -107,39 +123,97 @@ class _Server(uvicorn.Server):
 
 
 def _protocol(seconds: float) -> type[HttpToolsProtocol]:
-    """Return uvicorn's protocol with a time limit for a request's headers."""
+    """Return a protocol with limits: bytes of a head, seconds to send one, seconds in which nothing is read."""
 
     class Protocol(HttpToolsProtocol):
-        _head: asyncio.TimerHandle | None = None
+        _sending: asyncio.TimerHandle | None = None
+        """Runs while the client owes the rest of a head, or of a body that nobody waits for."""
+        _reading: asyncio.TimerHandle | None = None
+        """Runs while an answer has not been read."""
+        _between = True
+        """Whether the last request is whole, so that a head comes next."""
+        _head = 0
+        """Bytes that have come since the last part of a body, or since the end of a request."""
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            self._expect_head()
+            self._expect()
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self._forget()
+            if self._reading is not None:
+                self._reading.cancel()
+            super().connection_lost(exc)
+
+        def data_received(self, data: bytes) -> None:
+            if self._between:  # httptools drops the body of a request that offers another protocol (curl --http2, Java)
+                head, end, rest = data.partition(b"\r\n\r\n")
+                data = _UPGRADE.sub(b"\r\nx-asked:", head) + end + rest
+            self._head += len(data)
+            super().data_received(data)
+            if self._head > HEAD and not self.transport.is_closing():
+                self._refuse(431, f"the request's headers are longer than {HEAD} bytes, which is the limit; send fewer")
+
+        def send_400_response(self, msg: str) -> None:
+            self._refuse(400, "this is not a valid HTTP/1.1 request; send one, as HTTP clients do")
+
+        def _refuse(self, status: int, message: str) -> None:
+            body = orjson.dumps(openai_error(BadRequest(message, status=status)))
+            head = f"HTTP/1.1 {status} \r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+            self.transport.write(head.encode() + b"connection: close\r\n\r\n" + body)
+            self.transport.close()
 
         def on_message_begin(self) -> None:
             super().on_message_begin()
-            if self._head is None:
-                self._expect_head()
+            self._between = False
+            if self._sending is None:
+                self._expect()
 
         def on_headers_complete(self) -> None:
-            self._forget_head()
+            self._forget()
+            self._head = 0
             super().on_headers_complete()
 
-        def connection_lost(self, exc: Exception | None) -> None:
-            self._forget_head()
-            super().connection_lost(exc)
+        def on_body(self, body: bytes) -> None:
+            self._head = 0
+            super().on_body(body)
 
-        def _expect_head(self) -> None:
-            self._head = self.loop.call_later(seconds, self._too_slow)
+        def on_message_complete(self) -> None:
+            self._forget()
+            self._head = 0
+            self._between = True
+            super().on_message_complete()
 
-        def _forget_head(self) -> None:
-            if self._head is not None:
-                self._head.cancel()
-                self._head = None
+        def on_response_complete(self) -> None:
+            super().on_response_complete()
+            if not self._between and self._sending is None:  # refused before its body was whole
+                self._expect()
+            if self._reading is None:
+                self._expect_reading()
+
+        def _expect(self) -> None:
+            self._sending = self.loop.call_later(seconds, self._too_slow)
+
+        def _forget(self) -> None:
+            if self._sending is not None:
+                self._sending.cancel()
+                self._sending = None
 
         def _too_slow(self) -> None:
-            self._head = None
-            if not self.transport.is_closing():
+            self._sending = None
+            if self.cycle is not None and not self.cycle.response_complete:  # a pipelined head: answer first
+                self._expect()
+            elif not self.transport.is_closing():
                 self.transport.close()
+
+        def _expect_reading(self) -> None:
+            left = self.transport.get_write_buffer_size()
+            self._reading = self.loop.call_later(seconds, self._still_reading, left) if left else None
+
+        def _still_reading(self, before: int) -> None:
+            if self.transport.get_write_buffer_size() >= before:
+                self.transport.abort()
+            else:
+                self._expect_reading()
 
     return Protocol

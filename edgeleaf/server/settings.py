@@ -30,7 +30,7 @@ class Limits:
     text: int = 1_000_000
     waiting: int = 4096
     seconds: float = 30.0
-    hits: int = 1000
+    hits: int = 20_480
 
     @property
     def most_texts(self) -> int:
@@ -71,8 +71,10 @@ class Settings:
     def __post_init__(self) -> None:
         if not is_whole(self.port) or not 0 <= self.port <= 65535:
             raise InputError(f"the port is {self.port!r}; 0 to 65535 is needed")
-        if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable() and self.api_key):
-            raise InputError("the API key is empty or holds other characters than printable ASCII")
+        if self.api_key is not None and not (
+            self.api_key.isascii() and self.api_key.isprintable() and self.api_key and " " not in self.api_key
+        ):
+            raise InputError("the API key is empty, or has a space or a character that is not ASCII; give another")
         if not is_whole(self.threads) or self.threads < 0:
             raise InputError(f"threads is {self.threads!r}; a whole number from 0 is needed")
 

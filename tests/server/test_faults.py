@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,20 @@ def test_clients_that_send_slowly_are_let_go(start: Start) -> None:
     assert still_answers(server)
 
 
+def test_a_client_that_reads_nothing_is_let_go(start: Start) -> None:
+    server = start("--timeout", "1")
+    body = json.dumps({"input": ["a"] * 2048}).encode()  # some 20 MB of answer
+    with connect(server) as raw:
+        raw.sendall(HEAD % len(body) + body)
+        time.sleep(8)
+        received = 0
+        with suppress(OSError):
+            while part := raw.recv(1 << 20):
+                received += len(part)
+    assert received < 15_000_000  # what the system had taken already
+    assert still_answers(server)
+
+
 def test_clients_that_leave_early(server: Running) -> None:
     for sent in (b"", b"POST", HEAD % len(BODY), HEAD % len(BODY) + BODY[:9], HEAD % len(BODY) + BODY):
         for _ in range(20):
@@ -66,7 +81,73 @@ def test_what_is_no_http(server: Running) -> None:
             raw.sendall(sent)
             raw.shutdown(socket.SHUT_WR)
             assert status_of(raw) in (0, 400, 404)
+    with connect(server) as raw:
+        raw.sendall(b"GET\r\n\r\n")
+        answer = raw.makefile("rb").read()
+    assert b"400" in answer.splitlines()[0] and b"not a valid HTTP/1.1 request" in answer
     assert still_answers(server)
+
+
+@pytest.mark.parametrize("flood", [b"x%d: y\r\n", b"y"])
+def test_headers_without_end(server: Running, flood: bytes) -> None:
+    before = resident(server)
+    with connect(server) as raw:
+        raw.sendall(b"GET /health HTTP/1.1\r\nx: ")
+        with pytest.raises(OSError):
+            for n in range(2_000):
+                raw.sendall((flood % n if b"%d" in flood else flood) * 10_000)
+    assert resident(server) - before < 20 << 20
+    with connect(server) as raw:
+        raw.sendall(b"GET /health HTTP/1.1\r\nx: " + b"y" * 70_000)
+        assert status_of(raw) == 431
+    assert still_answers(server)
+
+
+def test_an_offer_of_another_protocol(server: Running) -> None:
+    """As Java's HttpClient and curl --http2 make it."""
+    offer = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAEAAEAAAAIAAAAA"}
+    assert server.ask("/v1/embeddings", BODY, headers=offer)[0] == 200
+
+
+def test_a_body_that_is_announced(server: Running) -> None:
+    with connect(server) as raw:
+        raw.sendall(HEAD.replace(b"\r\n\r\n", b"\r\nexpect: 100-continue\r\n\r\n") % len(BODY))
+        answer = raw.makefile("rb")
+        assert answer.readline() == b"HTTP/1.1 100 Continue\r\n"
+        raw.sendall(BODY)
+        assert answer.readline() == b"\r\n" and b" 200 " in answer.readline()
+    with connect(server) as raw:
+        raw.sendall(HEAD.replace(b"\r\n\r\n", b"\r\nexpect: 100-continue\r\n\r\n") % 100_000_000)
+        assert b"413" in (found := raw.makefile("rb").read()) and b"connection: close" in found
+
+
+def test_work_that_nobody_waits_for_is_dropped(start: Start) -> None:
+    server = start("--threads", "1")
+    body = json.dumps({"input": ["word " * 100] * 2000}).encode()
+    with connect(server) as raw:
+        raw.sendall(HEAD % len(body) + body)
+        time.sleep(0.5)
+    deadline = time.monotonic() + 3
+    while waiting(server) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert waiting(server) == 0
+    assert server.stop() == 0
+    assert [entry["status"] for entry in server.lines() if entry["path"] == "/v1/embeddings"] == [499]
+
+
+def waiting(server: Running) -> float:
+    return float(re.search(r"^edgeleaf_texts_waiting (\S+)", server.ask("/metrics")[2], re.M)[1])
+
+
+def test_a_log_that_nobody_reads(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "edgeleaf.cli", "serve", str(REFERENCE), "--port", "0"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE)
+    assert process.stderr
+    line = process.stderr.readline().decode()
+    process.stderr.close()
+    server = Running(process, int(re.search(r":(\d+) serves", line)[1]), tmp_path)
+    assert still_answers(server) and still_answers(server)
+    assert server.stop() == 0
 
 
 def test_a_hundred_megabytes_are_refused_and_take_no_memory(server: Running) -> None:

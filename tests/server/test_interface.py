@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import os
+import re
 import socket
 import subprocess
 import sys
@@ -66,13 +68,13 @@ def test_embed_as_text_embeddings_inference(server: Running, vectors: np.ndarray
         ("/v1/embeddings", {"input": None}, 400, "input is null"),
         ("/v1/embeddings", {"input": {"a": 1}}, 400, "input is an object"),
         ("/v1/embeddings", {"input": ["a", 1]}, 400, r"input\[1\] is a number"),
-        ("/v1/embeddings", {"input": [True]}, 400, r"input\[0\] is true or false"),
+        ("/v1/embeddings", {"input": [True]}, 400, r"input\[0\] is a boolean"),
         ("/v1/embeddings", {"input": [101, 102]}, 400, "check_embedding_ctx_length=False"),
         ("/v1/embeddings", {"input": [[101, 102], [7]]}, 400, "check_embedding_ctx_length=False"),
         ("/v1/embeddings", {"input": "a", "input_type": "document"}, 400, "sentence-transformers/all-mpnet-base-v2"),
         ("/v1/embeddings", {"input": "a", "task": "retrieval.passage"}, 400, "all-mpnet-base-v2"),
         ("/v1/embeddings", {"input": "a", "task": "classification"}, 400, "query is needed"),
-        ("/v1/embeddings", {"input": "a", "dimensions": 769}, 400, "mpnet has 768"),
+        ("/v1/embeddings", {"input": "a", "dimensions": 769}, 400, "mpnet gives 1 to 768"),
         ("/v1/embeddings", {"input": "a", "dimensions": 0}, 400, "from 1"),
         ("/v1/embeddings", {"input": "a", "dimensions": "8"}, 400, "dimensions is"),
         ("/v1/embeddings", {"input": "a", "dimensions": True}, 400, "dimensions is"),
@@ -89,13 +91,15 @@ def test_embed_as_text_embeddings_inference(server: Running, vectors: np.ndarray
         ("/embed", {}, 400, "the body has no inputs"),
         ("/search", {"query": "a"}, 404, "--index FOLDER"),
         ("/search", {"query": "a", "k": 0}, 400, "k is 0"),
+        ("/search", {"query": "a", "input_type": "document"}, 400, "queries only"),
+        ("/search", {"query": ["a"] * 2048, "k": 11}, 422, "ask for 22528 documents; 20480 are given"),
+        ("/v1/embeddings", {"input": "a", "dimensions": 1e300}, 400, "gives 1 to 768"),
+        ("/v1/embeddings", {"input": [[]]}, 400, r"input\[0\] is a list"),
     ],
 )
 def test_each_fault_has_its_status_and_one_sentence(
     server: Running, path: str, body: Any, status: int, says: str
 ) -> None:
-    import re
-
     found_status, _, found = server.ask(path, body)
     message = found["error"] if path == "/embed" else found["error"]["message"]
     assert found_status == status
@@ -139,6 +143,7 @@ def test_a_compressed_body_is_limited_after_it_is_unpacked(server: Running) -> N
     status, _, found = server.ask("/v1/embeddings", bomb, headers={"content-encoding": "gzip"})
     assert status == 413 and "2097152 bytes" in found["error"]["message"]
     assert server.ask("/v1/embeddings", small[:-9], headers={"content-encoding": "gzip"})[0] == 400
+    assert server.ask("/v1/embeddings", small + small, headers={"content-encoding": "gzip"})[0] == 400
     assert server.ask("/v1/embeddings", b"no", headers={"content-encoding": "gzip"})[0] == 400
     assert server.ask("/v1/embeddings", small, headers={"content-encoding": "br"})[0] == 415
 
@@ -164,6 +169,10 @@ def test_metrics_count(server: Running) -> None:
     server.ask("/v1/embeddings", {"input": TEXTS})
     assert value("edgeleaf_texts_total") == before[0] + len(TEXTS)
     assert value("edgeleaf_texts_cut_total") == before[1] + 1
+    for name in ("one", "two"):  # what clients write into a path does not become a series of its own
+        server.ask(f"/v1/models/{name}")
+        server.ask(f"/{name}")
+    assert not re.search('path="[^"]*(one|two)', server.ask("/metrics")[2])
 
 
 def test_the_openai_client(server: Running, vectors: np.ndarray) -> None:
@@ -187,9 +196,18 @@ def test_the_key(start: Start) -> None:
     assert server.ask("/v1/models")[0] == server.ask("/openapi.json")[0] == server.ask("/")[0] == 401
     for path in ("/health", "/ready", "/metrics"):
         assert server.ask(path)[0] == 200
+    for host in ("x/health?", "localhost/health#"):  # old releases of starlette make the request's URL of it
+        assert server.ask("/v1/embeddings", {"input": "a"}, headers={"host": host})[0] in (400, 401)
     assert server.ask("/v1/embeddings", {"input": "a"}, headers={"authorization": "Bearer secret"})[0] == 200
     server.stop()
     assert "secret" not in server.log.read_text()
+
+
+def test_an_empty_key_is_a_mistake() -> None:
+    command = [sys.executable, "-m", "edgeleaf.cli", "serve", str(REFERENCE)]
+    variables = {**os.environ, "EDGELEAF_API_KEY": ""}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, env=variables)
+    assert done.returncode == 2 and "the API key is empty" in done.stderr
 
 
 def test_the_log_holds_no_text(start: Start) -> None:
