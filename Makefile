@@ -50,14 +50,14 @@ test-oldest: $(OLDEST)/.installed ## test with the oldest packages that are prom
 	EDGELEAF_REQUIRE_OPTIMUM=1 EDGELEAF_SENTENCE_TRANSFORMERS_5_0=$(CURDIR)/$(OLDEST)/5.0 $(OLDEST)/bin/python -m pytest \
 	-n $(WORKERS) --dist worksteal tests/bundle tests/search tests/models/test_portable.py \
 	tests/models/test_missing_weights.py tests/teachers/test_golden_vectors.py tests/graph/test_export.py \
-	tests/graph/test_exporters.py tests/graph/quantization \
+	tests/graph/test_exporters.py tests/graph/quantization tests/server/test_interface.py \
 	tests/pipeline/test_run.py::test_both_exporters_reach_the_same_certificate
 
 $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	@echo "oldest: the oldest packages that are promised, in $(OLDEST), about three minutes" >&2
 	$(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/python -m pip install --quiet --upgrade pip
-	$(OLDEST)/bin/python -m pip install --quiet -c constraints-oldest.txt -e '.[optimum,bench]' pytest pytest-xdist hypothesis packaging
+	$(OLDEST)/bin/python -m pip install --quiet -c constraints-oldest.txt -e '.[optimum,bench,serve]' openai pytest pytest-xdist hypothesis packaging
 	$(OLDEST)/bin/python -m pip install --quiet --no-deps --target $(OLDEST)/5.0 sentence-transformers==5.0.0
 	@touch $@
 

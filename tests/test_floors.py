@@ -18,6 +18,9 @@ BUNDLE = ROOT / "export" / "models" / "mpnet"
 SOURCES = ("edgeleaf", "pyproject.toml", "README.md", "LICENSE")
 
 
+EXTRAS = ("distill", "optimum", "bench", "serve")
+
+
 def floors() -> list[str]:
     """Each dependency at its floor: ``typer==0.15.4``."""
     table = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -32,7 +35,7 @@ def test_the_oldest_set_is_the_floors() -> None:
     """constraints-oldest.txt, which CI tests with, and the floors of pyproject.toml are the same promise."""
     table = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = table["optional-dependencies"]
-    lines = [*table["dependencies"], *(line for name in ("distill", "optimum", "bench") for line in extras[name])]
+    lines = [*table["dependencies"], *(line for name in EXTRAS for line in extras[name])]
     promised = {name(line): version(line) for line in lines if not line.startswith("edgeleaf[")}
     tested = (ROOT / "constraints-oldest.txt").read_text(encoding="utf-8")
     pinned = {name(line): version(line) for line in tested.splitlines() if "==" in line}

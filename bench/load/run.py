@@ -137,7 +137,7 @@ class Running:
             "wrk",
             "--threads=1",
             f"--connections={connections}",
-            f"--duration={seconds:g}s",
+            f"--duration={seconds:.0f}s",
             "--timeout=30s",
             f"--script={HERE / 'wrk.lua'}",
             f"http://127.0.0.1:{self.port}",

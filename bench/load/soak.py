@@ -7,6 +7,7 @@ Exits with 1 if a request failed, or if the second half of the run ends with mor
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import tempfile
 from pathlib import Path
@@ -39,7 +40,7 @@ def main() -> int:
         try:
             done, rate = 0, running.load(bodies, CONNECTIONS, 5)["requests_a_second"]
             while done < given.requests:
-                load = running.load(bodies, CONNECTIONS, max(1, given.requests / PARTS / rate))
+                load = running.load(bodies, CONNECTIONS, math.ceil(given.requests / PARTS / rate))
                 done, rate = done + load["requests"], load["requests_a_second"]
                 failed += sum(load["errors"].values())
                 counts.append({"requests": done, "memory_mb": load["memory_mb"]["now"], "requests_a_second": rate})

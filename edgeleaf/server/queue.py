@@ -91,6 +91,8 @@ class EncodingQueue:
         except BaseException:  # the client has gone, or a batch failed: the rest is not needed
             self._withdraw(jobs)
             raise
+        if len(texts) == 1:
+            return found[0]
         order = np.argsort([row for rows in batches for row in rows])
         return Counted(
             np.concatenate([part.vectors for part in found])[order],

@@ -40,6 +40,15 @@ def still_answers(server: Running) -> bool:
     return server.ask("/v1/embeddings", BODY)[0] == 200
 
 
+def test_an_answer_does_not_wait_for_the_clients_system() -> None:
+    """Without TCP_NODELAY, head and body of an answer are 40 ms apart (Nagle's algorithm, a late acknowledgement)."""
+    from edgeleaf.server.run import listen
+    from edgeleaf.server.settings import Settings
+
+    with listen(Settings(port=0)) as bound:
+        assert bound.proto == socket.IPPROTO_TCP  # asyncio looks at it before it sets the option
+
+
 def test_clients_that_send_slowly_are_let_go(start: Start) -> None:
     server = start("--timeout", "1")
     with connect(server) as head, connect(server) as body, connect(server) as silent:
