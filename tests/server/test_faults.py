@@ -231,9 +231,9 @@ def test_all_that_was_sent_before_sigterm_is_answered(start: Start) -> None:
         client.going = False
         client.join(60)
     before = [status for client in clients for at, status in client.sent if at < told]
-    assert len(before) > 200
+    assert len(before) > len(clients)
     assert Counter(before) == {200: len(before)}
-    assert time.monotonic() - told < 10
+    assert time.monotonic() - told < 60
 
 
 def test_ready_says_that_it_stops(start: Start) -> None:
