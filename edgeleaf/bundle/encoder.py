@@ -171,8 +171,8 @@ class QueryEncoder:
             InputError: a single string, bytes, or an element that is not a valid string.
         """
         vectors = np.empty((len(texts := self._checked(texts)), self.space.dim), dtype=np.float32)
-        for rows in _batches([len(text) for text in texts]):
-            vectors[rows] = self._session.run([EMBEDDING], self._feed([texts[row] for row in rows]))[0]
+        for rows, (part,) in self._run(texts):
+            vectors[rows] = part
         return truncate(vectors, self.dim)
 
     def encode_counted(self, texts: Sequence[str]) -> Counted:
@@ -192,11 +192,15 @@ class QueryEncoder:
             np.empty(len(texts), np.int64),
             np.empty(len(texts), bool),
         )
-        for rows in _batches([len(text) for text in texts]):
-            batch = self._feed([texts[row] for row in rows])
-            found.vectors[rows], *tensors = self._session.run([EMBEDDING, *self._counts.tensors], batch)
+        for rows, (part, *tensors) in self._run(texts, self._counts.tensors):
+            found.vectors[rows] = part
             found.tokens[rows], found.cut[rows] = self._counts.read(tensors)
         return Counted(truncate(found.vectors, self.dim), found.tokens, found.cut)
+
+    def _run(self, texts: Sequence[str], tensors: Sequence[str] = ()) -> Iterator[tuple[list[int], list[Any]]]:
+        """Yield batches: positions of texts, and what the file gives for them, vectors first."""
+        for rows in batches([len(text) for text in texts]):
+            yield rows, self._session.run([EMBEDDING, *tensors], self._feed([texts[row] for row in rows]))
 
     def _checked(self, texts: Sequence[str]) -> list[str]:
         """Return texts as they go to the file: exact strings, long ones shortened."""
@@ -260,12 +264,17 @@ def _warn_once(bundle: Path, manifest: Manifest) -> None:
         )
 
 
-def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+def alike(shortest: int, longest: int) -> bool:
+    """Return whether texts of these numbers of characters share a batch without much padding."""
+    return longest <= max(SHORT, 2 * shortest)
+
+
+def batches(lengths: Sequence[int], most: int = ENCODE_BATCH) -> Iterator[list[int]]:
     """Yield batches of positions of texts of similar length, to save padding; other texts do not change a vector."""
     batch: list[int] = []
     for place in sorted(range(len(lengths)), key=lengths.__getitem__):
-        full = len(batch) == ENCODE_BATCH or (len(batch) + 1) * lengths[place] > max(BATCH_CHARACTERS, lengths[place])
-        if batch and (full or lengths[place] > max(SHORT, 2 * lengths[batch[0]])):
+        full = len(batch) == most or (len(batch) + 1) * lengths[place] > max(BATCH_CHARACTERS, lengths[place])
+        if batch and (full or not alike(lengths[batch[0]], lengths[place])):
             yield batch
             batch = []
         batch.append(place)

@@ -61,6 +61,8 @@ class Service:
             threads=settings.encoding_threads, waiting=settings.limits.waiting, observe=self.metrics.batch
         )
         self.draining = False
+        self._openapi = document(served, settings)
+        self._page = resources.files("edgeleaf.server").joinpath("page.html").read_text(encoding="utf-8")
         self._key = None if settings.api_key is None else _digest(settings.api_key)
 
     def app(self) -> Starlette:
@@ -138,11 +140,10 @@ class Service:
         return Response(self.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def openapi(self, request: Request) -> Response:
-        return _json(document(self.served, self.settings))
+        return _json(self._openapi)
 
     async def page(self, request: Request) -> Response:
-        text = resources.files("edgeleaf.server").joinpath("page.html").read_text(encoding="utf-8")
-        return Response(text, media_type="text/html")
+        return Response(self._page, media_type="text/html")
 
     async def _body(self, request: Request) -> Mapping[str, Any]:
         return requests.parsed(await read_body(request, self.settings.limits))

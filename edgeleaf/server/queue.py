@@ -12,20 +12,17 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
-from edgeleaf.bundle.encoder import Counted, QueryEncoder
+from edgeleaf.bundle.encoder import Counted, QueryEncoder, alike, batches
 from edgeleaf.errors import EdgeleafError
 
 TOGETHER = 8
 """The most texts in one batch; they may come from several requests."""
-SIMILAR = 64
-"""By how many characters the texts of one batch may differ in length."""
 LONGEST_WAIT = 60
 
 
@@ -43,11 +40,10 @@ class QueueFull(EdgeleafError):
 
 @dataclass(eq=False)
 class _Job:
-    """Texts of one request, in one batch, and where their vectors go."""
+    """Texts of one request, in one batch, the shortest first, and where their vectors go."""
 
     encoder: QueryEncoder
     texts: Sequence[str]
-    longest: int
     done: Future[Counted] = field(default_factory=Future)
 
 
@@ -60,7 +56,7 @@ class EncodingQueue:
         observe: called after each batch, in the encoding thread, with its number of texts and its seconds.
     """
 
-    def __init__(self, *, threads: int, waiting: int, observe: Any = None) -> None:
+    def __init__(self, *, threads: int, waiting: int, observe: Callable[[int, float], None]) -> None:
         self._limit = waiting
         self._observe = observe
         self._requests: deque[deque[_Job]] = deque()
@@ -83,8 +79,8 @@ class EncodingQueue:
         Raises:
             QueueFull: there is no room for so many texts.
         """
-        batches = _batches(texts)
-        jobs = [_Job(encoder, [texts[row] for row in rows], len(texts[rows[-1]])) for rows in batches]
+        rows_of = list(batches([len(text) for text in texts], TOGETHER))
+        jobs = [_Job(encoder, [texts[row] for row in rows]) for rows in rows_of]
         self._put(jobs, len(texts))
         try:
             found = [await asyncio.wrap_future(job.done) for job in jobs]
@@ -93,7 +89,7 @@ class EncodingQueue:
             raise
         if len(texts) == 1:
             return found[0]
-        order = np.argsort([row for rows in batches for row in rows])
+        order = np.argsort([row for rows in rows_of for row in rows])
         return Counted(
             np.concatenate([part.vectors for part in found])[order],
             np.concatenate([part.tokens for part in found])[order],
@@ -144,8 +140,7 @@ class EncodingQueue:
                 continue
             seconds = time.perf_counter() - begun
             self._seconds_a_text += 0.05 * (seconds / len(texts) - self._seconds_a_text)
-            if self._observe is not None:
-                self._observe(len(texts), seconds)
+            self._observe(len(texts), seconds)
             start = 0
             for job in jobs:
                 here = slice(start, start + len(job.texts))
@@ -189,17 +184,7 @@ class EncodingQueue:
 
     def _fits(self, first: _Job, count: int) -> bool:
         job = self._requests[0][0]
-        alike = abs(job.longest - first.longest) <= SIMILAR
-        return job.encoder is first.encoder and alike and count + len(job.texts) <= TOGETHER
-
-
-def _batches(texts: Sequence[str]) -> list[list[int]]:
-    """Group the places of texts into batches of similar length, so that the threads can share a long request."""
-    batches: list[list[int]] = []
-    for place in sorted(range(len(texts)), key=lambda row: len(texts[row])):
-        last = batches[-1] if batches else []
-        if last and len(last) < TOGETHER and len(texts[place]) - len(texts[last[0]]) <= SIMILAR:
-            last.append(place)
-        else:
-            batches.append([place])
-    return batches
+        if job.encoder is not first.encoder or count + len(job.texts) > TOGETHER:
+            return False
+        shortest, longest = (end([first.texts[at], job.texts[at]], key=len) for end, at in ((min, 0), (max, -1)))
+        return alike(len(shortest), len(longest))

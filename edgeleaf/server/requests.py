@@ -40,7 +40,6 @@ class Asked:
 
     Args:
         texts: what to encode.
-        single: whether the request had one string, not a list.
         model: the bundle's name, if one was given.
         dims: numbers of each vector; None for all.
         as_base64: whether vectors are returned as base64 of little-endian float32.
@@ -56,7 +55,14 @@ class Asked:
 
 @dataclass(frozen=True)
 class Searched:
-    """A search: ``texts``, ``single`` and ``model`` as in :class:`Asked`; ``k``: how many documents per text."""
+    """A search.
+
+    Args:
+        texts: what to search for.
+        single: whether the request had one string, not a list.
+        model: the bundle's name, if one was given.
+        k: how many documents per text.
+    """
 
     texts: Sequence[str]
     single: bool

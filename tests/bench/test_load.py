@@ -15,8 +15,7 @@ from bench.load import report, run
 from bench.peers.artefacts import MAKERS
 from bench.peers.environments import Environments
 from edgeleaf import QueryEncoder
-
-BUNDLE = Path(__file__).parents[2] / "export" / "models" / "mpnet"
+from tests.conftest import REFERENCE
 
 
 def test_every_server_has_an_environment_and_an_artefact(tmp_path: Path) -> None:
@@ -39,15 +38,15 @@ def test_a_short_load(environments: Environments, tmp_path: Path) -> None:
     if shutil.which("wrk") is None:
         pytest.skip("wrk is not installed")
     server = run.read_servers(tmp_path)[0][0]
-    texts = run.texts_of(BUNDLE, 50)
+    texts = run.texts_of(REFERENCE, 50)
     bodies = tmp_path / "bodies"
     bodies.write_text("".join(run.body_of(server, text) + "\n" for text in texts), encoding="utf-8")
-    with run.started(server, environments, BUNDLE, tmp_path / "log") as running:
+    with run.started(server, environments, REFERENCE, tmp_path / "log") as running:
         found = running.load(bodies, 8, 1)
         vector = running.ask(texts[0])
     assert found["requests"] > 0 and not any(found["errors"].values())
     assert found["processor_ms_a_request"] > 0 and found["memory_mb"]["most"] > 10
-    np.testing.assert_array_equal(np.array(vector, np.float32), QueryEncoder.load(BUNDLE).encode(texts[:1])[0])
+    np.testing.assert_array_equal(np.array(vector, np.float32), QueryEncoder.load(REFERENCE).encode(texts[:1])[0])
 
 
 def test_a_server_that_does_not_start_is_named(environments: Environments, tmp_path: Path) -> None:

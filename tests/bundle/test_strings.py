@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edgeleaf import InputError, QueryEncoder
-from edgeleaf.bundle.encoder import BATCH_CHARACTERS, ENCODE_BATCH, _batches
+from edgeleaf.bundle.encoder import BATCH_CHARACTERS, ENCODE_BATCH, batches
 from edgeleaf.bundle.strings import exact_strings
 
 
@@ -92,15 +92,15 @@ def test_what_is_no_sequence_of_strings_is_refused_by_name(texts: Any, message: 
 
 def test_batches_hold_texts_of_like_length() -> None:
     lengths = [19] * 31 + [1000] + [100_000] * 3 + [0]
-    batches = list(_batches(lengths))
-    assert sorted(place for batch in batches for place in batch) == list(range(len(lengths)))
-    for batch in batches:
+    found = list(batches(lengths))
+    assert sorted(place for batch in found for place in batch) == list(range(len(lengths)))
+    for batch in found:
         longest, shortest = (pick(lengths[place] for place in batch) for pick in (max, min))
         assert len(batch) <= ENCODE_BATCH
         assert longest <= max(64, 2 * shortest)
         assert len(batch) == 1 or len(batch) * longest <= BATCH_CHARACTERS
-    assert len(batches) == 5
-    assert list(_batches([])) == []
+    assert len(found) == 5
+    assert list(batches([])) == []
 
 
 def test_an_encoder_is_copied_and_pickled_by_what_it_was_loaded_from(bundle: Path) -> None:

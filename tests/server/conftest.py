@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-REFERENCE = Path(__file__).parents[2] / "export" / "models" / "mpnet"
+from tests.conftest import REFERENCE
 
 
 @dataclass

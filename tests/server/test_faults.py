@@ -20,7 +20,8 @@ import numpy as np
 import pytest
 
 from edgeleaf import QueryEncoder
-from tests.server.conftest import REFERENCE, Running, Start, start_server
+from tests.conftest import REFERENCE
+from tests.server.conftest import Running, Start, start_server
 
 BODY = json.dumps({"input": "where is my parcel?"}).encode()
 HEAD = b"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n"

@@ -10,6 +10,8 @@ import re
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,13 @@ import numpy as np
 import pytest
 
 from edgeleaf import QueryEncoder
+from edgeleaf.errors import InputError
 from edgeleaf.search import Index
+from edgeleaf.server.models import open_served
+from edgeleaf.server.settings import Limits, Settings
 from edgeleaf.vectors import truncate
-from tests.server.conftest import REFERENCE, Running, Start
+from tests.conftest import REFERENCE
+from tests.server.conftest import Running, Start
 
 TEXTS = ["where is my parcel?", "", "😀 é", "word " * 500, "a"]
 TOKENS = 7 + 2 + 4 + 128 + 3
@@ -201,6 +207,35 @@ def test_the_key(start: Start) -> None:
     assert server.ask("/v1/embeddings", {"input": "a"}, headers={"authorization": "Bearer secret"})[0] == 200
     server.stop()
     assert "secret" not in server.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: Limits(texts=0), "the limit texts is 0; a whole number from 1"),
+        (lambda: Limits(seconds=0), "the limit seconds is 0; a number above 0"),
+        (lambda: Settings(port=-1), "the port is -1; 0 to 65535"),
+        (lambda: Settings(threads=-1), "threads is -1; a whole number from 0"),
+        (lambda: Settings(api_key="a b"), "has a space or a character that is not ASCII"),
+    ],
+)
+def test_settings_that_make_no_sense(make: Callable[[], object], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        make()
+
+
+def test_indexes_that_do_not_fit(tmp_path: Path) -> None:
+    encoder = QueryEncoder.load(REFERENCE)
+    vectors = encoder.encode(["a"])
+    for name, space in (("one", encoder.space), ("two", encoder.space), ("far", replace(encoder.space, pooling="cls"))):
+        Index(space=space, documents=[("1", "a")], vectors=vectors).save(tmp_path / name)
+    places = [str(tmp_path / name) for name in ("one", "two", "far")]
+    with pytest.raises(InputError, match="one and .*two are both indexes of the space all-mpnet"):
+        open_served([str(REFERENCE)], places[:2])
+    with pytest.raises(InputError, match=f"far is an index of the space .*; the bundles are of {encoder.space.id}"):
+        open_served([str(REFERENCE)], places[2:])
+    with pytest.raises(InputError, match="has characters that cannot be printed"):
+        open_served([f"a\udcff={REFERENCE}"])
 
 
 def test_an_empty_key_is_a_mistake() -> None:
