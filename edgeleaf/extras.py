@@ -30,6 +30,8 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
 }
 """Import names of the packages that a command needs besides edgeleaf's own. encode, search, info, doctor: none."""
 BUILD_EXTRA = "distill"
+EXTRA_OF: Mapping[str, str] = {"optimum": "optimum", **dict.fromkeys(NEEDS["serve"], "serve")}
+"""The extra that brings a package, where it is another one; the extra optimum brings all of BUILD_EXTRA too."""
 
 
 def require(*commands: str, instead: str = "") -> None:
@@ -57,9 +59,7 @@ def missing_line(error: ImportError) -> str:
 
 
 def _message(who: str, missing: Sequence[str]) -> str:
-    extra = "optimum" if "optimum" in missing else BUILD_EXTRA  # the first contains the second, too
-    if set(missing) <= set(NEEDS["serve"]):
-        extra = "serve"
+    extra = next((EXTRA_OF[name] for name in missing if name in EXTRA_OF), BUILD_EXTRA)
     names = ", ".join(name.replace("_", "-") for name in missing)
     return f"{who} needs {names}, not installed: pip install 'edgeleaf[{extra}]'"
 

@@ -8,15 +8,18 @@ Both builds take them from that folder. The bundle must be one that takes bytes:
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import shutil
 import sys
 import zipfile
 from pathlib import Path
 
-INDEX_FILES = ("index.json", "vectors.npy", "documents.jsonl", "pca.npy")
-OPTIONAL = {"pca.npy"}
+from edgeleaf.bundle.feed import UTF8
+from edgeleaf.bundle.manifest import CERTIFICATE, QUERY_ENCODER, Manifest
+from edgeleaf.errors import EdgeleafError
+from edgeleaf.files import sha256
+from edgeleaf.search import Index
+from edgeleaf.search.stored import DOCUMENTS, HEADER, PCA_FILE, VECTORS
+
 LONG_AGO = (1980, 1, 1, 0, 0, 0)
 """The date of each entry, so that the same index gives the same zip."""
 
@@ -24,9 +27,7 @@ LONG_AGO = (1980, 1, 1, 0, 0, 0)
 def write_zip(index: Path, target: Path) -> None:
     """Pack an index as ``IndexStore.install`` takes it: its files, without a folder."""
     with zipfile.ZipFile(target, "w") as archive:
-        for name in INDEX_FILES:
-            if name in OPTIONAL and not (index / name).exists():
-                continue
+        for name in filter(lambda name: (index / name).exists(), (HEADER, VECTORS, DOCUMENTS, PCA_FILE)):
             entry = zipfile.ZipInfo(name, LONG_AGO)
             entry.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(entry, (index / name).read_bytes())
@@ -39,19 +40,19 @@ def main() -> None:
     asked.add_argument("index", type=Path)
     asked.add_argument("output", type=Path, help="the app's folder of assets")
     given = asked.parse_args()
-    for needed in (given.bundle / "edgeleaf.json", given.index / "index.json"):
-        if not needed.is_file():
-            sys.exit(f"assets: {needed}: no such file")
-    takes = json.loads((given.bundle / "edgeleaf.json").read_text(encoding="utf-8")).get("input")
-    if takes != "utf8":
+    try:
+        takes = Manifest.read(given.bundle).input
+        Index.load(given.index)
+    except EdgeleafError as error:
+        sys.exit(f"assets: {error}")
+    if takes != UTF8:
         sys.exit(f"assets: {given.bundle} does not take bytes; make a copy with: edgeleaf ship BUNDLE --input utf8")
     given.output.mkdir(parents=True, exist_ok=True)
-    for name in ("query_encoder.onnx", "certificate.json"):
+    for name in (QUERY_ENCODER, CERTIFICATE):
         shutil.copyfile(given.bundle / name, given.output / name)
     packed = given.output / "index.zip"
     write_zip(given.index, packed)
-    digest = hashlib.sha256(packed.read_bytes()).hexdigest()
-    (given.output / "index.zip.sha256").write_text(digest + "\n", encoding="ascii")
+    (given.output / "index.zip.sha256").write_text(sha256(packed) + "\n", encoding="ascii")
     sizes = ", ".join(f"{path.name} {path.stat().st_size / 1e6:.1f} MB" for path in sorted(given.output.iterdir()))
     sys.stderr.write(f"{given.output}: {sizes}\n")
 
