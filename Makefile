@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM := false
 export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup try demo test android android-assets android-tools page runtimes bench bench-gpu lint format dist test-runtime test-oldest clean
+.PHONY: help setup try demo test android android-assets android-tools page runtimes languages bench bench-gpu lint format dist wheels test-runtime test-oldest clean
 BUNDLE ?= out/demo
 PAGE := out/page-$(notdir $(BUNDLE))
 
@@ -46,18 +46,21 @@ test: $(VENV)/.installed ## run the tests on all cores (some need EDGELEAF_DATA,
 test-runtime: ## test the wheel with only numpy and onnxruntime, for one PYTHON=python3.12
 	$(PYTHON) .ci/runtime.py
 
-test-oldest: $(OLDEST)/.installed ## test with the oldest packages that are promised, and with optimum
+test-oldest: $(OLDEST)/.installed $(VENV)/.installed ## test with the oldest packages that are promised, and with optimum
 	EDGELEAF_REQUIRE_OPTIMUM=1 EDGELEAF_SENTENCE_TRANSFORMERS_5_0=$(CURDIR)/$(OLDEST)/5.0 $(OLDEST)/bin/python -m pytest \
 	-n $(WORKERS) --dist worksteal tests/bundle tests/search tests/models/test_portable.py \
 	tests/models/test_missing_weights.py tests/teachers/test_golden_vectors.py tests/graph/test_export.py \
-	tests/graph/test_exporters.py tests/graph/quantization tests/server/test_interface.py \
-	tests/pipeline/test_run.py::test_both_exporters_reach_the_same_certificate
+	tests/graph/test_exporters.py tests/graph/quantization tests/server/test_interface.py tests/pipeline/test_push.py \
+	tests/pipeline/test_run.py::test_both_exporters_reach_the_same_certificate \
+	tests/pipeline/test_two_routes.py
+	EDGELEAF_OLDEST_ENVIRONMENT=$(CURDIR)/$(OLDEST) $(BIN)/python -m pytest \
+	tests/pipeline/test_two_routes.py -k older_packages_open_what_these_wrote
 
 $(OLDEST)/.installed: pyproject.toml constraints-oldest.txt
 	@echo "oldest: the oldest packages that are promised, in $(OLDEST), about three minutes" >&2
 	$(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/python -m pip install --quiet --upgrade pip
-	$(OLDEST)/bin/python -m pip install --quiet -c constraints-oldest.txt -e '.[optimum,bench,serve]' openai pytest pytest-xdist hypothesis packaging
+	$(OLDEST)/bin/python -m pip install --quiet -c constraints-oldest.txt -e '.[optimum,bench,hub,serve]' openai pytest pytest-xdist hypothesis packaging
 	$(OLDEST)/bin/python -m pip install --quiet --no-deps --target $(OLDEST)/5.0 sentence-transformers==5.0.0
 	@touch $@
 
@@ -82,6 +85,10 @@ runtimes: $(VENV)/.installed web-modules ## check out/demo (or BUNDLE=...) in Py
 	node web_demo/browser.mjs out/pack --threads 2
 	$(BIN)/python -m edgeleaf.emulation armv8.2-dotprod -- -m edgeleaf.bundle.golden out/pack --every 8
 
+languages: languages-tools $(VENV)/.installed ## the examples in Go, Rust, C++, Java, Node and Python, built, run and compared: a table
+	$(BIN)/python examples/languages.py export/models/mpnet --strict
+
+languages-tools: DEBIAN := go:golang-go cargo:cargo g++:g++ javac:default-jdk-headless mvn:maven npm:npm
 bench bench-gpu: BUNDLE := export/models/mpnet
 bench: $(VENV)/.installed ## measure BUNDLE beside sentence-transformers, fastembed, llama.cpp and others: bench/RESULTS.md
 	$(BIN)/python -m bench.peers.run $(BUNDLE) -o out/bench
@@ -121,12 +128,13 @@ $(ANDROID)/onnxruntime.aar: android_demo/tools/android_library.py
 $(FIXTURES)/hits.jsonl: android_demo/tools/fixtures.py | $(ANDROID)/bundle/edgeleaf.json
 	$(BIN)/python android_demo/tools/fixtures.py $(ANDROID)/bundle
 
-android-tools:
-	@for pair in javac:default-jdk-headless mvn:maven npm:npm apksigner:apksigner dpkg-deb:dpkg; do \
+android-tools: DEBIAN := javac:default-jdk-headless mvn:maven npm:npm apksigner:apksigner dpkg-deb:dpkg
+android-tools languages-tools:
+	@for pair in $(DEBIAN); do \
 	command -v $${pair%%:*} >/dev/null || set -- "$$@" $${pair#*:}; done; \
 	if [ $$# -gt 0 ]; then if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$$@"; \
-	else echo "android: install first: $$*" >&2; exit 1; fi; fi
+	else echo "$@: install first: $$*" >&2; exit 1; fi; fi
 
 lint: $(VENV)/.installed ## check style and types
 	$(BIN)/ruff check .
@@ -143,6 +151,16 @@ dist: $(DIST)/.installed ## the wheel and the source archive in dist/, built, ch
 	$(DIST)/bin/python -m twine check --strict dist/*
 	$(DIST)/bin/python -m zipfile -l dist/*.whl
 	$(DIST)/bin/python -m tarfile -l dist/*.tar.gz
+
+wheels: $(DIST)/.installed ## two wheels in dist/: edgeleaf's own, and the reference student's, made by the first
+	rm -f dist/edgeleaf*.whl
+	$(DIST)/bin/python -m build --wheel --outdir dist
+	$(DIST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/edgeleaf-*.whl
+	$(DIST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall dist/edgeleaf-*.whl
+	$(DIST)/bin/edgeleaf ship export/models/mpnet --format wheel --keep-texts -o dist
+	$(DIST)/bin/python -m twine check --strict dist/*.whl
+	for wheel in dist/*.whl; do $(DIST)/bin/python -m zipfile -l $$wheel; done
+	@ls -l dist/*.whl
 
 $(DIST)/.installed: constraints.txt
 	@echo "dist: build and twine in $(DIST)" >&2

@@ -38,8 +38,11 @@ if TYPE_CHECKING:
     from edgeleaf.pipeline.check import check
     from edgeleaf.pipeline.export import export
     from edgeleaf.pipeline.index import index
+    from edgeleaf.pipeline.push import push
     from edgeleaf.pipeline.run import distill, run
     from edgeleaf.pipeline.ship import ship
+    from edgeleaf.pipeline.teach import teach
+    from edgeleaf.pipeline.wheel import ship_wheel
 
 __all__ = [
     "BundleError",
@@ -64,8 +67,11 @@ __all__ = [
     "distill",
     "export",
     "index",
+    "push",
     "run",
     "ship",
+    "ship_wheel",
+    "teach",
 ]
 
 silence()  # before onnxruntime, or another package that reports, is first imported
@@ -77,8 +83,11 @@ _PIPELINE = {
     "distill": "run",
     "export": "export",
     "index": "index",
+    "push": "push",
     "run": "run",
     "ship": "ship",
+    "ship_wheel": "wheel",
+    "teach": "teach",
 }
 """Functions that build and check, and the module of ``edgeleaf.pipeline`` from which each is loaded on first use."""
 

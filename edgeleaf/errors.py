@@ -5,8 +5,11 @@ The command line prints the message and exits with ``exit_code``: 2 for bad inpu
 
 from __future__ import annotations
 
+import re
+
 LONGEST_MESSAGE = 1000
 """Characters."""
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class EdgeleafError(Exception):
@@ -15,8 +18,8 @@ class EdgeleafError(Exception):
     exit_code = 2
 
     def __str__(self) -> str:
-        """The message; one that a hostile value made very long loses its middle."""
-        text = super().__str__()
+        """The message: one line, whatever a name in it holds; a very long one loses its middle."""
+        text = _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), super().__str__())
         return text if len(text) <= LONGEST_MESSAGE else reason_of(text, limit=LONGEST_MESSAGE)
 
 
@@ -35,6 +38,10 @@ class RecipeError(EdgeleafError):
 
 class ModelError(EdgeleafError):
     """A model that cannot be found, fetched, verified or used."""
+
+
+class DriftError(ModelError):
+    """A teacher behind an endpoint that gives other vectors for the same texts than before."""
 
 
 class TextsError(EdgeleafError):
@@ -57,8 +64,24 @@ class BundleError(EdgeleafError):
     """A bundle that is missing or damaged, or has another schema version or vector space."""
 
 
+class SpaceError(BundleError):
+    """Queries of one vector space for documents of another; the message names both, and no place."""
+
+
+class PlaceError(EdgeleafError):
+    """A folder or URL that cannot be reached, read or written, or a shard there that is damaged."""
+
+
+class ClusterError(EdgeleafError):
+    """A cluster that cannot be reached, or processes of one run that cannot work together."""
+
+
 class InputError(EdgeleafError, TypeError):
     """An argument of the wrong kind, shape or range, or two options that exclude each other."""
+
+
+class ColumnError(InputError):
+    """A filter over a column, or with a kind of value, that a store's documents do not have."""
 
 
 class EmulationError(EdgeleafError):

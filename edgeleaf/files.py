@@ -95,3 +95,16 @@ def cache_root() -> Path:
     """Return edgeleaf's own cache folder: ``$EDGELEAF_CACHE``, by default ``~/.cache/edgeleaf``."""
     root = os.environ.get("EDGELEAF_CACHE")
     return (Path(root).expanduser() if root else Path.home() / ".cache" / "edgeleaf").absolute()
+
+
+def file_state(path: Path) -> tuple[int, int, int, int] | None:
+    """Return what tells a file from another one in its place, and from itself after a change; None if there is none.
+
+    Returns:
+        device, inode, bytes, and nanoseconds of the last change.
+    """
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

@@ -40,6 +40,7 @@ class Part:
 
 
 ONNXRUNTIME = Part("onnxruntime", "ORT_DISABLE_TELEMETRY", "1", _NO)
+HAYSTACK = Part("haystack", "HAYSTACK_TELEMETRY_ENABLED", "false", _YES)
 PARTS = (
     ONNXRUNTIME,
     Part("huggingface_hub", "HF_HUB_DISABLE_TELEMETRY", "1", _NO),
@@ -48,6 +49,7 @@ PARTS = (
     # It asks the hub, in the background, to convert a model that has no safetensors file.
     Part("transformers", "DISABLE_SAFETENSORS_CONVERSION", "true", _NO),
     Part("ray", "RAY_USAGE_STATS_ENABLED", "0", _YES),
+    HAYSTACK,
 )
 
 
@@ -83,6 +85,13 @@ def onnxruntime() -> Any:
     if not wanted(ONNXRUNTIME):
         onnxruntime.disable_telemetry_events()
     return onnxruntime
+
+
+def haystack() -> None:
+    """Switch off the reports of a haystack that was imported before edgeleaf; the first would come with a pipeline."""
+    loaded: Any = sys.modules.get("haystack.telemetry._telemetry")
+    if loaded is not None and not wanted(HAYSTACK):
+        loaded.telemetry = None
 
 
 def matplotlib_files() -> None:

@@ -9,8 +9,33 @@ import numpy.typing as npt
 
 Vectors = npt.NDArray[np.floating[Any]]
 DOCUMENTS_A_CHUNK = 8192
+ROWS_A_PIECE = 256
+_FLOAT32_BITS = np.int32(-0x70002000)
+"""0x8FFFE000: the sign, and the exponent and fraction of a float16 13 places further left."""
 SCORE_DIGITS = 6
 """Scores are rounded to this before ranking, so that equal documents tie even if the product's last bits differ."""
+
+
+def as_float32(rows: Vectors) -> npt.NDArray[np.float32]:
+    """Return rows [n, dim] of any float type as float32, the same numbers as numpy's ``astype``.
+
+    For float16 this is four times as fast as ``astype``, which takes most of an exact search's time. A float16's bits,
+    moved to a float32's places, are the number times 2**-112.
+    """
+    if rows.dtype != np.float16:
+        return np.asarray(rows, dtype=np.float32)
+    made = np.empty(rows.shape, dtype=np.float32)
+    for start in range(0, len(rows), ROWS_A_PIECE):
+        part, to = rows[start : start + ROWS_A_PIECE], made[start : start + ROWS_A_PIECE]
+        bits, wide = part.view(np.int16), to.view(np.int32)
+        if ((bits & np.int16(0x7FFF)) >= 0x7C00).any():  # infinite, or no number
+            to[...] = part
+            continue
+        wide[...] = bits
+        np.left_shift(wide, 13, out=wide)
+        np.bitwise_and(wide, _FLOAT32_BITS, out=wide)
+        np.multiply(to, np.float32(2.0**112), out=to)
+    return made
 
 
 def cosine_rows(left: Vectors, right: Vectors) -> npt.NDArray[np.float64]:

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -61,8 +62,13 @@ def make_tiny_model(folder: Path, *, seed: int, hidden: int, pooling: str = "mea
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
     torch.manual_seed(seed)
-    tokenizer = BertWordPieceTokenizer(lowercase=True)
-    tokenizer.train_from_iterator(tiny_texts(400, low=3, high=12, seed=1), vocab_size=300, show_progress=False)
+    # Not trained: tokenizers' trainer finds other tokens every time, and the same seed shall give the same student.
+    letters = sorted({*"".join(WORDS).lower(), *"abcdefghijklmnopqrstuvwxyz0123456789.,?!'-"})
+    words = [word.lower() for word in WORDS]
+    pieces = [*words[::2], *(word[:3] for word in words[1::2]), *(f"##{word[3:]}" for word in words[1::2] if word[3:])]
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters), *pieces]
+    vocabulary = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
+    tokenizer = BertWordPieceTokenizer(vocabulary, lowercase=True)
     cls, sep = (tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]"))
     tokenizer._tokenizer.post_processor = BertProcessing(("[SEP]", sep), ("[CLS]", cls))
     encoder_folder = folder.with_name(f"{folder.name}-encoder")
@@ -106,6 +112,42 @@ def make_other_model(folder: Path, architecture: str, tiny_student: Path) -> Non
     (encoder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     modules = [Transformer(str(encoder), max_seq_length=64), Pooling(32, "mean"), Normalize()]
     SentenceTransformer(modules=modules, device="cpu").save(str(folder / "model"), create_model_card=False)
+
+
+def typed_copy(model: Path, folder: Path, types: tuple[int, int, int]) -> Path:
+    """Copy a tiny model; its template gives [CLS], the text and [SEP] these token types, and its encoder reads them."""
+    shutil.copytree(model, folder)
+    path = folder / "tokenizer.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    ids = {token["content"]: token["id"] for token in settings["added_tokens"]}
+    before, text, after = types
+    settings["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [
+            {"SpecialToken": {"id": "[CLS]", "type_id": before}},
+            {"Sequence": {"id": "A", "type_id": text}},
+            {"SpecialToken": {"id": "[SEP]", "type_id": after}},
+        ],
+        "pair": [],
+        "special_tokens": {name: {"id": name, "ids": [ids[name]], "tokens": [name]} for name in ("[CLS]", "[SEP]")},
+    }
+    path.write_text(json.dumps(settings), encoding="utf-8")
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config |= {"tokenizer_class": "PreTrainedTokenizerFast"}
+    config["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
+    path.write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
+@contextmanager
+def computing_in_float32() -> Iterator[None]:
+    """Let teachers compute in float32, where this processor would take bfloat16: their vectors then agree to 1e-5."""
+    from edgeleaf.models import loading
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading, "has_bfloat16", lambda device: False)
+        yield
 
 
 def needs_optimum() -> None:

@@ -11,7 +11,10 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
     path
-    for pattern in ("*.md", "docs/**/*.md", "export/*.md", "bench/*.md", "android_demo/*.md", "android_demo/*/*.md")
+    for pattern in (
+        *("*.md", "docs/**/*.md", "export/*.md", "bench/*.md", "web/*.md"),
+        *("android_demo/*.md", "android_demo/*/*.md"),
+    )
     for path in ROOT.glob(pattern)
     if path.name != "RESULTS.md"  # written by bench/peers/report.py
 )
@@ -41,7 +44,7 @@ def broken_links(path: Path) -> list[str]:
 
 
 def missing_files(text: str) -> list[str]:
-    names = re.findall(r"`((?:edgeleaf|bench|tests|web_demo|export|docs)/[\w./-]+\.\w+|[\w/]+/)`", text)
+    names = re.findall(r"`((?:edgeleaf|bench|tests|web|web_demo|examples|export|docs)/[\w./-]+\.\w+|[\w/]+/)`", text)
     return [name for name in names if "/" in name.rstrip("/") and "NAME" not in name and not (ROOT / name).exists()]
 
 
@@ -84,3 +87,32 @@ def test_what_is_missing_is_found(tmp_path: Path) -> None:
     assert missing_modules("python -m bench.sme and python -m edgeleaf.cli") == ["bench.sme"]
     assert missing_commands("`edgeleaf encode` `edgeleaf sing`\n```\nedgeleaf hum\n```\n") == ["hum", "sing"]
     assert long_lines("| " + "a " * 99 + "\n" + "a " * 99) == [2]
+
+
+def test_the_log_lists_each_page_once_and_each_of_its_entries() -> None:
+    rows = re.findall(r"(?m)^\| \[.*?\]\((.*?)\) \| (.*) \|$", (HISTORY / "README.md").read_text(encoding="utf-8"))
+    entries = {
+        path.name: re.findall(r"(?m)^## (.*)$", path.read_text(encoding="utf-8"))
+        for path in HISTORY.glob("*.md")
+        if path.name != "README.md"
+    }
+    assert sorted(rows) == sorted((name, "; ".join(titles)) for name, titles in entries.items())
+
+
+@pytest.mark.parametrize(
+    "path", sorted(set(HISTORY.glob("*.md")) - {HISTORY / "README.md"}), ids=lambda path: path.name
+)
+def test_a_page_of_the_log_begins_alike(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("# Log: ")
+    assert "[All subjects](README.md)" in "\n".join(lines[:12])
+    dates = [title[3:13] for title in lines if title.startswith("## ")]
+    assert dates == sorted(dates, reverse=True)
+
+
+def test_the_page_of_benchmarks_lists_every_study() -> None:
+    text = (ROOT / "bench" / "README.md").read_text(encoding="utf-8")
+    studies = (ROOT / "bench" / "studies").glob("*.py")
+    programs = [path.stem for path in studies if '__name__ == "__main__"' in path.read_text(encoding="utf-8")]
+    assert programs
+    assert [name for name in sorted(programs) if f"bench.studies.{name}" not in text] == []

@@ -13,6 +13,7 @@ import sys
 import tomllib
 from collections.abc import Iterable, Mapping
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,11 @@ def given(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path, tiny_reci
     encoder = QueryEncoder.load(tiny_bundle)
     Index(space=encoder.space, documents=[("a", "b")], vectors=encoder.encode(["b"])).save(folder / "found")
     student, out = tiny_bundle / "student", folder / "out"
+    (folder / "pairs.tsv").write_text("query\tpositive\nwhere\there\nwhen\tnow\n")
+    (teach := folder / "teach.toml").write_text(
+        f'name = "x"\n[teach]\nmodel = "{student}"\nheld_out = 0\n[[teach.stages]]\n'
+        '[[teach.stages.pairs]]\nfiles = ["pairs.tsv"]\n'
+    )
     return {
         "encode": [tiny_bundle, "lost parcel"],
         "info": [tiny_bundle],
@@ -104,6 +110,8 @@ def given(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path, tiny_reci
         "search": [tiny_bundle, folder / "found", "lost parcel"],
         "run": [tiny_recipe, "-o", out],
         "distill": [tiny_recipe, "-o", out],
+        "vectors": [tiny_recipe, corpus, "-o", folder / "v.npy", "--role", "query"],
+        "teach": [teach, "-o", out],
         "adapt": [tiny_bundle, "--documents", corpus, "-o", out],
         "export": [student, "-o", out],
         "check": [tiny_bundle],
@@ -112,6 +120,7 @@ def given(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: Path, tiny_reci
         "tokenize": [tiny_bundle, "lost parcel"],
         "index": [tiny_bundle, corpus, "-o", folder / "index"],
         "ship": [tiny_bundle, "-o", out],
+        "push": [tiny_bundle, "acme/queries"],
         "serve": [tiny_bundle],
     }
 
@@ -135,6 +144,23 @@ def test_what_uses_a_bundle_or_describes_this_machine_needs_no_extra(
     assert done.stdout
 
 
+@pytest.mark.parametrize(
+    ("commands", "brings"),
+    [
+        (("index", "sqlite"), "distill,stores"),
+        (("search --hybrid in a folder",), "stores"),
+        (("export", "export by optimum"), "optimum"),
+        (("push",), "hub"),
+    ],
+)
+def test_all_extras_that_a_command_needs_are_named_together(
+    monkeypatch: pytest.MonkeyPatch, commands: tuple[str, ...], brings: str
+) -> None:
+    monkeypatch.setattr(extras, "_is_there", lambda package: False)
+    with pytest.raises(MissingExtra, match=rf"pip install 'edgeleaf\[{brings}\]'$"):
+        extras.require(*commands)
+
+
 def test_a_fused_file_is_timed_by_itself_without_an_extra(given: dict[str, list[object]], tmp_path: Path) -> None:
     done = run(tmp_path, installed_by(project()[""]), "bench", *given["bench"], "--alone", "--json")
     assert done.returncode == 0, done.stderr
@@ -147,7 +173,7 @@ def test_other_commands_name_what_they_need(given: dict[str, list[object]], tmp_
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     names = [*extras.NEEDS[command], *(extras.NEEDS["tokenize --tokenizer"] if command == "tokenize" else ())]
     listed = ", ".join(name.replace("_", "-") for name in names)
-    extra = "serve" if command == "serve" else "distill"
+    extra = {"serve": "serve", "push": "hub"}.get(command, "distill")
     assert done.stderr.startswith(f"edgeleaf: {command} needs {listed}, not installed: pip install 'edgeleaf[{extra}]'")
 
 
@@ -174,8 +200,12 @@ def test_an_index_needs_nothing_that_only_exports_and_pages_need(
 def test_the_extra_brings_every_package_that_a_command_names() -> None:
     brought = installed_by([*project()[""], *project()[extras.BUILD_EXTRA]])
     serving = set(extras.NEEDS["serve"])
-    assert {name for names in extras.NEEDS.values() for name in names} - {"optimum"} - serving <= brought
+    others = {"optimum"} | serving | {*extras.NEEDS["teach with labels"]}
+    assert {name for names in extras.NEEDS.values() for name in names} - others <= brought
+    assert {*extras.NEEDS["teach with labels"]} <= installed_by([*project()[""], *project()["bench"]])
     assert serving <= installed_by([*project()[""], *project()["serve"]])
+    assert set(extras.NEEDS["push"]) <= installed_by([*project()[""], *project()["hub"]])
+    assert {*extras.RAY, "s3fs"} <= installed_by([*project()[""], *project()["ray"]]) or find_spec("ray") is None
 
 
 def test_the_other_exporter_has_an_extra_of_its_own() -> None:

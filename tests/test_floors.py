@@ -18,7 +18,7 @@ BUNDLE = ROOT / "export" / "models" / "mpnet"
 SOURCES = ("edgeleaf", "pyproject.toml", "README.md", "LICENSE")
 
 
-EXTRAS = ("distill", "optimum", "bench", "serve")
+EXTRAS = ("distill", "optimum", "bench", "hub", "serve")
 
 
 def floors() -> list[str]:
@@ -49,7 +49,7 @@ def name(line: str) -> str:
 
 
 def version(line: str) -> str:
-    return re.split("[=>]=", line)[1]
+    return re.split("[=>]=", line.partition(";")[0])[1]
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ORDER = (
-    "errors version progress quiet extras files records vectors | bundle | recipe | models | graph | texts | "
-    "teachers | training | search | emulation | certify | latency | stages | pipeline | integrations | server | cli"
+    "errors version progress quiet extras files places remote records values vectors | bundle | recipe | models | "
+    "graph | texts | search | teachers | distributed | training | emulation | certify | latency | stages | pipeline | "
+    "integrations | server | cli | __main__"
 )
+DECISION = ROOT / "docs" / "decisions" / "0008-layout.md"
 FLOOR = {name: floor for floor, names in enumerate(ORDER.split("|")) for name in names.split()}
 """The lowest floor's modules may import each other, as long as there is no circle."""
 
@@ -129,3 +131,7 @@ for package in (edgeleaf.bundle, edgeleaf.search):
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_decision_has_the_same_order() -> None:
+    assert ORDER in " ".join(DECISION.read_text(encoding="utf-8").split())

@@ -19,6 +19,9 @@ import pytest
 
 from edgeleaf import quiet
 from tests.conftest import tiny_texts
+from tests.test_web import web
+
+__all__ = ["web"]
 
 ROOT = Path(__file__).parent.parent
 CI = (
@@ -61,6 +64,44 @@ try:
     edgeleaf.export(model, output=Path(output) / "bundle", texts=[texts])
 except edgeleaf.GateFailed as error:  # where the teacher computes in bfloat16; all but the benchmark is done then
     print(error)
+"""
+
+FRAMEWORKS = {
+    "langchain": """
+from edgeleaf.integrations.langchain import EdgeleafEmbeddings
+from langchain_core.vectorstores import InMemoryVectorStore
+store = InMemoryVectorStore.from_texts(texts, EdgeleafEmbeddings(bundle))
+assert len(store.as_retriever().invoke(texts[0])) == 3
+""",
+    "llama_index": """
+from edgeleaf.integrations.llama_index import EdgeleafEmbedding
+from llama_index.core import Document, VectorStoreIndex
+documents = [Document(text=text) for text in texts]
+index = VectorStoreIndex.from_documents(documents, embed_model=EdgeleafEmbedding(bundle))
+assert len(index.as_retriever(similarity_top_k=3).retrieve(texts[0])) == 3
+""",
+    "haystack": """
+from edgeleaf.integrations.haystack import EdgeleafDocumentEmbedder, EdgeleafTextEmbedder
+from haystack import Document, Pipeline
+pipeline = Pipeline()
+pipeline.add_component("documents", EdgeleafDocumentEmbedder(bundle))
+pipeline.add_component("query", EdgeleafTextEmbedder(bundle))
+given = {"documents": {"documents": [Document(content=text) for text in texts]}, "query": {"text": texts[0]}}
+assert pipeline.run(given)["query"]["embedding"]
+""",
+    "txtai": """
+import edgeleaf
+from txtai import Embeddings
+embeddings = Embeddings(method="edgeleaf.integrations.txtai.EdgeleafVectors", path=bundle)
+embeddings.index(texts)
+assert len(embeddings.search(texts[0], 3)) == 3
+""",
+}
+ROUND_TRIP = """
+import sys, time
+bundle, texts = sys.argv[1], ["lost parcel", "graph error", "a city by the river"]
+{code}
+time.sleep(float(sys.argv[2]))
 """
 
 
@@ -186,6 +227,15 @@ def test_nothing_is_sent_by_an_export(strace: list[str], tmp_path: Path, tiny_te
     assert found == Watched((), ())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FRAMEWORKS)
+def test_nothing_is_sent_by_a_framework(strace: list[str], tmp_path: Path, tiny_bundle: Path, name: str) -> None:
+    """Indexing and searching with the framework's own store, where its maker's reports are on by default."""
+    script = ROUND_TRIP.format(code=FRAMEWORKS[name])
+    found = watch(strace, tmp_path / "home", script, tiny_bundle, REPORTS_AFTER_S)
+    assert found == Watched((), ())
+
+
 def test_nothing_is_sent_and_nothing_left_behind_by_the_doctor(strace: list[str], tmp_path: Path) -> None:
     script = "from edgeleaf.cli.doctor import diagnosis\nassert diagnosis()['onnxruntime']['version']\n"
     assert watch(strace, tmp_path / "home", script) == Watched((), ())
@@ -203,14 +253,10 @@ await new Promise((done) => setTimeout(done, Number(waitMs)));
 
 
 @pytest.mark.parametrize("allowed", [False, True])
-def test_node_is_silent_too(strace: list[str], tmp_path: Path, tiny_bundle: Path, allowed: bool) -> None:
-    node, demo = shutil.which("node"), ROOT / "web_demo"
-    if node is None or not (demo / "node_modules" / "onnxruntime-node").is_dir():
-        if os.environ.get("EDGELEAF_REQUIRE_RUNTIMES"):
-            pytest.fail("EDGELEAF_REQUIRE_RUNTIMES is set and Node or its packages are missing: npm ci in web_demo")
-        pytest.skip("Node or its packages are missing: npm ci in web_demo")
+def test_node_is_silent_too(strace: list[str], tmp_path: Path, tiny_bundle: Path, web: Path, allowed: bool) -> None:
+    node = str(shutil.which("node"))
     variables = {quiet.ONNXRUNTIME.variable: "0"} if allowed else {}
-    given = (demo, tiny_bundle / "query_encoder.onnx", 1000 * REPORTS_AFTER_S)
+    given = (web, tiny_bundle / "query_encoder.onnx", 1000 * REPORTS_AFTER_S)
     found = watch(strace, tmp_path / "home", NODE, *given, program=(node, ".mjs"), **variables)
     assert any("AF_INET" in call for call in found.sockets) == allowed
     assert any("onnxruntime.db" in path for path in found.written) == allowed
@@ -267,6 +313,7 @@ def test_every_part_is_silenced_unless_its_reports_are_asked_for(monkeypatch: py
         "HF_UPDATE_DOWNLOAD_COUNTS": "0",
         "DISABLE_SAFETENSORS_CONVERSION": "true",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "HAYSTACK_TELEMETRY_ENABLED": "false",
     }
     for part in quiet.PARTS:
         wish = sorted(part.reports)[0]

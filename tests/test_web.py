@@ -262,6 +262,22 @@ def test_the_page_never_shows_the_hits_of_another_query(
         assert ids == found["alone"].get(text, ""), text
 
 
+def test_a_cold_page_reaches_its_first_vector(web: Path, chromium: Path, tiny_bundle: Path, tmp_path: Path) -> None:
+    found, _ = run(web, "cold.mjs", tiny_bundle, "--runs", "1", code=0)
+    assert found["cold_ms"] > 0
+    assert (found["runs"], found["threads"]) == (1, 1)
+    assert found["model_bytes"] == (tiny_bundle / QUERY_ENCODER).stat().st_size
+    assert found["other_bytes"] > 5e6  # onnxruntime's WebAssembly
+    damaged = shutil.copytree(tiny_bundle, tmp_path / "damaged", ignore=shutil.ignore_patterns("student", "onnx"))
+    with (damaged / QUERY_ENCODER).open("ab") as file:
+        file.write(b"\0")
+    _, said = run(web, "cold.mjs", damaged, "--runs", "1", code=2)
+    assert (
+        said
+        == "/bundle/query_encoder.onnx: damaged: its sha256 is not the one in edgeleaf.json; copy the bundle again\n"
+    )
+
+
 def test_a_missing_chromium_costs_one_line(web: Path, pack: Path) -> None:
     said = run(web, "browser.mjs", pack, code=2, chromium="/nowhere/chromium")[1]
     assert said.startswith("CHROMIUM=/nowhere/chromium is not a program; install Debian's chromium")
@@ -310,6 +326,21 @@ def test_the_page_refuses_axes_that_are_not_the_vectors_own(
     assert "pca.npy is not a .npy file" in shown["error"]
 
 
+def test_javascript_takes_a_missing_key_of_a_space_for_null(web: Path) -> None:
+    script = """
+        import { checkSpace } from "../web/documents.js";
+        const space = { teacher: "t", pooling: "mean", dim: 4 };
+        const says = (model, index) => { try { checkSpace(model, index); return ""; } catch (e) { return e.message; } };
+        console.log(JSON.stringify({
+          same: says({ ...space, eos_token: null }, { ...space, teacher: "u" }),
+          other: says({ ...space, eos_token: "</s>" }, space),
+        }));
+    """
+    report, _ = run(web, "--input-type=module", "--eval", script, code=0)
+    assert report["same"] == ""
+    assert 'eos_token: "</s>" here, nothing in the index' in report["other"]
+
+
 def test_javascript_reads_npy_as_numpy_does(web: Path, tmp_path: Path) -> None:
     halves = np.arange(65536, dtype=np.uint16).view(np.float16).reshape(64, 1024)
     np.save(tmp_path / "half.npy", halves)
@@ -317,7 +348,7 @@ def test_javascript_reads_npy_as_numpy_does(web: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "double.npy", halves.astype(np.float64))
     script = """
         import { readFileSync, writeFileSync } from "node:fs";
-        import { readNpy } from "./page/vectors.js";
+        import { readNpy } from "../web/vectors.js";
         const [folder] = process.argv.slice(1);
         for (const name of ["half", "single"]) {
           const { rows, dim, data } = readNpy(readFileSync(`${folder}/${name}.npy`));

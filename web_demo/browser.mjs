@@ -45,9 +45,8 @@ await command(async (print) => {
 async function inPage({ threads, sets }) {
   const ort = await import("/ort/ort.wasm.min.mjs");
   const { check, InputError } = await import("/checks.mjs");
-  const { download, linesOf } = await import("/page/encoder.js");
-  ort.env.wasm.wasmPaths = "/ort/";
-  ort.env.wasm.numThreads = threads;
+  const { QueryEncoder } = await import("/web/browser.js");
+  const { download, linesOf } = await import("/web/files.js");
   const url = (name) => `/pack/${encodeURIComponent(name).replaceAll("%2F", "/")}`;
   async function* lines(name) {
     const response = await fetch(url(name));
@@ -57,6 +56,7 @@ async function inPage({ threads, sets }) {
   try {
     const outcome = await check({
       ort,
+      load: (name) => QueryEncoder.load(url(name), { ort, threads, wasmPaths: "/ort/" }),
       open: async (name) => ort.InferenceSession.create(await download(url(name)), { executionProviders: ["wasm"] }),
       lines,
       sets,

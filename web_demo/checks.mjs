@@ -1,5 +1,5 @@
 // The checks of a pack (tests/ports.py), for any JavaScript runtime: golden vectors, token ids of every set of texts.
-import { feed } from "./page/encoder.js";
+import { feed } from "../web/texts.js";
 
 export const ENCODER = "query_encoder.onnx";
 export const TOKENIZER = "tokenizer.onnx";
@@ -21,22 +21,24 @@ export class InputError extends Error {}
  * @param {object} host
  * @param {object} host.ort onnxruntime-node or onnxruntime-web
  * @param {(name: string) => Promise<object>} host.open a session of a file of the pack
+ * @param {(name: string) => Promise<object>} host.load a QueryEncoder of a file of the pack
  * @param {(name: string) => AsyncIterable<string>} host.lines the lines of a file of the pack
  * @param {string[]} host.sets names of the files in parity/
  * @returns {Promise<{report: object, passed: boolean, examples: string[]}>} the report as tests/ports.py describes it,
  *   whether everything passed, and the first few mismatches in words
  */
-export async function check({ ort, open, lines, sets }) {
+export async function check({ ort, open, load, lines, sets }) {
   const start = performance.now();
-  const encoder = await open(ENCODER);
+  const encoder = await load(ENCODER);
   const loadMs = performance.now() - start;
+  const session = await open(ENCODER);
   const tokenizer = await open(TOKENIZER);
   const examples = [];
 
   const [header, ...entries] = await goldenEntries(lines(GOLDEN));
-  const golden = await checkGolden(ort, encoder, tokenizer, entries, header.cosine_min, examples);
+  const golden = await checkGolden(ort, encoder, session, tokenizer, entries, header.cosine_min, examples);
   // null for packs of older files, which would end this process.
-  golden.empty_batch = header.empty_batch ? await emptyBatch(ort, encoder, entries[0].embedding.length) : null;
+  golden.empty_batch = header.empty_batch ? await emptyBatch(ort, session, entries[0].embedding.length) : null;
   const near = golden.cosine_mismatches === 0 && golden.cosine_mean >= (header.cosine_mean_min ?? 0);
   const parity = {};
   for (const name of sets) {
@@ -45,9 +47,10 @@ export async function check({ ort, open, lines, sets }) {
   const encodeMs = {};
   for (const tokens of TIMED_TOKENS) {
     const timed = entries.findLast((entry) => entry.input_ids.length === tokens && /^[ -~]+$/.test(entry.text));
-    if (timed) encodeMs[`${tokens} tokens`] = await time(ort, encoder, timed.text);
+    if (timed) encodeMs[`${tokens} tokens`] = await time(encoder, timed.text);
   }
 
+  await encoder.close();
   const mismatches = Object.values(parity).reduce((sum, set) => sum + set.mismatches, golden.id_mismatches);
   const passed = mismatches === 0 && near && golden.empty_batch !== false && golden.norm_error_max <= NORM_TOLERANCE;
   return { report: { passed, golden, parity, load_ms: round(loadMs, 1), encode_ms: encodeMs }, passed, examples };
@@ -65,21 +68,22 @@ async function goldenEntries(lines) {
 }
 
 /** Whether no texts give no vectors: float32 [0, dim]. */
-async function emptyBatch(ort, encoder, dim) {
-  const { embedding } = await encoder.run(feed(ort, encoder, []));
+async function emptyBatch(ort, session, dim) {
+  const { embedding } = await session.run(feed(ort, session, []));
   return embedding.type === "float32" && embedding.dims[0] === 0 && embedding.dims[1] === dim;
 }
 
-/** Check vectors, encoded one by one and in one batch, and token ids. */
-async function checkGolden(ort, encoder, tokenizer, entries, cosineMin, examples) {
+/** Check vectors, encoded one by one, by QueryEncoder's batches and in one batch, and token ids. */
+async function checkGolden(ort, encoder, session, tokenizer, entries, cosineMin, examples) {
   const texts = entries.map((entry) => entry.text);
   const alone = [];
-  for (const text of texts) alone.push(...(await vectors(ort, encoder, [text])));
-  const together = await vectors(ort, encoder, texts);
+  for (const text of texts) alone.push(...(await encoder.encode([text])));
+  const batched = await encoder.encode(texts);
+  const together = await vectors(ort, session, texts);
   const cosines = entries.map(({ embedding }, i) =>
-    Math.min(cosine(alone[i], embedding), cosine(together[i], embedding)),
+    Math.min(...[alone, batched, together].map((vectors) => cosine(vectors[i], embedding))),
   );
-  const errors = [...alone, ...together].map((vector) => Math.abs(Math.sqrt(dot(vector, vector)) - 1));
+  const errors = [...alone, ...batched, ...together].map((vector) => Math.abs(Math.sqrt(dot(vector, vector)) - 1));
   return {
     texts: texts.length,
     id_mismatches: await idMismatches(ort, tokenizer, GOLDEN, entries, examples),
@@ -149,18 +153,18 @@ async function idMismatches(ort, tokenizer, name, entries, examples) {
   return mismatches;
 }
 
-async function vectors(ort, encoder, texts) {
-  const { embedding } = await encoder.run(feed(ort, encoder, texts));
+async function vectors(ort, session, texts) {
+  const { embedding } = await session.run(feed(ort, session, texts));
   const dim = embedding.dims[1];
   return texts.map((_, row) => embedding.data.slice(row * dim, (row + 1) * dim));
 }
 
 /** Milliseconds from the string to the vector. */
-async function time(ort, encoder, text) {
+async function time(encoder, text) {
   const times = [];
   for (let i = 0; i < WARMUPS + RUNS; i++) {
     const start = performance.now();
-    await vectors(ort, encoder, [text]);
+    await encoder.encode([text]);
     times.push(performance.now() - start);
   }
   const sorted = times.slice(WARMUPS).sort((a, b) => a - b);

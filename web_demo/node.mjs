@@ -3,9 +3,10 @@ import { createReadStream } from "node:fs";
 import { join } from "node:path";
 import { Readable } from "node:stream";
 
+import { linesOf } from "../web/files.js";
+import { QueryEncoder } from "../web/node.js";
 import { check } from "./checks.mjs";
 import { command, commandLine, paritySets, threadCount } from "./command.mjs";
-import { linesOf } from "./page/encoder.js";
 
 await command(async (print) => {
   const { folders, options } = commandLine("node node.mjs PACK [--threads 1]", 1, {
@@ -16,6 +17,7 @@ await command(async (print) => {
   const threads = threadCount(options.threads);
   const { report, passed, examples } = await check({
     ort,
+    load: (name) => QueryEncoder.load(join(pack, name), { ort, threads }),
     open: (name) => ort.InferenceSession.create(join(pack, name), { intraOpNumThreads: threads }),
     lines: (name) => linesOf(Readable.toWeb(createReadStream(join(pack, name)))),
     sets: paritySets(pack),

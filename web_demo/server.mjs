@@ -31,10 +31,11 @@ const POLICY =
   "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self' data:; " +
   "object-src 'none'; base-uri 'none'; form-action 'none'";
 
-/** Paths of the page and of onnxruntime-web, which every server here serves. */
+/** Paths of the page, of the package edgeleaf and of onnxruntime-web, which every server here serves. */
 export const PAGE = {
   "/": join(HERE, "page", "index.html"),
   "/page/": join(HERE, "page"),
+  "/web/": join(HERE, "..", "web"),
   "/checks.mjs": join(HERE, "checks.mjs"),
   "/ort/": join(HERE, "node_modules", "onnxruntime-web", "dist"),
 };

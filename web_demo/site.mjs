@@ -19,7 +19,9 @@ const QUESTION = /^(how|what|when|where|which|who|why)\b/i;
  */
 export function pagePaths(bundle, index, examples) {
   const exists = (file) => statSync(file, { throwIfNoEntry: false })?.isFile();
-  if (!exists(join(bundle, ENCODER))) throw new InputError(`${bundle}: no ${ENCODER} in it`);
+  for (const name of [ENCODER, "edgeleaf.json"]) {
+    if (!exists(join(bundle, name))) throw new InputError(`${bundle}: no ${name} in it`);
+  }
   if (!exists(join(index, "index.json"))) {
     throw new InputError(`${index} is not an index; make one with: edgeleaf index ${bundle} DOCUMENTS -o ${index}`);
   }

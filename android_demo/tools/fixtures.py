@@ -26,7 +26,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,8 +140,16 @@ def write_spaces(space: VectorSpace, folder: Path) -> None:
         replace(space, query_prompt=hard, document_prompt=hard),
         replace(space, normalized=False, tokenizer_sha256="0f", attention="causal"),
         replace(space, attention="bidirectional", dim=65_536, weights_sha256=""),
+        replace(
+            space,
+            query_context=hard,
+            query_suffix="\n<response>",
+            document_suffix=" ",
+            bos_token="<s>",
+            eos_token="</s>",
+        ),
     ]
-    write_lines(folder / "spaces.jsonl", ({"space": asdict(one), "id": one.id} for one in spaces))
+    write_lines(folder / "spaces.jsonl", ({"space": one.record(), "id": one.id} for one in spaces))
 
 
 def write_planes(bundle: Path, folder: Path) -> None:

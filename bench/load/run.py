@@ -19,29 +19,36 @@ import subprocess
 import sys
 import time
 import tomllib
+import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bench.peers.artefacts import Given, artefact
 from bench.peers.environments import Environments
 from bench.peers.noise import Noise
 from edgeleaf import progress
-from edgeleaf.bundle.encoder import QueryEncoder
 from edgeleaf.bundle.machine import machine
 from edgeleaf.bundle.manifest import Manifest
+from edgeleaf.certify.ladder import student_vectors
 from edgeleaf.errors import EdgeleafError, InputError
 from edgeleaf.files import write_json
 from edgeleaf.teachers.opening import teacher_of
 from edgeleaf.texts.corpus import read_corpus
+from edgeleaf.vectors import cosine_rows
 
 HERE = Path(__file__).parent
 SERVERS = HERE / "peers.toml"
 CONNECTIONS = (1, 8, 32, 128)
 WARM_UP = 2.0
 PATIENCE = 180.0
+ENCODING = "edgeleaf_encoding_processor_seconds_total"
+COMPARED = 60
+"""Texts whose vectors are compared with the student's."""
 LONG_SHARE = 0.2
 """Share of documents among the texts; the others are queries."""
 
@@ -119,6 +126,14 @@ class Running:
         fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in self.processes()]
         return sum(int(row[11]) + int(row[12]) for row in fields) / ticks
 
+    def encoding_s(self) -> float | None:
+        """Return the part of them that `edgeleaf serve` spent in its encoding threads, by its own count."""
+        if self.server.name != "edgeleaf":
+            return None
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=60) as answer:
+            lines = answer.read().decode().splitlines()
+        return float(next(line.split()[1] for line in lines if line.startswith(ENCODING)))
+
     def memory_mb(self) -> dict[str, float]:
         """Return the memory that it holds, and the most that it has held, in 10^6 bytes."""
         now = most = 0
@@ -132,7 +147,7 @@ class Running:
 
     def load(self, bodies: Path, connections: int, seconds: float) -> dict[str, Any]:
         """Return what wrk reports of so many connections."""
-        before = self.processor_s()
+        before, encoded = self.processor_s(), self.encoding_s()
         command = [
             "wrk",
             "--threads=1",
@@ -146,6 +161,7 @@ class Running:
         done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **variables}, check=True)
         found = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("RESULT"))[7:])
         requests = max(found["requests"], 1)
+        taken, encoding = self.processor_s() - before, self.encoding_s()
         return {
             "connections": connections,
             "requests": found["requests"],
@@ -154,7 +170,10 @@ class Running:
             "p99_ms": found["p99"] / 1000,
             "max_ms": found["max"] / 1000,
             "errors": {name: found[name] for name in ("connect", "read", "write", "timeout", "status")},
-            "processor_ms_a_request": round(1000 * (self.processor_s() - before) / requests, 3),
+            "processor_ms_a_request": round(1000 * taken / requests, 3),
+            "outside_encoder_ms_a_request": None
+            if encoding is None or encoded is None
+            else round(1000 * (taken - encoding + encoded) / requests, 3),
             "memory_mb": self.memory_mb(),
         }
 
@@ -180,14 +199,13 @@ def texts_of(bundle: Path, count: int = 1000) -> list[str]:
     return [chance.choice(documents if documents and chance.random() < LONG_SHARE else queries) for _ in range(count)]
 
 
-def alone_ms(bundle: Path, texts: Sequence[str]) -> float:
-    """Return the processor milliseconds that ``QueryEncoder`` takes for a text, without a server."""
-    encoder = QueryEncoder.load(bundle)
-    encoder.encode(texts[:50])
-    begun = time.process_time()
-    for text in texts:
-        encoder.encode([text])
-    return round(1000 * (time.process_time() - begun) / len(texts), 3)
+def closeness(running: Running, texts: Sequence[str], expected: Any) -> dict[str, float] | None:
+    """Return mean and least cosine of a server's vectors to the student's; None if they have another width."""
+    found = np.array([running.ask(text) for text in texts], dtype=np.float64)
+    if found.shape != expected.shape:
+        return None
+    cosines = cosine_rows(found, expected)
+    return {"mean": round(float(cosines.mean()), 4), "least": round(float(cosines.min()), 4)}
 
 
 @contextmanager
@@ -207,6 +225,8 @@ def measure(bundle: Path, servers: Sequence[Server], environments: Environments,
     made.mkdir(parents=True, exist_ok=True)
     given = Given(bundle, teacher_of(manifest).folder, made, environments.python, *windows)
     texts = texts_of(bundle)
+    expected, _ = student_vectors(given.student, texts[:COMPARED], prompt="", threads=2)
+    close: dict[str, dict[str, float] | None] = {}
     absent: dict[str, str] = {}
     ready: dict[str, Path] = {}
     for server in servers:
@@ -215,8 +235,8 @@ def measure(bundle: Path, servers: Sequence[Server], environments: Environments,
             ready[server.name] = artefact(server.artefact, given)
             bodies = output / f"{server.name}.bodies"
             bodies.write_text("".join(body_of(server, text) + "\n" for text in texts), encoding="utf-8")
-            with started(server, environments, ready[server.name], output / f"{server.name}.log"):
-                pass  # it starts and answers
+            with started(server, environments, ready[server.name], output / f"{server.name}.log") as running:
+                close[server.name] = closeness(running, texts[:COMPARED], expected)
         except EdgeleafError as error:
             absent[server.name] = str(error)
             ready.pop(server.name, None)
@@ -239,7 +259,6 @@ def measure(bundle: Path, servers: Sequence[Server], environments: Environments,
         "bundle": manifest.space.id,
         "plan": plan,
         "texts": {"count": len(texts), "median_characters": statistics.median(map(len, texts))},
-        "alone_ms": alone_ms(bundle, texts),
         "noise": noise.report(),
         "absent": absent,
         "servers": [
@@ -247,6 +266,7 @@ def measure(bundle: Path, servers: Sequence[Server], environments: Environments,
                 "name": server.name,
                 "title": server.title,
                 "note": server.note,
+                "cosine": close[server.name],
                 "versions": environments.versions(server.environment),
             }
             for server in present

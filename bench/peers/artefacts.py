@@ -122,6 +122,14 @@ def _whole_int8_js(given: Given, target: Path) -> None:
     (target / MODEL).rename(target / "onnx" / "model_quantized.onnx")
 
 
+def _whole_int8_flat(given: Given, target: Path) -> None:
+    """Write the same as libembedding looks for it: the graph beside its configuration, which tells the width."""
+    shutil.copytree(artefact("whole-int8", given), target, dirs_exist_ok=True)
+    (target / MODEL).rename(target / "model.onnx")
+    config = json.loads((target / "config.json").read_text(encoding="utf-8"))
+    write_json(target / "config.json", config | {"hidden_size": layout.Manifest.read(given.bundle).space.dim})
+
+
 def _whole_edgeleaf(given: Given, target: Path) -> None:
     """Write the fused file without its tokenizer: from token ids to the unit vector."""
     fused = onnx.load(given.bundle / layout.QUERY_ENCODER)
@@ -239,6 +247,7 @@ MAKERS: dict[str, Make] = {
     "whole-fp32": _whole_fp32,
     "whole-int8": _whole_int8,
     "whole-int8-js": _whole_int8_js,
+    "whole-int8-flat": _whole_int8_flat,
     "whole-edgeleaf": _whole_edgeleaf,
     "extensions-int8": _extensions,
     "gguf-q8": _gguf("q8_0"),

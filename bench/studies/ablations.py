@@ -51,7 +51,7 @@ from edgeleaf.training.trainer import Examples, HeldOutEvaluator, train
 from edgeleaf.vectors import cosine_rows, nearest
 
 TEACHER = "sentence-transformers/all-mpnet-base-v2"
-START = "sentence-transformers/all-MiniLM-L6-v2"
+START, LAYERS = "sentence-transformers/all-MiniLM-L6-v2", 6
 WINDOW, HELD_OUT, MAX_CHARS = 128, 1000, 300
 """As in export/recipes/mpnet.toml."""
 CALIBRATION = 300
@@ -201,13 +201,10 @@ class Corpus:
 def untrained(arm: Arm, dim: int) -> Any:
     """Return the student that an arm starts from, with a random projection."""
     torch.manual_seed(0)
-    model = build_student(resolve(START), dim=dim, max_length=WINDOW, pooling=arm.pooling)
+    kept = None
     if arm.layers is not None:
-        layers = model[0].auto_model.encoder.layer
-        kept = np.linspace(0, len(layers) - 1, arm.layers).round().astype(int)  # first, last, evenly between
-        model[0].auto_model.encoder.layer = torch.nn.ModuleList([layers[i] for i in kept])
-        model[0].auto_model.config.num_hidden_layers = arm.layers
-    return model
+        kept = np.linspace(0, LAYERS - 1, arm.layers).round().astype(int).tolist()  # first, last, evenly between
+    return build_student(resolve(START), dim=dim, max_length=WINDOW, pooling=arm.pooling, layers=kept)
 
 
 def run(

@@ -29,8 +29,7 @@ from edgeleaf.emulation import processors as emulation
 from edgeleaf.files import whole_folder, write_json, write_text
 from edgeleaf.graph.export import export_onnx
 from edgeleaf.graph.exporters import OUTPUT, optimum_graph
-from edgeleaf.graph.quantization import rewriter as ours
-from edgeleaf.graph.quantization import rounding
+from edgeleaf.graph.quantization import rewriter, rounding, scales
 from edgeleaf.graph.quantization.half import to_half
 from edgeleaf.graph.quantization.quantize import quantize
 from edgeleaf.graph.tokenizers.spec import reference_tokenizer
@@ -174,7 +173,7 @@ def edgeleaf(bits: int, **changes: Any) -> Make:
 @contextmanager
 def changed(**changes: Any) -> Iterator[None]:
     """Change constants or functions of the quantiser temporarily."""
-    places = [(ours if hasattr(ours, name) else rounding, name) for name in changes]
+    places = [(next(part for part in (rewriter, scales, rounding) if hasattr(part, name)), name) for name in changes]
     before = [getattr(module, name) for module, name in places]
     try:
         for (module, name), value in zip(places, changes.values(), strict=True):

@@ -20,6 +20,7 @@ from edgeleaf.bundle.feed import TYPES, feed_of, input_of
 from edgeleaf.bundle.long_texts import LongTexts
 from edgeleaf.bundle.machine import processor_kind
 from edgeleaf.bundle.manifest import MANIFEST, QUERY_ENCODER, SCHEMA_VERSION, Manifest, VectorSpace
+from edgeleaf.bundle.named import find
 from edgeleaf.bundle.session import (
     MASK,
     METADATA_SCHEMA,
@@ -87,31 +88,43 @@ class QueryEncoder:
         providers: Sequence[str] | None = None,
         dims: int | None = None,
         counts: bool = False,
+        revision: str | None = None,
     ) -> QueryEncoder:
-        """Load a bundle folder or a fused .onnx file.
+        """Load a bundle folder, a fused .onnx file, an installed bundle, or one on the Hugging Face hub.
 
         Args:
-            path: a bundle folder, or a ``query_encoder.onnx``, whose hash is checked if a manifest lies beside it. Or
-                the bytes of such a file, whose hash the caller has to check.
+            path: a bundle folder, or a ``query_encoder.onnx``, whose hash is checked if a manifest lies beside it. A
+                string that is no path may name a bundle that pip installed, or ``owner/name`` on the hub, which is
+                fetched once; paths come first, the hub last. Or the bytes of a fused file, whose hash the caller has to
+                check.
             threads: processor threads that one call may use.
             providers: ONNX Runtime execution providers, first choice first; ``None`` means the processor.
             dims: cut vectors to their first ``dims`` numbers and normalise again (Matryoshka); ``None`` keeps all.
             counts: make :meth:`encode_counted` possible, which also counts tokens.
+            revision: branch, tag or commit of a bundle on the hub; ``None`` means the main branch.
 
         Raises:
-            BundleError: no such path, not a bundle, a damaged file, another schema version, a file that is not a fused
-                encoder, or invalid ``dims``, ``threads`` or ``providers``.
+            BundleError: no such path or name, not a bundle, a damaged file, another schema version, a file that is not
+                a fused encoder, or invalid ``dims``, ``threads`` or ``providers``.
+            MissingExtra: the name can only be one on the hub, and huggingface_hub is not installed.
         """
         is_model = isinstance(path, (bytes, bytearray, memoryview)) and len(path) >= LEAST_MODEL_BYTES
         if not is_model and not isinstance(path, (str, os.PathLike)):
             raise BundleError(f"path is {reprlib.repr(path)}; a bundle folder or a fused .onnx file is needed")
         if not is_whole(threads) or threads < 1:
             raise BundleError(f"threads is {reprlib.repr(threads)}; a whole number from 1 is needed")
+        if revision is not None and not (isinstance(path, str) and isinstance(revision, str)):
+            raise BundleError(f"revision is {reprlib.repr(revision)}; only a name on the hub has one, a string")
         if isinstance(path, (bytes, bytearray, memoryview)):  # is_model is true, or the path was refused above
             return QueryEncoder._of(bytes(path), threads=threads, providers=providers, dims=dims, counts=counts)
-        path = Path(path)
-        if "\0" in str(path):
-            raise BundleError(f"path is {shown(str(path))}; a path has no null character")
+        if not str(path) or "\0" in str(path):
+            what = "a path has no null character" if str(path) else "a bundle folder or a fused .onnx file is needed"
+            raise BundleError(f"path is {shown(str(path))}; {what}")
+        try:
+            Path(path).exists()
+        except OSError as error:  # a name that is too long, a folder that may not be read
+            raise BundleError(f"{shown(str(path))}: cannot be opened: {error.strerror or error}") from None
+        path = find(path, revision=revision) if isinstance(path, str) else Path(path)
         if path.is_dir():
             manifest = Manifest.read(path)
             manifest.verify(path, QUERY_ENCODER)
@@ -151,6 +164,12 @@ class QueryEncoder:
         if self._loaded_by is None:
             raise InputError("this QueryEncoder was not made by load, and cannot be pickled: load it in each process")
         return _load_again, self._loaded_by
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the file that it was loaded from, however it was named; None if it was loaded from bytes."""
+        source = None if self._loaded_by is None else self._loaded_by[0]
+        return source.parent if isinstance(source, Path) else None
 
     @property
     def window(self) -> int:

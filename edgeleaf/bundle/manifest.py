@@ -87,7 +87,11 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Write ``edgeleaf.json`` into ``folder``."""
-        write_json(folder / MANIFEST, asdict(self))
+        write_json(folder / MANIFEST, self.record())
+
+    def record(self) -> dict[str, Any]:
+        """Return the manifest as JSON has it."""
+        return {**asdict(self), "space": self.space.record()}
 
     @staticmethod
     def read(folder: Path) -> Manifest:

@@ -15,6 +15,8 @@ MOST_DIM = 65_536
 _NAMES = frozenset({"teacher", "revision"})
 _LATER: dict[str, str] = {"tokenizer_sha256": "tokenizer", "attention": "attention direction"}
 """Fields that records of edgeleaf 0.1 do not have, and their names in messages."""
+AROUND = frozenset({"query_context", "query_suffix", "document_suffix", "bos_token", "eos_token"})
+"""Fields that are left out if nothing is put there."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,10 @@ class VectorSpace:
         tokenizer_sha256: hash of the teacher's tokenizer, see ``edgeleaf.models.weights.tokenizer_sha256``; None if
             it is not known, as in files of edgeleaf 0.1.
         attention: whether a token sees those after it (``bidirectional``) or not (``causal``); None as above.
+        query_context: in-context examples that the teacher reads before the prompt of a query. Like the fields below,
+            the teacher alone reads them, a student does not; None if there are none.
+        query_suffix, document_suffix: the text after a query, or a document.
+        bos_token, eos_token: the tokens that are first and last, if the teacher's kind puts them there itself.
     """
 
     teacher: str
@@ -44,6 +50,11 @@ class VectorSpace:
     dim: int
     tokenizer_sha256: str | None = None
     attention: Literal["bidirectional", "causal"] | None = None
+    query_context: str | None = None
+    query_suffix: str | None = None
+    document_suffix: str | None = None
+    bos_token: str | None = None
+    eos_token: str | None = None
 
     @property
     def id(self) -> str:
@@ -54,13 +65,20 @@ class VectorSpace:
     def identity(self) -> dict[str, Any]:
         """Return what identifies the space: every field except the name under which the teacher was found.
 
-        A field that only later records have is left out if it is not known, so that an old record keeps its id.
+        A field that only later records have is left out if it is None, so that an old record keeps its id.
         """
         return {
             key: value
             for key, value in asdict(self).items()
-            if key not in _NAMES and not (key in _LATER and value is None)
+            if key not in _NAMES and not (key in _LATER.keys() | AROUND and value is None)
         }
+
+    def record(self) -> dict[str, Any]:
+        """Return the space as JSON has it: a field of what lies around a text is left out if nothing lies there.
+
+        So the space of a teacher without such fields is written as it always was, and older readers read it.
+        """
+        return {key: value for key, value in asdict(self).items() if not (key in AROUND and value is None)}
 
     @staticmethod
     def read(value: Any, *, where: str = "") -> VectorSpace:
@@ -85,9 +103,12 @@ class VectorSpace:
 def same_space(one: VectorSpace, other: VectorSpace) -> bool:
     """Return whether vectors of two spaces may be compared: whether everything that both record is equal.
 
-    A field that one of them lacks, because an older edgeleaf wrote it, is not compared; a SpaceWarning names it.
+    A tokenizer or a direction that one of them lacks, because an older edgeleaf wrote it, is not compared; a
+    SpaceWarning names it.
     """
     a, b = one.identity(), other.identity()
+    if any(a.get(key) != b.get(key) for key in AROUND):
+        return False
     if any(a[key] != b[key] for key in a.keys() & b.keys()):
         return False
     if unsaid := [_LATER[key] for key in _LATER if (key in a) != (key in b)]:

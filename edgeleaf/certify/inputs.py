@@ -13,7 +13,7 @@ from edgeleaf.texts.pairs import Pairs
 from edgeleaf.texts.text import Text
 
 if TYPE_CHECKING:
-    from edgeleaf.teachers.base import Teacher
+    from edgeleaf.teachers.base import Encodes
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class EncodedPairs:
     teacher_second: npt.NDArray[Any]
 
 
-def encode_pairs(pairs: Pairs, teacher: Teacher, cache: Path) -> EncodedPairs:
+def encode_pairs(pairs: Pairs, teacher: Encodes, cache: Path) -> EncodedPairs:
     """Return pairs with the teacher's vectors, taken from the cache if it has them."""
     from edgeleaf.teachers.cache import teacher_vectors
 
@@ -42,7 +42,7 @@ class EncodedCollection:
     teacher_documents: npt.NDArray[Any]
 
 
-def encode_collection(collection: Collection, teacher: Teacher, cache: Path) -> EncodedCollection:
+def encode_collection(collection: Collection, teacher: Encodes, cache: Path) -> EncodedCollection:
     """Return a collection with the teacher's vectors, taken from the cache if it has them."""
     from edgeleaf.teachers.cache import teacher_vectors
 

@@ -1,7 +1,8 @@
-"""Commands that make something: bundles, students, fused files, copies to give away."""
+"""Commands that make something: bundles, students, fused files, copies to give away; and push, which hands one on."""
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,15 +12,30 @@ import edgeleaf
 from edgeleaf.cli.options import (
     AsJson,
     Bundle,
+    Engine,
     Force,
     Output,
     Processors,
+    Shards,
+    ShardTexts,
     TextFiles,
+    Workers,
+    cluster_of,
     echo,
     print_json,
     print_table,
     processor_names,
 )
+from edgeleaf.distributed.team import team
+from edgeleaf.errors import InputError
+
+
+class Form(StrEnum):
+    """What ``edgeleaf ship`` writes."""
+
+    BUNDLE = "bundle"
+    WHEEL = "wheel"
+    SENTENCE_TRANSFORMERS = "sentence-transformers"
 
 
 def run_command(
@@ -28,11 +44,19 @@ def run_command(
     processors: Processors = "",
     force: Force = False,
     as_json: AsJson = False,
+    engine: Engine = "local",
+    shards: Shards = None,
+    workers: Workers = None,
+    shard: ShardTexts = None,
 ) -> None:
     """Build a certified bundle from a recipe; continues where a stopped run left off."""
     from edgeleaf.cli import tables
 
-    result = edgeleaf.run(recipe, output=output, processors=processor_names(processors), force=force)
+    cluster = cluster_of(engine, shards, workers, shard)
+    if not team().main:  # of several processes, the others only train
+        edgeleaf.distill(recipe, output=output, force=force, cluster=cluster)
+        return
+    result = edgeleaf.run(recipe, output=output, processors=processor_names(processors), force=force, cluster=cluster)
     print_json(tables.result_summary(result)) if as_json else print_table(tables.result_table(result))
 
 
@@ -60,9 +84,14 @@ def distill_command(
     recipe: Annotated[Path, typer.Argument(help="A recipe, such as export/recipes/demo.toml.")],
     output: Output,
     force: Force = False,
+    engine: Engine = "local",
+    shards: Shards = None,
+    workers: Workers = None,
+    shard: ShardTexts = None,
 ) -> None:
     """Run a recipe up to the student, a sentence-transformers model, and print its folder."""
-    echo(str(edgeleaf.distill(recipe, output=output, force=force)))
+    cluster = cluster_of(engine, shards, workers, shard)
+    echo(str(edgeleaf.distill(recipe, output=output, force=force, cluster=cluster)))
 
 
 def export_command(
@@ -151,7 +180,9 @@ def fuse_command(
 
 def ship_command(
     bundle: Bundle,
-    output: Output,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder of the copy, or the folder that the wheel is written into.")
+    ],
     texts: TextFiles = None,
     processors: Processors = "",
     keep_texts: Annotated[
@@ -166,8 +197,38 @@ def ship_command(
             "Default: as it is.",
         ),
     ] = None,
+    form: Annotated[
+        Form,
+        typer.Option(
+            "--format",
+            help="bundle: a copy. wheel: a package for pip, without the student. sentence-transformers: one model of "
+            "student (encode_query) and teacher (encode_document).",
+        ),
+    ] = Form.BUNDLE,
+    name: Annotated[
+        str | None,
+        typer.Option(help="What QueryEncoder.load will know an installed wheel by. Default: the folder's name."),
+    ] = None,
+    version: Annotated[str | None, typer.Option(help="Version of the wheel. Default: 1.0.")] = None,
 ) -> None:
     """Copy a bundle to give away: no unfused graphs, the student in float16, certified on texts that are not yours."""
+    if form is Form.WHEEL:
+        from edgeleaf.pipeline.wheel import FIRST_VERSION, ship_wheel
+
+        wheel = ship_wheel(
+            bundle,
+            output=output,
+            name=name,
+            version=FIRST_VERSION if version is None else version,
+            texts=texts or (),
+            processors=processor_names(processors),
+            keep_texts=keep_texts,
+            takes=takes,
+        )
+        echo(f"{wheel}: {wheel.stat().st_size / 1e6:.1f} MB")
+        return
+    if name is not None or version is not None:
+        raise InputError("--name and --version are a wheel's: add --format wheel")
     edgeleaf.ship(
         bundle,
         output=output,
@@ -175,6 +236,19 @@ def ship_command(
         processors=processor_names(processors),
         keep_texts=keep_texts,
         takes=takes,
+        format=form.value,
     )
     size = sum(path.stat().st_size for path in output.rglob("*") if path.is_file())
     echo(f"{output}: {size / 1e6:.1f} MB")
+
+
+def push_command(
+    bundle: Bundle,
+    repository: Annotated[str, typer.Argument(metavar="REPO", help="owner/name on the hub; made if it is not there.")],
+    private: Annotated[bool, typer.Option("--private", help="Make the repository private, if it is made now.")] = False,
+) -> None:
+    """Put a bundle onto the Hugging Face hub, in one commit; exit 1 if it failed one of its gates.
+
+    The token is the one of HF_TOKEN, or of `hf auth login`.
+    """
+    echo(edgeleaf.push(bundle, repository, private=private))

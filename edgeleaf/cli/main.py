@@ -5,6 +5,7 @@ Exit codes: 0 done, 1 a gate failed, 2 bad input or any other failure, 130 stopp
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import traceback
@@ -18,12 +19,23 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from edgeleaf import progress
-from edgeleaf.cli.build import adapt_command, distill_command, export_command, fuse_command, run_command, ship_command
+from edgeleaf.cli.build import (
+    adapt_command,
+    distill_command,
+    export_command,
+    fuse_command,
+    push_command,
+    run_command,
+    ship_command,
+)
 from edgeleaf.cli.doctor import doctor_command
 from edgeleaf.cli.measure import bench_command, check_command
 from edgeleaf.cli.options import echo
 from edgeleaf.cli.serve import serve_command
+from edgeleaf.cli.teach import teach_command
 from edgeleaf.cli.use import encode_command, index_command, info_command, search_command, tokenize_command
+from edgeleaf.cli.vectors import vectors_command
+from edgeleaf.distributed.team import follows
 from edgeleaf.errors import EdgeleafError, reason_of
 from edgeleaf.extras import missing_line
 from edgeleaf.version import __version__
@@ -42,7 +54,9 @@ app = typer.Typer(
 COMMANDS = (
     run_command,
     adapt_command,
+    teach_command,
     distill_command,
+    vectors_command,
     export_command,
     check_command,
     bench_command,
@@ -53,6 +67,7 @@ COMMANDS = (
     search_command,
     serve_command,
     ship_command,
+    push_command,
     info_command,
     doctor_command,
 )
@@ -111,7 +126,10 @@ def main() -> None:
     """
     global _traceback
     _traceback = False
-    progress.show()
+    if follows():  # of several processes, the main one alone speaks
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+    else:
+        progress.show()
     signal.signal(signal.SIGINT, _stop)
     try:
         with warnings.catch_warnings():
@@ -119,7 +137,7 @@ def main() -> None:
             status = app(prog_name="edgeleaf", standalone_mode=False)
     except _Stopped:
         sys.stderr.write(
-            "edgeleaf: stopped; run, adapt, distill and export continue from here when you repeat the command\n"
+            "edgeleaf: stopped; run, adapt, teach, distill and export continue from here when you repeat the command\n"
         )
         sys.exit(130)
     except Exception as error:

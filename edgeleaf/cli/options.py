@@ -6,11 +6,14 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgeleaf.errors import TextsError
+from edgeleaf.errors import InputError, TextsError
+
+if TYPE_CHECKING:
+    from edgeleaf.distributed.engine import Cluster
 
 Output = Annotated[Path, typer.Option("-o", "--output", help="Folder of the bundle.")]
 Report = Annotated[
@@ -35,6 +38,49 @@ Processors = Annotated[
         "python -m edgeleaf.emulation --setup fetches the emulators."
     ),
 ]
+
+
+Engine = Annotated[
+    str,
+    typer.Option(
+        help="What encodes with the teacher: local (this process), or ray (workers on this machine, or on the cluster "
+        "that RAY_ADDRESS names; needs edgeleaf[ray])."
+    ),
+]
+Shards = Annotated[
+    str | None,
+    typer.Option(
+        help="With ray: folder or URL that every worker can write to, for the shards. Default: beside the output."
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="With ray: how many teachers to load. Default: one per GPU, or else per processor."),
+]
+ShardTexts = Annotated[
+    int | None,
+    typer.Option(
+        "--shard", min=1, help="With ray: texts per shard. Default: 128, or 65536 where this machine has a GPU."
+    ),
+]
+
+
+def cluster_of(engine: str, shards: str | None, workers: int | None, shard: int | None) -> Cluster | None:
+    """Return the cluster that options describe, None for this process.
+
+    Raises:
+        InputError: no such engine, or an option of Ray's without Ray.
+    """
+    if engine == "ray":
+        from edgeleaf.distributed.engine import Cluster
+
+        return Cluster(place=shards, workers=workers, shard=shard)
+    if engine != "local":
+        raise InputError(f"--engine is {engine!r}; local or ray is needed")
+    given = {"--shards": shards, "--workers": workers, "--shard": shard}
+    if named := [name for name, value in given.items() if value is not None]:
+        raise InputError(f"{named[0]} is for a cluster; add --engine ray, or leave it out")
+    return None
 
 
 def processor_names(processors: str) -> tuple[str, ...]:

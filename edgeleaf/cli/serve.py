@@ -14,16 +14,27 @@ from edgeleaf.extras import require
 def serve_command(
     bundles: Annotated[
         list[str],
-        typer.Argument(metavar="BUNDLE", help="Bundle folders or fused .onnx files; NAME=PATH sets another name."),
+        typer.Argument(
+            metavar="BUNDLE",
+            help="Bundle folders, fused .onnx files, installed bundles or owner/name on the hub; NAME=PATH sets "
+            "another name.",
+        ),
     ],
     index: Annotated[
         list[str] | None,
-        typer.Option(help="A folder written by edgeleaf index, for POST /search. May be repeated."),
+        typer.Option(help="A store that edgeleaf index wrote, for POST /search. May be repeated."),
     ] = None,
     host: Annotated[str, typer.Option(envvar="EDGELEAF_HOST", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(envvar="EDGELEAF_PORT", min=0, max=65535, help="Port to listen on; 0: any free one.")
     ] = 8080,
+    host_name: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="EDGELEAF_HOST_NAME",
+            help="Host name under which a proxy passes requests on; needed on loopback without a key. May be repeated.",
+        ),
+    ] = None,
     api_key: Annotated[
         str | None,
         typer.Option(envvar="EDGELEAF_API_KEY", help="Key that requests must send; better set by the variable."),
@@ -61,6 +72,7 @@ def serve_command(
 ) -> None:
     """Encode queries over HTTP: /v1/embeddings (OpenAI), /embed (text-embeddings-inference), /search (with --index)."""
     require("serve")
+    from edgeleaf.bundle.manifest import CERTIFICATE, says_failed
     from edgeleaf.server.models import open_served
     from edgeleaf.server.run import serve
     from edgeleaf.server.settings import Limits, Settings
@@ -71,6 +83,7 @@ def serve_command(
     settings = Settings(
         host=host,
         port=port,
+        host_names=tuple(one.lower() for one in host_name or []),
         api_key=api_key,
         threads=threads,
         limits=limits,
@@ -79,8 +92,8 @@ def serve_command(
     )
     served = open_served(bundles, index or [])
     for one in served.values():
-        if one.failed:
-            progress.say(f"{one.name}: its certificate reports FAILED; see: edgeleaf info")
+        if one.encoder.folder is not None and says_failed(one.encoder.folder):
+            progress.say(f"{one.name}: its certificate reports FAILED; see {one.encoder.folder / CERTIFICATE}")
     if settings.is_open:
         progress.say(f"{host} can be reached from other machines and no --api-key is set: everyone there may ask")
     serve(served, settings)

@@ -139,7 +139,7 @@ def bundle_table(manifest: Manifest, bundle: Path) -> Any:
     table = Table(show_header=False, title=str(bundle))
     for name, value in (
         ("vector space", manifest.space.id),
-        *((f"  {key}", value) for key, value in asdict(manifest.space).items()),
+        *((f"  {key}", value) for key, value in manifest.space.record().items()),
         ("recipe", manifest.recipe),
         *((f"student {key}", value) for key, value in manifest.student.items()),
         *((f"tokenizer {key}", value) for key, value in manifest.tokenizer.items()),
@@ -158,7 +158,7 @@ def bundle_summary(manifest: Manifest, certificate: Certificate | None) -> dict[
         "cosine_mean": certificate.rung("fused").teacher_cosine.mean,
         "overlap_at_10": certificate.rung("fused").overlap_at_10,
     }
-    return {**asdict(manifest), "certificate": verdict}
+    return {**manifest.record(), "certificate": verdict}
 
 
 def fused_table(made: FusedFile) -> Any:

@@ -15,8 +15,9 @@ import onnx
 from onnx import TensorProto, helper
 
 from edgeleaf.errors import ExportError, reason_of
-from edgeleaf.graph.builder import OPSET, GraphBuilder
+from edgeleaf.graph.builder import GraphBuilder
 from edgeleaf.graph.fuse import ENCODER_OUTPUT, OLDEST_OPSET, TOKENIZER_OUTPUTS
+from edgeleaf.graph.opset import with_opset
 from edgeleaf.graph.simplify import prune
 from edgeleaf.graph.walk import rename_reads
 
@@ -72,7 +73,7 @@ def adopt(
         raise ExportError(f"pooling {pooling!r} is not known; pass one of {', '.join(POOLINGS)}")
     adopted = onnx.ModelProto()
     adopted.CopyFrom(model)
-    adopted = _raise_opset(adopted)
+    adopted = with_opset(adopted, OLDEST_OPSET)
     _check_inputs(adopted)
     ranks = _run_once(adopted)
     name, width = _choose_output(ranks, pooling, output)
@@ -85,27 +86,6 @@ def adopt(
         reason = " ".join(str(error).split())
         raise ExportError(f"the encoder is not a valid ONNX model: {reason_of(reason)}") from None
     return adopted, name
-
-
-def _raise_opset(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Convert a model whose opset is too old for the tokenizer's operators; return any other model unchanged."""
-    version = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
-    if version >= OLDEST_OPSET:
-        return model
-    from onnx import version_converter
-
-    contrib = [opset for opset in model.opset_import if opset.domain not in ("", "ai.onnx")]
-    try:
-        converted = version_converter.convert_version(model, OPSET)
-    except Exception as error:  # the converter raises RuntimeError or its own ConvertError
-        reason = " ".join(str(error).split())
-        raise ExportError(
-            f"the encoder has opset {version}, the tokenizer needs {OLDEST_OPSET}, and onnx cannot convert it: "
-            f"{reason_of(reason)}; export it again with opset {OPSET}"
-        ) from None
-    known = {opset.domain for opset in converted.opset_import}
-    converted.opset_import.extend(opset for opset in contrib if opset.domain not in known)
-    return converted
 
 
 def _check_inputs(model: onnx.ModelProto) -> None:

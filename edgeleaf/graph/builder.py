@@ -12,7 +12,7 @@ give shapes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,12 +21,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 17
 ML_OPSET = 3
+ML_OPSET_OF_TABLES = 4  # LabelEncoder with keys_tensor
 IR_VERSION = 8
 
 Operand = str | np.ndarray | np.generic
 
 _ML_OPS = frozenset({"LabelEncoder"})
-_CONTRIB_OPS = frozenset({"FusedMatMul", "MatMulIntegerToFloat", "QLinearSigmoid", "Tokenizer"})
+_CONTRIB_OPS = frozenset({"FusedMatMul", "MatMulIntegerToFloat", "MurmurHash3", "QLinearSigmoid", "Tokenizer"})
 
 
 class GraphBuilder:
@@ -116,8 +117,10 @@ class GraphBuilder:
 
     def domains(self) -> dict[str, int]:
         """Return the operator sets that the nodes need, as a mapping from domain to version, in a fixed order."""
-        versions = {"": self.opset, "ai.onnx.ml": ML_OPSET, "com.microsoft": 1}
-        used = {node.domain for node in self.nodes} | {""}
+        every = list(_every_node(self.nodes))
+        tables = any(attribute.name == "keys_tensor" for node in every for attribute in node.attribute)
+        versions = {"": self.opset, "ai.onnx.ml": ML_OPSET_OF_TABLES if tables else ML_OPSET, "com.microsoft": 1}
+        used = {node.domain for node in every} | {""}
         return {domain: version for domain, version in versions.items() if domain in used}
 
     def body(self, name: str) -> GraphBuilder:
@@ -144,6 +147,13 @@ class GraphBuilder:
     def _fresh(self, op: str) -> str:
         self._count += 1
         return f"{self.name}/{op}_{self._count}"
+
+
+def _every_node(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            yield from _every_node(attribute.g.node)
 
 
 def serialize(model: Any) -> bytes:

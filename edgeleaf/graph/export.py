@@ -23,7 +23,7 @@ import onnx
 from edgeleaf.bundle.session import session
 from edgeleaf.errors import AxesMismatch, ExportError, NamesMismatch, ShapesMismatch, ValuesMismatch
 from edgeleaf.graph.builder import GraphBuilder
-from edgeleaf.graph.exporters import EXPORTERS, INPUTS, OUTPUT, TokenTypes, token_types
+from edgeleaf.graph.exporters import EXPORTERS, INPUTS, OUTPUT
 from edgeleaf.graph.patterns import fuse_attention, fuse_skip_norms
 from edgeleaf.graph.simplify import drop_copies, name_constants, prune, share_sizes, simplify
 
@@ -50,7 +50,7 @@ def export_onnx(folder: Path, *, exporter: str = next(iter(EXPORTERS))) -> onnx.
         raise ExportError(f"exporter is {exporter!r}; allowed: {', '.join(EXPORTERS)}")
     with tempfile.TemporaryDirectory() as scratch, _quiet():
         raw = EXPORTERS[exporter](folder, Path(scratch))
-        return _tidy(_fuse_patterns(raw), token_types(folder))
+        return _tidy(_fuse_patterns(raw))
 
 
 def validate(model: onnx.ModelProto, torch_model: Any, texts: Sequence[str]) -> float:
@@ -112,19 +112,20 @@ def _fuse_patterns(model: onnx.ModelProto) -> onnx.ModelProto:
     options = FusionOptions("bert")
     options.use_multi_head_attention = True
     options.enable_embed_layer_norm = False
+    options.enable_layer_norm = False  # both exporters write it as one node; for RMSNorm, ONNX's checker knows no node
     fused = optimize_by_fusion(model, model_type="bert", optimization_options=options).model
     if all(opset.domain != "com.microsoft" for opset in fused.opset_import):
         fused.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
     return fused
 
 
-def _tidy(model: onnx.ModelProto, types: TokenTypes | None) -> onnx.ModelProto:
+def _tidy(model: onnx.ModelProto) -> onnx.ModelProto:
     """Keep the embedding as the only output, drop the nodes that only other outputs needed, and name the axes."""
     graph = model.graph
     outputs = [output for output in graph.output if output.name == OUTPUT]
     if not outputs:
         raise ExportError(f"the exported graph has no {OUTPUT}; it has {', '.join(o.name for o in graph.output)}")
-    _fix_token_types(graph, types)
+    _fix_token_types(graph)
     del graph.output[:]
     graph.output.extend(outputs)
     del graph.value_info[:]  # wrong once nodes are left out, and onnxruntime 1.20 plans its memory by it
@@ -141,34 +142,15 @@ def _tidy(model: onnx.ModelProto, types: TokenTypes | None) -> onnx.ModelProto:
     return model
 
 
-def _fix_token_types(graph: onnx.GraphProto, types: TokenTypes | None) -> None:
-    """Compute ``token_type_ids`` inside the graph, from each token's place in its row and the tokenizer's template.
-
-    Args:
-        graph: the encoder's; changed in place.
-        types: what the template gives; None if every type is 0. A model that reads types then gets zeros, because a
-            query is one segment.
-    """
+def _fix_token_types(graph: onnx.GraphProto) -> None:
+    """Replace an input ``token_type_ids`` by zeros made inside the graph; types of a template are inside already."""
     if "token_type_ids" not in {value.name for value in graph.input}:
-        if types is not None:
-            raise ExportError("the tokenizer's template gives token types, but the graph has no input for them")
         return
     inputs = [value for value in graph.input if value.name != "token_type_ids"]
     del graph.input[:]
     graph.input.extend(inputs)
     builder = GraphBuilder("types")
-    if types is None:
-        made = builder.Sub("input_ids", "input_ids")
-    else:
-        mask = builder.Cast("attention_mask", to=onnx.TensorProto.INT64)  # [batch, sequence]
-        place = builder.Sub(builder.CumSum(mask, np.int64(1)), mask)  # 0, 1, ... for the tokens of a row
-        left = builder.Sub(builder.ReduceSum(mask, np.array([1], np.int64), keepdims=1), place)  # ..., 2, 1
-        made = builder.Mul(mask, np.int64(types.text))
-        for at, kind in enumerate(types.prefix):
-            made = builder.Where(builder.Equal(place, np.int64(at)), np.int64(kind), made)
-        for at, kind in enumerate(reversed(types.suffix), start=1):
-            made = builder.Where(builder.Equal(left, np.int64(at)), np.int64(kind), made)
-    builder.alias(made, "token_type_ids")
+    builder.alias(builder.Sub("input_ids", "input_ids"), "token_type_ids")
     graph.initializer.extend(builder.initializers.values())
     for at, node in enumerate(builder.nodes):
         graph.node.insert(at, node)

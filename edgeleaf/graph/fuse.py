@@ -17,9 +17,10 @@ from edgeleaf.bundle.feed import INPUTS, TEXT, Input
 from edgeleaf.bundle.long_texts import METADATA_LONG_TEXTS
 from edgeleaf.errors import ExportError
 from edgeleaf.graph.builder import IR_VERSION, OPSET, GraphBuilder
+from edgeleaf.graph.opset import with_opset
 from edgeleaf.graph.positions import within_window
 from edgeleaf.graph.simplify import prune
-from edgeleaf.graph.tokenizers import append_input, append_tokenizer
+from edgeleaf.graph.tokenizers import append_input, append_tokenizer, opset_of
 from edgeleaf.graph.walk import rename_tensors, tensor_names
 
 EMBEDDING = "embedding"
@@ -67,7 +68,7 @@ def fuse(
         >>> onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"text": ["where is my parcel?"]})
     """
     width, with_types = _check(encoder)
-    encoder = _out_of_the_way(encoder)
+    encoder = _out_of_the_way(with_opset(encoder, opset_of(tokenizer_json)))
     if dim is not None and not 1 <= dim <= width:
         raise ExportError(f"dim {dim} is out of range: the encoder's embedding has {width} numbers; pass 1 to {width}")
     opsets = {"" if opset.domain == "ai.onnx" else opset.domain: opset.version for opset in encoder.opset_import}

@@ -15,12 +15,8 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeleaf.graph.quantization.calibration import run_inside
+from edgeleaf.graph.indexed import BATCH, LENGTHS, MASKED, SEQUENCE, IndexedGraph
 
-BATCH, SEQUENCE, LENGTHS = 3, 7, (7, 2, 5)
-"""The batch on which shapes and masks are examined, and how many tokens of each text are real, not padding."""
-MASKED = -1e4
-"""A mask adds this number, or a lower one, to the score of a token that must not be seen."""
 _HEADS_FIRST = [0, 2, 1, 3]
 _KEYS = [0, 2, 3, 1]
 
@@ -36,49 +32,13 @@ class _Projection:
     factor: float
 
 
-class _Graph:
-    """A graph, the node that makes and the nodes that read each tensor, and each tensor's value on one padded batch."""
-
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self.graph = model.graph
-        self.values = run_inside(model, BATCH, SEQUENCE, LENGTHS)
-        self.weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in self.graph.initializer}
-        self.makers = {name: node for node in self.graph.node for name in node.output}
-        self.readers: dict[str, list[onnx.NodeProto]] = {}
-        for node in self.graph.node:
-            for name in node.input:
-                self.readers.setdefault(name, []).append(node)
-        self.outputs = {output.name for output in self.graph.output}
-
-    def maker(self, name: str, *kinds: str) -> onnx.NodeProto | None:
-        """Return the node that makes a tensor, if it is of one of these kinds."""
-        node = self.makers.get(name)
-        return node if node is not None and node.op_type in kinds else None
-
-    def only_reader(self, name: str, *kinds: str) -> onnx.NodeProto | None:
-        """Return the only node that reads a tensor, if it is of one of these kinds."""
-        readers = self.readers.get(name, [])
-        alone = len(readers) == 1 and name not in self.outputs and readers[0].op_type in kinds
-        return readers[0] if alone else None
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return np.shape(self.values[name]) if name in self.values else ()
-
-    def with_weight(self, node: onnx.NodeProto) -> tuple[str, npt.NDArray[np.float32]] | None:
-        """Return the tensor and the constant that an ``Add``, ``Mul`` or ``Div`` combines."""
-        for tensor, constant in (node.input[:2], node.input[1::-1]):
-            if constant in self.weights and tensor not in self.weights:
-                return tensor, self.weights[constant]
-        return None
-
-
 def fuse_attention(model: onnx.ModelProto) -> int:
     """Replace self-attentions with a padding mask by ``MultiHeadAttention``, in place; return how many.
 
     Args:
         model: float32, with the inputs ``input_ids`` and ``attention_mask``, padded on the right.
     """
-    found = _Graph(model)
+    found = IndexedGraph(model)
     fused = 0
     for softmax in [node for node in found.graph.node if node.op_type == "Softmax"]:
         fused += _fuse_one(found, softmax)
@@ -89,7 +49,7 @@ def fuse_attention(model: onnx.ModelProto) -> int:
 
 def fuse_skip_norms(model: onnx.ModelProto) -> int:
     """Replace each residual addition and the layer normalisation after it by one node, in place; return how many."""
-    found = _Graph(model)
+    found = IndexedGraph(model)
     fused = 0
     for norm in [node for node in found.graph.node if node.op_type == "LayerNormalization"]:
         total = found.maker(norm.input[0], "Add")
@@ -120,12 +80,12 @@ def fuse_skip_norms(model: onnx.ModelProto) -> int:
     return fused
 
 
-def _fuse_one(found: _Graph, softmax: onnx.NodeProto) -> bool:
+def _fuse_one(found: IndexedGraph, softmax: onnx.NodeProto) -> bool:
     product = found.only_reader(softmax.output[0], "MatMul")
     scores = _unmasked(found, softmax.input[0])
     if scores is None or product is None or product.input[0] != softmax.output[0]:
         return False
-    scale, before = _scaled(found, scores)
+    scale, before = found.scaled(scores)
     asked = found.maker(before, "MatMul")
     if asked is None:
         return False
@@ -164,19 +124,7 @@ def _fuse_one(found: _Graph, softmax: onnx.NodeProto) -> bool:
     return True
 
 
-def _scaled(found: _Graph, scores: str) -> tuple[float, str]:
-    """Return the constant factor of a tensor, and the tensor before it was multiplied; 1 if there is no factor."""
-    node = found.maker(scores, "Mul", "Div")
-    joined = found.with_weight(node) if node is not None else None
-    if node is None or joined is None or joined[1].size != 1:
-        return 1.0, scores
-    factor = float(joined[1].reshape(()))
-    if node.op_type == "Div":
-        return (1 / factor, joined[0]) if node.input[0] == joined[0] else (1.0, scores)
-    return factor, joined[0]
-
-
-def _unmasked(found: _Graph, name: str) -> str | None:
+def _unmasked(found: IndexedGraph, name: str) -> str | None:
     """Return the scores before a padding mask was added or padding was replaced; None if neither was done."""
     added, chosen = found.maker(name, "Add"), found.maker(name, "Where")
     if added is not None:
@@ -195,7 +143,7 @@ def _unmasked(found: _Graph, name: str) -> str | None:
     return None
 
 
-def _is_padding_mask(found: _Graph, name: str | npt.NDArray[np.float32]) -> bool:
+def _is_padding_mask(found: IndexedGraph, name: str | npt.NDArray[np.float32]) -> bool:
     """Return whether a mask adds 0 to the scores of real tokens and a large negative number to those of padding."""
     mask = found.values.get(name) if isinstance(name, str) else name
     if mask is None or mask.ndim != 4 or mask.shape[0] != BATCH or mask.shape[1] != 1 or mask.shape[3] != SEQUENCE:
@@ -204,18 +152,18 @@ def _is_padding_mask(found: _Graph, name: str | npt.NDArray[np.float32]) -> bool
     return bool((mask[real] == 0).all() and (mask[~real] <= MASKED).all())
 
 
-def _projection(found: _Graph, name: str, order: list[int]) -> _Projection | None:
+def _projection(found: IndexedGraph, name: str, order: list[int]) -> _Projection | None:
     """Find the linear layer whose output, split into heads, is this tensor; None if there is none.
 
     The tensor is [batch, heads, tokens, width], or with its last two axes swapped, as ``order`` requires.
     """
-    factor, name = _scaled(found, name)
+    factor, name = found.scaled(name)
     node = found.maker(name, "Transpose")
     if node is None:
         return None
     turned = list(helper.get_attribute_value(node.attribute[0]))
     inner = found.maker(node.input[0], "Transpose")
-    if inner is None and (scaled := _scaled(found, node.input[0]))[1] != node.input[0]:
+    if inner is None and (scaled := found.scaled(node.input[0]))[1] != node.input[0]:
         factor, inner = factor * scaled[0], found.maker(scaled[1], "Transpose")
     if inner is not None:  # first the heads move to the front, then the last two axes are swapped
         first = list(helper.get_attribute_value(inner.attribute[0]))
@@ -235,7 +183,7 @@ def _projection(found: _Graph, name: str, order: list[int]) -> _Projection | Non
     return _Projection(name, bias, heads=apart[2], width=rows[2], factor=factor)
 
 
-def _context(found: _Graph, name: str) -> onnx.NodeProto | None:
+def _context(found: IndexedGraph, name: str) -> onnx.NodeProto | None:
     """Return the node that joins an attention's heads again; None if there is none."""
     turned = found.only_reader(name, "Transpose")
     if turned is None or list(helper.get_attribute_value(turned.attribute[0])) != _HEADS_FIRST:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,6 +99,7 @@ def fuse_file(
     from edgeleaf.graph.adopt import adopt, load_model
     from edgeleaf.graph.builder import serialize
     from edgeleaf.graph.fuse import fuse, tokenizer_of
+    from edgeleaf.graph.tokenizers.spec import template_types
 
     if output.suffix != ".onnx" or output.is_dir():
         raise ExportError(f"{output}: give the name of a file that ends in .onnx")
@@ -112,6 +113,8 @@ def fuse_file(
     adopted, taken = adopt(loaded, pooling=pooling, output=encoder_output)
     if len(loaded.graph.output) > 1:
         progress.say(f"fuse: using the encoder's output {taken}, one of {len(loaded.graph.output)}")
+    if template_types(settings) is not None and all(end.name != "token_type_ids" for end in adopted.graph.input):
+        progress.say("fuse: left out the token types of the tokenizer's template; the encoder has no token_type_ids")
     width = int(adopted.graph.output[0].type.tensor_type.shape.dim[1].dim_value)
     space = VectorSpace(
         teacher=encoder.stem,
@@ -124,7 +127,7 @@ def fuse_file(
         dim=dim or width,
     )
     metadata = {
-        METADATA_SPACE: json.dumps(asdict(space), sort_keys=True),
+        METADATA_SPACE: json.dumps(space.record(), sort_keys=True),
         METADATA_SCHEMA: str(layout.SCHEMA_VERSION),
         METADATA_WINDOW: str(int(window)),
     }

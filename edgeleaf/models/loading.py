@@ -154,11 +154,24 @@ def has_bfloat16(device: str) -> bool:
 def with_window(model: Any, max_length: int | None, folder: Path) -> Any:
     if max_length is None:
         return model
-    positions = getattr(model[0].auto_model.config, "max_position_embeddings", max_length)
-    if max_length > positions:
+    positions = positions_of(model[0].auto_model)
+    if positions is not None and max_length > positions:
         raise ModelError(f"max_length is {max_length}; {folder.name} has positions for {positions} tokens at most")
     model.max_seq_length = max_length
     return model
+
+
+def positions_of(encoder: Any) -> int | None:
+    """Return how many tokens a transformer has positions for; None if its config does not say.
+
+    In RoBERTa, XLM-R and MPNet, the first positions of the table stand for padding, and the text's come behind them.
+    """
+    positions = getattr(encoder.config, "max_position_embeddings", None)
+    if positions is None:
+        return None
+    table = getattr(getattr(encoder, "embeddings", None), "position_embeddings", None)
+    padding = getattr(table, "padding_idx", None)
+    return int(positions) if padding is None else int(positions) - padding - 1
 
 
 def require_sentence_transformers() -> Any:

@@ -9,19 +9,19 @@ from typing import get_args, get_type_hints
 from edgeleaf.certify.processors import check_names
 from edgeleaf.errors import InputError
 from edgeleaf.extras import by_exporter, require
-from edgeleaf.pipeline.finish import Result, finish
+from edgeleaf.pipeline.finish import Result, exported, finish
 from edgeleaf.pipeline.places import output_folder, work_folder
 from edgeleaf.pipeline.preflight import check_tokenizer, export_spec
 from edgeleaf.recipe.presets import PRESETS, export_gates
 from edgeleaf.recipe.sources import MachineSource
 from edgeleaf.recipe.specs import BenchmarkSpec, ExportSpec, QuantizationSpec
-from edgeleaf.stages.graph import CALIBRATION_TEXTS
+from edgeleaf.stages.graph import CALIBRATION_TEXTS, check_form, exported_graph
 from edgeleaf.stages.job import Job
 from edgeleaf.stages.runner import Stages
 from edgeleaf.stages.student import normalized_copy
 from edgeleaf.stages.texts import check_texts, origin, own_queries, query_files
 from edgeleaf.stages.vectors import VECTOR_CACHE, write_vectors
-from edgeleaf.teachers.opening import load_teacher
+from edgeleaf.teachers.sentence_transformer import SentenceTransformerTeacher
 from edgeleaf.texts.readers import fingerprint
 
 
@@ -44,8 +44,10 @@ def export(
     The model is its own teacher: the certificate reports how close the file is to the model's own vectors.
 
     Args:
-        model: a local folder, a hub id, or a model that a pip package carries. It needs a BERT WordPiece tokenizer and
-            mean or CLS pooling, with or without Dense and Normalize (vectors are normalised in any case).
+        model: a local folder, a hub id, or a model that a pip package carries. It needs a tokenizer that
+            ``edgeleaf.graph.tokenizers`` accepts (WordPiece as BERT's, byte-level BPE, SentencePiece's BPE with byte
+            fallback, Unigram) and mean or CLS pooling, with or without Dense and Normalize (vectors are normalised in
+            any case).
         output: folder of the bundle.
         prompt: text that the file puts before every query; None means the model's own query prompt.
         prompt_name: use the model's own prompt of this name; not together with ``prompt``.
@@ -74,23 +76,24 @@ def export(
     )
     check_tokenizer(spec, prompt=spec.query_prompt)
     with Stages(work_folder(target), force=force) as stages:
-        teacher = load_teacher(spec)
+        teacher = SentenceTransformerTeacher(spec)
         inputs = {"files": fingerprint([*query_files(texts), MachineSource()], Path())}
         held_out = stages.run(
             "texts",
             inputs,
             lambda folder: check_texts(folder, texts, calibration=CALIBRATION_TEXTS),
         )
+        student = stages.run(
+            "student",
+            {"model": teacher.space, "max_length": spec.max_length},
+            lambda folder: normalized_copy(folder, teacher.folder, spec),
+        )
+        check_form(exported_graph(exported(stages, held_out, student, exporter=exporter)), preset)
         cache = stages.work / VECTOR_CACHE
         vectors = stages.run(
             "vectors",
             {"texts": held_out, "space": teacher.space, "max_length": spec.max_length},
             lambda folder: write_vectors(folder, held_out, teacher, cache, names=("held_out",)),
-        )
-        student = stages.run(
-            "student",
-            {"model": teacher.space, "max_length": spec.max_length},
-            lambda folder: normalized_copy(folder, teacher.folder, spec),
         )
         job = Job(
             name=spec.model.rsplit("/", 1)[-1],

@@ -50,11 +50,7 @@ def finish(job: Job, stages: Stages, texts: Path, vectors: Path, student: Path, 
     Raises:
         GateFailed: the certificate is below a gate; nothing is put at ``output``.
     """
-    graph = stages.run(
-        "graph",
-        {"student": student, "exporter": job.exporter},
-        lambda folder: export_graph(folder, student, texts, job.exporter),
-    )
+    graph = exported(stages, texts, student, exporter=job.exporter)
     quantized = stages.run(
         "quantized",
         {
@@ -99,6 +95,15 @@ def finish(job: Job, stages: Stages, texts: Path, vectors: Path, student: Path, 
     report = json.loads((timed / layout.LATENCY).read_text(encoding="utf-8"))
     manifest = _place(job, (assembled, checked, timed), certificate, output)
     return Result(output, manifest, certificate, report)
+
+
+def exported(stages: Stages, texts: Path, student: Path, *, exporter: str) -> Path:
+    """Export a student, and return the folder of its graph in float32; the other arguments are those of finish."""
+    return stages.run(
+        "graph",
+        {"student": student, "exporter": exporter},
+        lambda folder: export_graph(folder, student, texts, exporter),
+    )
 
 
 def _place(job: Job, stages: tuple[Path, ...], certificate: Certificate, output: Path) -> Manifest:

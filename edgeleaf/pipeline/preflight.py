@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from edgeleaf import progress
 from edgeleaf.errors import InputError, ModelError, TokenizerNotSupported, reason_of
+from edgeleaf.models.encoder_kind import encoder_kind
 from edgeleaf.models.resolve import identity, resolve
 from edgeleaf.models.safety import check_model
+from edgeleaf.recipe.sources import KINDS
 from edgeleaf.recipe.specs import Recipe, StudentSpec, TeacherSpec
+from edgeleaf.stages.graph import check_form
 from edgeleaf.texts.corpus import read_corpus
 
 if TYPE_CHECKING:
-    from edgeleaf.teachers.sentence_transformer import SentenceTransformerTeacher
+    from edgeleaf.teachers.base import Teacher
 
 
 def check_tokenizer(spec: StudentSpec | TeacherSpec, *, prompt: str) -> None:
@@ -39,8 +42,8 @@ def check_tokenizer(spec: StudentSpec | TeacherSpec, *, prompt: str) -> None:
 
 
 def _check_fusable(tokenizer: Any, spec: StudentSpec | TeacherSpec, *, prompt: str) -> None:
-    from edgeleaf.graph.builder import GraphBuilder, TensorProto
-    from edgeleaf.graph.tokenizers import append_tokenizer
+    from edgeleaf.graph.builder import OPSET, GraphBuilder, TensorProto
+    from edgeleaf.graph.tokenizers import append_tokenizer, opset_of
     from edgeleaf.graph.tokenizers.spec import reference_tokenizer
     from edgeleaf.training.student import shipped_tokenizer
 
@@ -50,36 +53,47 @@ def _check_fusable(tokenizer: Any, spec: StudentSpec | TeacherSpec, *, prompt: s
     settings = shipped_tokenizer(tokenizer, max_length).to_str()
     if not reference_tokenizer(settings, max_length).encode("").ids:
         raise TokenizerNotSupported(f"{model}: its tokenizer gives no token for an empty text; [CLS] is needed")
-    builder = GraphBuilder("check")
+    builder = GraphBuilder("check", opset=max(OPSET, opset_of(settings)))
     text = builder.input("text", TensorProto.STRING, ["batch"])
     append_tokenizer(builder, text, settings, max_length=max_length, prompt=prompt)
 
 
-def look_at_texts(texts: Path, recipe: Recipe, teacher: SentenceTransformerTeacher) -> None:
+def check_encoder(spec: StudentSpec, *, exporter: str, preset: str) -> None:
+    """Check before the long work whether a student can be exported and quantised, by doing so with its start.
+
+    Known architectures are not tried.
+
+    Raises:
+        ExportError: it cannot; the message names the part that has no form.
+    """
+    from edgeleaf.graph.export import export_onnx
+    from edgeleaf.graph.exporters import KNOWN_ENCODERS
+
+    folder = resolve(spec.model, revision=spec.revision)
+    kind = encoder_kind(folder)
+    if kind not in KNOWN_ENCODERS:
+        progress.say(f"{spec.model}: {kind or 'its architecture'} is not among those known to export; trying it")
+        check_form(export_onnx(folder, exporter=exporter), preset)
+
+
+def look_at_texts(texts: Path, recipe: Recipe, teacher: Teacher) -> None:
     """Report, before the long work, how many training texts the teacher's and the student's windows truncate.
 
     Raises:
         TextsError: a held-out text is among the training texts.
     """
-    from transformers import AutoTokenizer
-
-    from edgeleaf.training.guards import CUT_SAMPLE, check_apart, say_cut
+    from edgeleaf.teachers.window import uncut_tokenizer
+    from edgeleaf.training.guards import CUT_SAMPLE, check_apart, say_cut, say_longer
 
     train = read_corpus(texts, "train")
     check_apart((text.text for text in train), (text.text for text in read_corpus(texts, "held_out")))
-    prompts = {"query": recipe.teacher.query_prompt, "document": recipe.teacher.document_prompt}
-    sample = [prompts[text.kind] + text.text for text in train[:CUT_SAMPLE]]
+    sample = train[:CUT_SAMPLE]
+    counted = [teacher.lengths([text.text for text in sample if text.kind == kind], kind=kind) for kind in KINDS]
+    say_longer([length for lengths in counted for length in lengths or ()], recipe.teacher.max_length, who="teacher")
+    prompts = {"query": teacher.space.query_prompt, "document": teacher.space.document_prompt}
     start = resolve(recipe.student.model, revision=recipe.student.revision)
-    for who, folder, window in (
-        ("teacher", teacher.folder, recipe.teacher.max_length),
-        ("student", start, recipe.student.max_length),
-    ):
-        tokenizer = AutoTokenizer.from_pretrained(
-            str(folder), local_files_only=True, trust_remote_code=False
-        ).backend_tokenizer
-        tokenizer.no_truncation()
-        tokenizer.no_padding()
-        say_cut(sample, tokenizer, window, who=who)
+    whole = [prompts[text.kind] + text.text for text in sample]
+    say_cut(whole, uncut_tokenizer(start), recipe.student.max_length, who="student")
 
 
 def export_spec(
@@ -97,6 +111,7 @@ def export_spec(
             cannot hold.
         InputError: both a prompt and the name of a prompt are given.
     """
+    from edgeleaf.graph.exporters import check_size
     from edgeleaf.models.loading import has_own_code, load_sentence_transformer
 
     if query_prompt is not None and prompt_name is not None:
@@ -107,6 +122,7 @@ def export_spec(
             f"{name} contains code of its own, and a bundle holds only data, so it cannot be a student; distil it "
             "with edgeleaf run and teacher.trust_remote_code = true in the recipe"
         )
+    check_size(model, name)
     named = {key: prompt for key, prompt in model.prompts.items() if prompt}
     default = model.default_prompt_name
     if query_prompt is None and prompt_name is None and named and "query" not in named:

@@ -28,6 +28,7 @@ from edgeleaf.files import whole_folder, write_bytes, write_text
 from edgeleaf.models.weights import weights_sha256
 from edgeleaf.pipeline.places import check_apart_from, open_bundle, output_folder
 from edgeleaf.recipe.presets import TEXTS_DECIDE
+from edgeleaf.records import shown
 from edgeleaf.stages import texts as checks
 from edgeleaf.stages.card import model_card
 from edgeleaf.stages.checked import certify_bundle, gates_of, processor_facts, write_certificate
@@ -37,6 +38,7 @@ from edgeleaf.teachers.opening import teacher_of
 from edgeleaf.texts.corpus import read_corpus
 from edgeleaf.vectors import cosine_rows
 
+BUNDLE, SENTENCE_TRANSFORMERS = FORMATS = ("bundle", "sentence-transformers")
 LEFT_OUT = "onnx"
 LEFT_TEXTS = 200
 CLOSE = 0.99999
@@ -196,6 +198,7 @@ def ship(
     processors: Sequence[str] = (),
     keep_texts: bool = False,
     takes: str | None = None,
+    format: str = BUNDLE,  # noqa: A002 - the option's name
 ) -> Manifest:
     """Copy a bundle to give away: without unfused graphs and its own texts, with the student in float16.
 
@@ -208,6 +211,9 @@ def ship(
         keep_texts: keep the bundle's own held-out texts in the copy, and its certificate unless the input changes.
         takes: input of the copy's file: ``utf8`` for bindings that cannot pass strings exactly (Java, Kotlin, React
             Native), or ``text``; None keeps the bundle's own. The vectors stay the same to the last bit.
+        format: ``bundle``, or ``sentence-transformers``: one model for sentence-transformers 5.0 and newer, whose
+            ``encode_query`` is the student and whose ``encode_document`` is the teacher. It has no other options, and
+            ``output`` must be a new folder.
 
     Raises:
         BundleError: the bundle is damaged, ``output`` is there and not a bundle, or float16 costs the student too much.
@@ -215,6 +221,19 @@ def ship(
         InputError: ``keep_texts`` together with ``texts``, or with ``processors`` while the input stays; or an unknown
             input.
     """
+    if format not in FORMATS:
+        raise InputError(f"format is {shown(format)}; {' or '.join(FORMATS)} is needed")
+    if format == SENTENCE_TRANSFORMERS:
+        from edgeleaf.pipeline.two_routes import write_two_routes
+
+        given = {"texts": texts, "processors": processors, "keep_texts": keep_texts, "input": takes}
+        if unused := [name for name, value in given.items() if value]:
+            raise InputError(
+                f"{' and '.join(unused)} is for copies of a bundle; a sentence-transformers model has none"
+            )
+        check_apart_from(Path(bundle), output)
+        require("ship")
+        return write_two_routes(Path(bundle), Path(output))
     found = next((known for known in INPUTS if known == takes), None)
     if takes is not None and found is None:
         raise InputError(f"input is {takes!r}; {' or '.join(INPUTS)} is needed")

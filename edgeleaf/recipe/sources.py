@@ -12,13 +12,14 @@ KINDS: tuple[Kind, Kind] = ("query", "document")
 
 @dataclass(frozen=True)
 class FilesSource:
-    """Local files: .txt (one text per line), .tsv or .jsonl, each optionally .gz, in UTF-8.
+    """Local files: .txt (one text per line), .tsv or .jsonl, each optionally .gz, in UTF-8; or .parquet.
 
     Attributes:
         files: paths or globs; ``~`` and ``${VARIABLE}`` are expanded, relative paths start at the recipe's folder.
         kind: "query" or "document".
         column: .tsv: a header's name (the first line is then the header) or an index from 0, by default the last
-            column; .jsonl: a key, by default "text", with "title" put before it if there is one.
+            column; .jsonl: a key, by default "text", with "title" put before it if there is one; .parquet: a name, by
+            default "text".
         weight: share of the corpus relative to the other sources' weights.
         pieces: "whole" texts; their "sentences"; "spans", which are a few words of each sentence, as people type them;
             or "windows", which are many runs of words from anywhere in a text. A .jsonl row's title is then a text of

@@ -5,35 +5,13 @@ Everything that changes the result is here, seeds included, so the same recipe g
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from edgeleaf.recipe.sources import Source
-
-
-def _between(low: float, high: float, default: Any = dataclasses.MISSING) -> Any:
-    """Return a field whose number must be in [low, high]."""
-    return field(default=default, metadata={"low": low, "high": high})
-
-
-@dataclass(frozen=True)
-class TeacherSpec:
-    """The model in whose vector space the documents are."""
-
-    model: str
-    revision: str | None = None
-    query_prompt: str = ""
-    document_prompt: str = ""
-    kind: str = "sentence-transformers"
-    """A name in :data:`edgeleaf.teachers.opening.KINDS`."""
-    max_length: int = _between(8, 32768, 128)
-    training_vectors: Literal["exact", "int8"] = "exact"
-    """What encodes the training texts: the teacher itself, or its int8 export, which is about twice as fast on
-    processors and has a cosine of 0.998 to it. Held-out texts are always encoded by the teacher itself."""
-    trust_remote_code: bool = False
-    """Run code that comes with the model; the manifest records it. A bundle's teacher later never runs its own code."""
+from edgeleaf.recipe.teachers import TeacherSpec as TeacherSpec
+from edgeleaf.recipe.teachers import between
 
 
 @dataclass(frozen=True)
@@ -42,8 +20,11 @@ class StudentSpec:
 
     model: str
     revision: str | None = None
-    max_length: int = _between(8, 512, 128)
-    ridge: float = _between(1e-6, 1e6, 1.0)
+    max_length: int = between(8, 512, 128)
+    layers: tuple[int, ...] | None = field(default=None, metadata={"low": 0, "high": 10**4, "empty": True})
+    """The start's layers that the student keeps, in this order, 0 the first; None: all. An empty list keeps none, and
+    leaves a mean of token vectors."""
+    ridge: float = between(1e-6, 1e6, 1.0)
     """Ridge term of the projection's least-squares start, on unit-norm inputs."""
     pooling: tuple[Literal["mean", "max", "cls"], ...] | None = None
     """The poolings that the projection reads, side by side; by default the mean, or those of a start that is already a
@@ -55,10 +36,10 @@ class TextsSpec:
     """The sources of texts, and how many are used."""
 
     sources: tuple[Source, ...]
-    limit: int = _between(64, 10**9, 24_000)
-    held_out_queries: int = _between(20, 10**6, 500)
-    held_out_documents: int = _between(20, 10**7, 2_000)
-    max_chars: int = _between(16, 10**6, 500)
+    limit: int = between(64, 10**9, 24_000)
+    held_out_queries: int = between(20, 10**6, 500)
+    held_out_documents: int = between(20, 10**7, 2_000)
+    max_chars: int = between(16, 10**6, 500)
 
 
 @dataclass(frozen=True)
@@ -66,14 +47,18 @@ class ObjectiveSpec:
     """How the student is trained."""
 
     name: Literal["l2"] = "l2"
-    epochs: float = _between(0, 1000, 1.0)
+    epochs: float = between(0, 1000, 1.0)
     """Passes over the texts; 0 keeps the ridge start."""
-    batch_size: int = _between(1, 65536, 32)
-    learning_rate: float = _between(1e-8, 1.0, 5e-4)
-    warmup: float = _between(0, 0.9, 0.05)
+    batch_size: int = between(1, 65536, 32)
+    learning_rate: float = between(1e-8, 1.0, 5e-4)
+    warmup: float = between(0, 0.9, 0.05)
     """Share of the steps with a rising learning rate."""
-    weight_decay: float = _between(0, 1, 0.01)
-    checkpoint_steps: int = _between(1, 10**9, 100)
+    weight_decay: float = between(0, 1, 0.01)
+    axes: int | None = between(1, 65536, None)
+    """Train on the teacher's vectors projected onto this many principal axes of the training documents' vectors, and
+    made unit vectors again; None: on the vectors themselves. A student spans at most as many directions as its poolings
+    are wide together, and of a wider space only those in which documents differ decide a ranking."""
+    checkpoint_steps: int = between(1, 10**9, 100)
     """Steps between two checkpoints; at each one the loss is logged and the held-out texts are evaluated."""
 
 
@@ -99,31 +84,31 @@ class Gates:
     means no limit. A gate without a measurement, such as one about retrieval without qrels, is not judged.
     """
 
-    cosine_mean: float | None = _between(-1, 1, None)
+    cosine_mean: float | None = between(-1, 1, None)
     """Lowest allowed mean cosine of the fused file's vectors to the teacher's, held-out queries."""
-    cosine_p01: float | None = _between(-1, 1, None)
+    cosine_p01: float | None = between(-1, 1, None)
     """Lowest allowed first percentile of the same cosine."""
-    overlap_at_10: float | None = _between(0, 1, None)
+    overlap_at_10: float | None = between(0, 1, None)
     """Lowest allowed share of the teacher's ten nearest documents that the fused file finds."""
-    quantization_cosine_mean: float | None = _between(-1, 1, None)
+    quantization_cosine_mean: float | None = between(-1, 1, None)
     """Lowest allowed mean cosine of the fused file to the torch student."""
-    quantization_cosine_min: float | None = _between(-1, 1, None)
+    quantization_cosine_min: float | None = between(-1, 1, None)
     """Lowest allowed cosine of the fused file to the torch student for any query."""
-    quantization_loss: float | None = _between(-1, 1, None)
+    quantization_loss: float | None = between(-1, 1, None)
     """Highest allowed loss of mean cosine to the teacher, fused file compared with torch student."""
-    quantization_overlap_loss: float | None = _between(-1, 1, None)
+    quantization_overlap_loss: float | None = between(-1, 1, None)
     """Highest allowed loss of overlap@10 with the teacher, fused file compared with torch student."""
-    quantization_ndcg_loss: float | None = _between(-1, 1, None)
+    quantization_ndcg_loss: float | None = between(-1, 1, None)
     """Highest allowed share of the torch student's nDCG@10 that the file loses, mean over collections with qrels."""
-    batch_invariance_cosine_min: float | None = _between(-1, 1, None)
+    batch_invariance_cosine_min: float | None = between(-1, 1, None)
     """Lowest allowed cosine of a text alone to the same text in any batch."""
-    padding_invariance_cosine_min: float | None = _between(-1, 1, None)
+    padding_invariance_cosine_min: float | None = between(-1, 1, None)
     """Lowest allowed cosine of a text alone to the same text padded to the whole window."""
-    processor_cosine_min: float | None = _between(-1, 1, None)
+    processor_cosine_min: float | None = between(-1, 1, None)
     """Lowest allowed cosine of a query's vector on another processor to the one here."""
-    token_mismatches: int | None = _between(0, 10**9, None)
+    token_mismatches: int | None = between(0, 10**9, None)
     """Highest allowed number of texts whose token ids differ from those of the reference tokenizer."""
-    file_mb: float | None = _between(0.01, 10**4, None)
+    file_mb: float | None = between(0.01, 10**4, None)
     """Highest allowed size of query_encoder.onnx in 10^6 bytes."""
 
 
@@ -134,7 +119,7 @@ class BenchmarkSpec:
     threads: tuple[int, ...] = (1, 2)
     lengths: tuple[Literal[4, 8, 16, 32, 64, 128], ...] = (4, 8, 16, 32, 64, 128)
     """Query lengths in tokens, special tokens included."""
-    repeats: int = _between(1, 10**6, 100)
+    repeats: int = between(1, 10**6, 100)
 
 
 @dataclass(frozen=True)
@@ -146,7 +131,7 @@ class Recipe:
     student: StudentSpec
     texts: TextsSpec
     description: str = ""
-    seed: int = _between(0, 2**31 - 1, 0)
+    seed: int = between(0, 2**31 - 1, 0)
     objective: ObjectiveSpec = field(default_factory=ObjectiveSpec)
     export: ExportSpec = field(default_factory=ExportSpec)
     quantization: QuantizationSpec = field(default_factory=QuantizationSpec)

@@ -1,6 +1,8 @@
-"""The asymmetric index: documents encoded by the teacher, queries by the student, one vector space."""
+"""Stores of documents encoded by the teacher, searched by queries of the student: one vector space."""
 
-from edgeleaf.search.index import Hit, Index
+from edgeleaf.search.index import Index
+from edgeleaf.search.passages import Hit
 from edgeleaf.search.pca import apply_pca, fit_pca
+from edgeleaf.search.stores import open_store
 
-__all__ = ["Hit", "Index", "apply_pca", "fit_pca"]
+__all__ = ["Hit", "Index", "apply_pca", "fit_pca", "open_store"]

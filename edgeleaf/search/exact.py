@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgeleaf.errors import BundleError, InputError
-from edgeleaf.vectors import truncate
+from edgeleaf.vectors import as_float32, truncate
 
 DOCUMENTS_A_BLOCK = 8192
 QUERIES_A_BLOCK = 1024
@@ -55,7 +55,7 @@ def _top_k(queries: Scores, documents: Vectors, k: int) -> Iterator[tuple[Rows, 
     """The score that a document needs to be among the first ``k`` so far."""
     lengths = np.linalg.norm(queries.astype(np.float64), axis=1)
     for start in range(0, len(documents) if k else 0, DOCUMENTS_A_BLOCK):
-        chunk = truncate(np.asarray(documents[start : start + DOCUMENTS_A_BLOCK], dtype=np.float32), dims)
+        chunk = truncate(as_float32(documents[start : start + DOCUMENTS_A_BLOCK]), dims)
         with np.errstate(over="ignore", invalid="ignore"):
             about = queries @ chunk.T
         longest = _check_finite(about, chunk, start)

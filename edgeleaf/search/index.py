@@ -5,42 +5,46 @@ norm), ``documents.jsonl`` (one ``{"id", "text"}`` per line) and, if its vectors
 ``pca.npy`` (float32 [dim, dims]): a query's vector is multiplied by this matrix and normalised again before it is
 compared.
 
-Needs only numpy. Vectors and texts stay on disk until they are needed, so a few million documents need little memory;
-beyond that, load ``vectors.npy`` into an approximate index of your choice.
+Needs only numpy. Vectors and texts stay on disk until they are needed, so a few million documents need little memory.
+As a store, with updates, filters, key words and smaller vectors, it is :mod:`edgeleaf.search.folder`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from edgeleaf.bundle.space import VectorSpace, same_space
+from edgeleaf.bundle.space import VectorSpace
 from edgeleaf.errors import BundleError, InputError
 from edgeleaf.files import whole_folder, write_json, write_npy
 from edgeleaf.search import stored
 from edgeleaf.search.exact import top_k
+from edgeleaf.search.header import (
+    DOCUMENTS,
+    HEADER,
+    PCA_FILE,
+    VECTORS,
+    damaged,
+    read_header,
+    space_of_header,
+    whole_number,
+)
+from edgeleaf.search.passages import Hit
 from edgeleaf.search.pca import apply_pca, fit_pca
-from edgeleaf.search.stored import DOCUMENTS, HEADER, PCA_FILE, VECTORS, StoredDocuments, damaged
+from edgeleaf.search.store import check_k, check_space, checked_queries
+from edgeleaf.search.stored import StoredDocuments
 from edgeleaf.vectors import is_whole
 
 INDEX_SCHEMA = 2
+CODED_SCHEMA = 3
+"""Of a folder whose vectors are int8 or bits, which :class:`Index` does not read; see edgeleaf.search.folder."""
 READABLE = (1, 2)
 """Version 1 had neither ``dims`` nor ``pca.npy``; otherwise it is the same."""
 _CHUNK = 16_384
-
-
-@dataclass(frozen=True)
-class Hit:
-    """A document that was found: id, text, and cosine to the query as computed from the index's vectors."""
-
-    id: str
-    text: str
-    score: float
 
 
 class Index:
@@ -107,7 +111,11 @@ class Index:
                 if self.pca is not None:
                     write_npy(new / PCA_FILE, self.pca)
                 stored.write_documents(new / DOCUMENTS, self.documents)
-                header = {"schema_version": INDEX_SCHEMA, "space": asdict(self.space), "documents": len(self.documents)}
+                header = {
+                    "schema_version": INDEX_SCHEMA,
+                    "space": self.space.record(),
+                    "documents": len(self.documents),
+                }
                 write_json(new / HEADER, header | {"dims": self.vectors.shape[1]})
         except OSError as error:
             raise BundleError(f"{folder}: the index cannot be written there: {error.strerror or error}") from None
@@ -141,18 +149,20 @@ class Index:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
             raise BundleError(f"{folder}: the index cannot be opened: {reason}") from None
-        header = stored.read_header(folder)
+        header = read_header(folder)
         version = header.get("schema_version")
         if not is_whole(version):
             raise damaged(folder, HEADER, "schema_version is not a whole number")
         if version not in READABLE:
+            if version == CODED_SCHEMA:
+                raise BundleError(f"{folder}: its vectors are not float16; open it with edgeleaf.search.open_store")
             raise BundleError(
-                f"{folder}: index of schema version {str(version)[:20]}, this edgeleaf reads {INDEX_SCHEMA} and older; "
+                f"{folder}: index of schema version {str(version)[:20]}, this edgeleaf reads {CODED_SCHEMA} and older; "
                 "make it again"
             )
-        space = stored.space_of_header(header, folder)
-        count = stored.whole_number(header, "documents", folder)
-        dims = space.dim if version == 1 else stored.whole_number(header, "dims", folder)
+        space = space_of_header(header, folder)
+        count = whole_number(header, "documents", folder)
+        dims = space.dim if version == 1 else whole_number(header, "dims", folder)
         if not 1 <= dims <= space.dim:
             raise damaged(folder, HEADER, f"dims is not within 1 to {space.dim}")
         documents = StoredDocuments(folder)
@@ -180,16 +190,9 @@ class Index:
             InputError: queries that are not a matrix of finite float numbers of this width; ``k`` that is not a whole
                 number from 1; cut queries for an index that shortens them itself.
         """
-        if not isinstance(space, VectorSpace):
-            raise InputError(f"space is {type(space).__name__}; a vector space is needed: QueryEncoder.space")
-        if not is_whole(k) or k < 1:
-            raise InputError(f"k is {k!r}; a whole number from 1 is needed")
-        asked = _checked_queries(queries)
-        if not same_space(space, self.space):
-            raise BundleError(
-                f"queries of the space {space.id} cannot search an index of the space {self.space.id}; "
-                "encode them with a bundle of that space, or index the documents again"
-            )
+        check_k(k)
+        asked = checked_queries(queries)
+        check_space(space, self.space)
         width = self.vectors.shape[1]
         if self.pca is not None:
             asked = apply_pca(asked, self.pca)
@@ -199,20 +202,3 @@ class Index:
             [Hit(*self.documents[int(row)], float(score)) for row, score in zip(rows, scores, strict=True)]
             for rows, scores in top_k(asked, self.vectors, int(k))
         ]
-
-
-def _checked_queries(queries: object) -> npt.NDArray[np.float32]:
-    """Return queries as float32 [n, dims], or raise InputError."""
-    if not isinstance(queries, np.ndarray):
-        raise InputError(
-            f"queries are {type(queries).__name__}; a numpy array [n, dim] is needed, as encode() returns it"
-        )
-    if queries.ndim != 2:
-        raise InputError(f"queries of shape {queries.shape}; a matrix [n, dim] is needed: encode([text])")
-    if queries.dtype.kind != "f":
-        raise InputError(f"queries of type {queries.dtype}; float32 is needed, as encode() returns it")
-    with np.errstate(over="ignore"):
-        asked = np.asarray(queries, dtype=np.float32)
-    if (row := stored.unusable_row(asked)) is not None:
-        raise InputError(f"query {row} (from 0) holds numbers that are not finite; encode it again")
-    return asked

@@ -5,8 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import mmap
-from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from tokenize import TokenError
 from typing import Any, overload
@@ -14,12 +13,11 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from edgeleaf.bundle.manifest import VectorSpace
 from edgeleaf.errors import BundleError
+from edgeleaf.search.header import DOCUMENTS, damaged, file_inside, json_object
+from edgeleaf.search.passages import Passage, metadata_of
 from edgeleaf.vectors import is_whole
 
-HEADER, VECTORS, DOCUMENTS, PCA_FILE = "index.json", "vectors.npy", "documents.jsonl", "pca.npy"
-HEADER_BYTES = 1 << 20
 CHECKED_BYTES = 64 << 20
 """Files of up to this many bytes are checked at load; in larger files each part is checked when it is used."""
 _PIECE = 4 << 20
@@ -28,86 +26,17 @@ _ROWS = 16_384
 Vectors = npt.NDArray[np.floating[Any]]
 
 
-def damaged(folder: Path, name: str, why: str) -> BundleError:
-    """Return the error of a file that cannot be used."""
-    return BundleError(f"{folder}: damaged index ({name}: {why}); make it again")
-
-
-def file_inside(folder: Path, name: str) -> Path:
-    """Return the path of one of the index's files.
-
-    Raises:
-        BundleError: there is no such file, or it is a link that leads out of the folder.
-    """
-    path = folder / name
-    try:
-        if not path.resolve(strict=True).is_relative_to(folder.resolve()):
-            raise damaged(folder, name, "a link that leads out of the folder")
-        if not path.is_file():
-            raise damaged(folder, name, "no file")
-    except (OSError, RuntimeError) as error:
-        raise damaged(folder, name, getattr(error, "strerror", None) or "cannot be read") from None
-    return path
-
-
-def read_header(folder: Path) -> dict[str, Any]:
-    """Return ``index.json`` as an object whose values have not been checked yet.
-
-    Raises:
-        BundleError: damaged, or far too large.
-    """
-    path = file_inside(folder, HEADER)
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(HEADER_BYTES + 1)
-    except OSError as error:
-        raise damaged(folder, HEADER, error.strerror or "cannot be read") from None
-    if len(data) > HEADER_BYTES:
-        raise damaged(folder, HEADER, f"longer than {HEADER_BYTES} bytes")
-    return _json_object(data, folder, HEADER)
-
-
-def space_of_header(header: dict[str, Any], folder: Path) -> VectorSpace:
-    """Return the vector space of a header.
-
-    Raises:
-        BundleError: a value that is missing, unknown or of another type.
-    """
-    value = header.get("space")
-    if not isinstance(value, dict):
-        raise damaged(folder, HEADER, "space is not an object")
-    kinds = {"normalized": bool, "dim": int}
-    for field in fields(VectorSpace):
-        if field.name not in kinds and field.name not in value:
-            continue  # the constructor names what it misses
-        found = value.get(field.name)
-        if field.name == "dim":
-            if not isinstance(found, int) or isinstance(found, bool) or not 1 <= found <= 1 << 20:
-                raise damaged(folder, HEADER, "space.dim is not a valid width")
-        elif field.name == "normalized":
-            if not isinstance(found, bool):
-                raise damaged(folder, HEADER, "space.normalized is neither true nor false")
-        elif not isinstance(found, str) and not (found is None and "None" in str(field.type)):
-            raise damaged(folder, HEADER, f"space.{field.name} is not a string")
-    try:
-        return VectorSpace(**value)
-    except TypeError as error:
-        raise damaged(folder, HEADER, f"space: {str(error).rpartition('() ')[2]}") from None
-
-
-def whole_number(header: dict[str, Any], key: str, folder: Path) -> int:
-    """Return a number from 0 of the header, or raise BundleError."""
-    value = header.get(key)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise damaged(folder, HEADER, f"{key} is not a whole number from 0")
-    return int(value)
-
-
-def read_matrix(folder: Path, name: str, *, rows: int, width: int) -> Vectors:
+def read_matrix(folder: Path, name: str, *, rows: int, width: int, coded: str = "") -> Any:
     """Open a matrix, memory-mapped.
 
+    Args:
+        folder: the folder of the index.
+        name: the file's name.
+        rows, width: the shape that is needed.
+        coded: ``int8`` or ``uint8`` for a matrix of these; empty for one of floats.
+
     Returns:
-        float16, float32 or float64 [rows, width].
+        float16, float32 or float64 [rows, width], or one of ``coded``.
 
     Raises:
         BundleError: another shape or type, a file cut off or too long, numbers that are not finite (checked if the file
@@ -132,8 +61,10 @@ def read_matrix(folder: Path, name: str, *, rows: int, width: int) -> Vectors:
         raise damaged(folder, name, error.strerror or "cannot be read") from None
     except (ValueError, TypeError, EOFError, SyntaxError, TokenError, OverflowError, RecursionError, MemoryError):
         raise damaged(folder, name, "its .npy header cannot be read") from None
-    if dtype.kind != "f" or dtype.itemsize > 8 or fortran:
-        raise damaged(folder, name, f"{dtype}{' in Fortran order' if fortran else ''}; float16 in C order is needed")
+    right = dtype == coded if coded else dtype.kind == "f" and dtype.itemsize <= 8
+    if not right or fortran:
+        needed = f"{coded or 'float16'} in C order is needed"
+        raise damaged(folder, name, f"{dtype}{' in Fortran order' if fortran else ''}; {needed}")
     if shape != (rows, width):
         found = " x ".join(map(str, shape))[:60] or "one number"
         raise damaged(folder, name, f"{found}; {rows} x {width} is needed")
@@ -142,10 +73,10 @@ def read_matrix(folder: Path, name: str, *, rows: int, width: int) -> Vectors:
     if rows == 0:
         return np.empty((0, width), dtype)
     try:
-        matrix: Vectors = np.memmap(path, dtype=dtype, mode="r", offset=start, shape=(rows, width))
+        matrix = np.memmap(path, dtype=dtype, mode="r", offset=start, shape=(rows, width))
     except (OSError, ValueError) as error:
         raise damaged(folder, name, getattr(error, "strerror", None) or "cannot be mapped into memory") from None
-    if matrix.nbytes <= CHECKED_BYTES:
+    if matrix.nbytes <= CHECKED_BYTES and not coded:
         for first in range(0, rows, _ROWS):
             if (row := unusable_row(matrix[first : first + _ROWS])) is not None:
                 raise damaged(folder, name, f"row {first + row} holds numbers that are not finite")
@@ -175,7 +106,44 @@ def write_matrix(path: Path, matrix: Vectors) -> None:
             stream.write(piece.data)
 
 
-def write_documents(path: Path, documents: Sequence[tuple[str, str]]) -> None:
+def write_coded(path: Path, parts: Iterable[npt.NDArray[Any]], *, rows: int, width: int, dtype: str) -> None:
+    """Write a matrix [rows, width] of int8 or uint8 as .npy, part after part."""
+    with path.open("wb") as stream:
+        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False}
+        np.lib.format.write_array_header_1_0(stream, header | {"shape": (rows, width)})
+        for part in parts:
+            stream.write(np.ascontiguousarray(part, dtype).data)
+
+
+def write_passages(path: Path, passages: Iterable[Passage], sources: dict[str, int]) -> None:
+    """Write passages as JSON lines, one at a time, with no more than what each has.
+
+    Args:
+        path: the file.
+        passages: the passages.
+        sources: a table of sources and their numbers, which is filled.
+
+    Raises:
+        BundleError: a text that is not valid text.
+    """
+    with path.open("wb", buffering=_PIECE) as stream:
+        for number, passage in enumerate(passages):
+            line: dict[str, Any] = {"id": passage.id, "text": passage.text}
+            if passage.document_id != passage.id:
+                line["document"] = passage.document
+            if place := sources.setdefault(passage.source, len(sources)):
+                line["source"] = place
+            if passage.metadata:
+                line["metadata"] = dict(passage.metadata)
+            try:
+                stream.write((json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n").encode())
+            except UnicodeEncodeError:
+                raise BundleError(
+                    f"document {number} (from 0) holds half a surrogate pair, which is not text"
+                ) from None
+
+
+def write_documents(path: Path, documents: Iterable[tuple[str, str]]) -> None:
     """Write (id, text) pairs as JSON lines, one at a time.
 
     Raises:
@@ -246,9 +214,29 @@ class StoredDocuments(Sequence[tuple[str, str]]):
         for row in range(len(self)):
             yield self._pair(row)[0]
 
-    def _pair(self, row: int) -> tuple[str, str]:
+    def passage(self, row: int, sources: Sequence[str] = ()) -> Passage:
+        """Return a document with all that is known of it.
+
+        Args:
+            row: its number, from 0.
+            sources: the names of the inputs, which documents have as numbers.
+        """
+        found = self._object(row)
+        key, text = self._pair(row, found)
+        document, source = found.get("document", ""), found.get("source", 0)
+        if not isinstance(document, str) or not is_whole(source) or not 0 <= source < max(len(sources), 1):
+            raise damaged(
+                self._folder, DOCUMENTS, f"document {row} from 0 has a document or source that makes no sense"
+            )
+        metadata = metadata_of(found.get("metadata", {}), str(self._folder))
+        return Passage(key, text, document, sources[source] if sources else "", metadata)
+
+    def _object(self, row: int) -> dict[str, Any]:
         assert self._data is not None  # it has a row
-        found = _json_object(self._data[self._starts[row] : self._ends[row]], self._folder, DOCUMENTS, document=row)
+        return json_object(self._data[self._starts[row] : self._ends[row]], self._folder, DOCUMENTS, document=row)
+
+    def _pair(self, row: int, found: dict[str, Any] | None = None) -> tuple[str, str]:
+        found = self._object(row) if found is None else found
         key, text = found.get("id"), found.get("text")
         if is_whole(key):
             key = str(key)
@@ -274,20 +262,3 @@ def _places(stream: Any, folder: Path) -> tuple[npt.NDArray[np.int64], npt.NDArr
     starts = np.concatenate([np.zeros(min(len(ends), 1), np.int64), ends[:-1] + 1])
     filled = ends > starts
     return (starts, ends, size) if filled.all() else (starts[filled], ends[filled], size)
-
-
-def _json_object(data: bytes, folder: Path, name: str, *, document: int | None = None) -> dict[str, Any]:
-    place = "" if document is None else f"document {document} from 0 is "
-    try:
-        value = json.loads(data.decode())
-    except json.JSONDecodeError as error:
-        raise damaged(folder, name, f"{place}not JSON: {error.msg} at character {error.pos}") from None
-    except UnicodeDecodeError:
-        raise damaged(folder, name, f"{place}not UTF-8") from None
-    except RecursionError:
-        raise damaged(folder, name, f"{place}not JSON that can be read: nested too deep") from None
-    except ValueError:
-        raise damaged(folder, name, f"{place}not JSON that can be read: a number too long") from None
-    if not isinstance(value, dict):
-        raise damaged(folder, name, f"{place}not a JSON object")
-    return value

@@ -4,44 +4,45 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import hashlib
 import hmac
-import sys
 import time
 import traceback
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-import orjson
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from edgeleaf.bundle.encoder import Counted
+from edgeleaf.errors import BundleError, ColumnError, MissingExtra, SpaceError
 from edgeleaf.records import shown
 from edgeleaf.server import requests
-from edgeleaf.server.bodies import ClientGone, read_body
+from edgeleaf.server.answers import json_response, log, openai_error, tei_error
+from edgeleaf.server.bodies import ClientGone, read_body, unless_gone
 from edgeleaf.server.metrics import Metrics
 from edgeleaf.server.models import Served
+from edgeleaf.server.names import host_of, is_answered
 from edgeleaf.server.openapi import document
 from edgeleaf.server.queue import TOGETHER, EncodingQueue, QueueFull
 from edgeleaf.server.requests import BadRequest
 from edgeleaf.server.settings import Settings
 from edgeleaf.vectors import truncate
 
-CUT = "x-edgeleaf-truncated"
-"""Header of an answer: how many texts were longer than the encoder's window and were cut."""
-_NUMPY = orjson.OPT_SERIALIZE_NUMPY
+STORE_THREADS = 16
+"""Threads that ask stores; so a store has this many connections at most, however many requests wait."""
 Endpoint = Callable[[Request], Awaitable[Response]]
+Result = TypeVar("Result")
 
 
 class Service:
@@ -61,27 +62,51 @@ class Service:
             threads=settings.encoding_threads, waiting=settings.limits.waiting, observe=self.metrics.batch
         )
         self.draining = False
+        self._stores = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="store")
         self._openapi = document(served, settings)
         self._page = resources.files("edgeleaf.server").joinpath("page.html").read_text(encoding="utf-8")
         self._key = None if settings.api_key is None else _digest(settings.api_key)
 
-    def app(self) -> Starlette:
+    def close(self) -> None:
+        """Finish what was accepted, then end the threads and close the stores."""
+        self.queue.close()
+        self._stores.shutdown()
+        for one in self.served.values():
+            if one.index is not None:
+                one.index.close()
+
+    def app(self) -> ASGIApp:
         """Return the ASGI application."""
-        routes = [
+        encoding = [
             self._route("POST", "/v1/embeddings", self.embeddings),
-            self._route("GET", "/v1/models", self.models),
-            self._route("GET", "/v1/models/{name:path}", self.model),
             self._route("POST", "/embed", self.embed, error_body=tei_error),
             self._route("POST", "/search", self.search),
+        ]
+        others = [
+            self._route("GET", "/v1/models", self.models),
+            self._route("GET", "/v1/models/{name:path}", self.model),
             self._route("GET", "/health", self.health, keyless=True),
             self._route("GET", "/ready", self.ready, keyless=True),
             self._route("GET", "/metrics", self.show_metrics, keyless=True),
             self._route("GET", "/openapi.json", self.openapi),
-            self._route("GET", "/", self.page),
+            self._route("GET", "/", self.page, keyless=True),
         ]
-        app = Starlette(routes=routes, exception_handlers={HTTPException: self._no_such_route})
+        app = Starlette(routes=[*encoding, *others], exception_handlers={HTTPException: self._no_such_route})
         app.router.redirect_slashes = False
-        return app
+        direct = {route.path: route.endpoint for route in encoding}
+
+        async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
+            """Answer what a server is asked all day without starlette's routes and handlers, which take 0.1 ms."""
+            host = host_of(scope["headers"]) if self.settings.checks_names else ""
+            endpoint = direct.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+            if not is_answered(host, self.settings.host_names):
+                await self._misdirected(host, scope["path"])(scope, receive, send)
+            elif endpoint is None:
+                await app(scope, receive, send)
+            else:
+                await (await endpoint(Request(scope, receive)))(scope, receive, send)
+
+        return dispatch
 
     async def embeddings(self, request: Request) -> Response:
         asked = requests.embeddings(await self._body(request), self.settings.limits, self.spaces)
@@ -91,7 +116,7 @@ class Service:
         vectors: Any = found.vectors
         if asked.as_base64:
             vectors = [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in found.vectors]
-        tokens = int(found.tokens.sum())
+        tokens = sum(found.tokens.tolist())
         answer = {
             "object": "list",
             "data": [
@@ -101,17 +126,17 @@ class Service:
             "usage": {
                 "prompt_tokens": tokens,
                 "total_tokens": tokens,
-                "truncated_texts": int(found.cut.sum()),
+                "truncated_texts": sum(found.cut.tolist()),
             },
         }
-        return _json(answer, cut=found)
+        return json_response(answer, cut=found)
 
     async def embed(self, request: Request) -> Response:
         asked = requests.embed(await self._body(request), self.settings.limits, self.spaces)
         _, found = await self._encoded(
             request, asked.texts, asked.model, asked.dims, may_cut=asked.truncate, name="inputs"
         )
-        return _json(found.vectors, cut=found)
+        return json_response(found.vectors, cut=found)
 
     async def search(self, request: Request) -> Response:
         asked = requests.search(await self._body(request), self.settings.limits, self.spaces)
@@ -119,31 +144,44 @@ class Service:
         if one.index is None:
             raise BadRequest(f"{one.name} has no index; start the server with --index FOLDER", status=404)
         _, found = await self._encoded(request, asked.texts, asked.model, None, may_cut=True, name="query")
-        find = partial(_hits, one, found, asked)
-        return await asyncio.get_running_loop().run_in_executor(None, find)
+        return await self._from_store(partial(_hits, one, found, asked))
 
     async def models(self, request: Request) -> Response:
-        return _json({"object": "list", "data": [one.described() for one in self.served.values()]})
+        data = await self._from_store(lambda: [one.described() for one in self.served.values()])
+        return json_response({"object": "list", "data": data})
 
     async def model(self, request: Request) -> Response:
-        return _json(self._named(request.path_params["name"]).described())
+        return json_response(await self._from_store(self._named(request.path_params["name"]).described))
 
     async def health(self, request: Request) -> Response:
-        return _json({"status": "ok"})
+        return json_response({"status": "ok"})
 
     async def ready(self, request: Request) -> Response:
         full = self.queue.texts >= self.settings.limits.waiting
         status = "stopping" if self.draining else "full" if full else "ready"
-        return _json({"status": status}, status=200 if status == "ready" else 503)
+        return json_response({"status": status}, status=200 if status == "ready" else 503)
 
     async def show_metrics(self, request: Request) -> Response:
         return Response(self.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def openapi(self, request: Request) -> Response:
-        return _json(self._openapi)
+        return json_response(self._openapi)
 
     async def page(self, request: Request) -> Response:
         return Response(self._page, media_type="text/html")
+
+    async def _from_store(self, ask: Callable[[], Result]) -> Result:
+        """Return what a store says, asked in a thread. If it cannot, the answer tells no place; the log does."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._stores, ask)
+        except MissingExtra as error:
+            raise BadRequest(str(error), status=501) from None
+        except BundleError as error:
+            log({"event": "store", "error": str(error)})
+            reason = "the store cannot be read now; the server's log has the reason"
+            if isinstance(error, SpaceError):  # it names spaces, and no place
+                reason = f"the store was replaced while the server runs: {error}"
+            raise BadRequest(reason, status=503, code="store_unavailable") from None
 
     async def _body(self, request: Request) -> Mapping[str, Any]:
         return requests.parsed(await read_body(request, self.settings.limits))
@@ -157,11 +195,10 @@ class Service:
                 f"dimensions is {shown(dims)}; {one.name} gives 1 to {one.space.dim}, a whole number",
                 param="dimensions",
             )
-        found = await _unless_gone(request, self.queue.encode(one.encoder, texts), watch=len(texts) > TOGETHER)
-        self.metrics.texts.inc(len(texts))
-        self.metrics.tokens.inc(int(found.tokens.sum()))
-        self.metrics.cut.inc(int(found.cut.sum()))
-        if not may_cut and found.cut.any():
+        found = await unless_gone(request, self.queue.encode(one.encoder, texts), watch=len(texts) > TOGETHER)
+        tokens, cut = sum(found.tokens.tolist()), sum(found.cut.tolist())
+        self.metrics.encoded(len(texts), tokens, cut)
+        if cut and not may_cut:
             place = int(np.flatnonzero(found.cut)[0])
             raise BadRequest(
                 f"{name}[{place}] is longer than the {one.window} tokens that the encoder reads, and truncate is false",
@@ -216,10 +253,10 @@ class Service:
                     self._check_key(request)
                 response = await answer(request)
             except BadRequest as error:
-                response = _json(error_body(error), status=error.status)
+                response = json_response(error_body(error), status=error.status)
             except QueueFull as error:
                 full = BadRequest(str(error), status=429, code="queue_full")
-                response = _json(error_body(full), status=429)
+                response = json_response(error_body(full), status=429)
                 response.headers["retry-after"] = str(error.seconds)
             except ClientGone:
                 response = Response(status_code=499)
@@ -227,9 +264,9 @@ class Service:
                 number = uuid.uuid4().hex[:12]
                 frames = traceback.extract_tb(error.__traceback__)[-4:]  # no message: it could hold a text
                 places = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames]
-                _log({"event": "fault", "id": number, "path": path, "error": type(error).__name__, "at": places})
+                log({"event": "fault", "id": number, "path": path, "error": type(error).__name__, "at": places})
                 fault = BadRequest(f"this is a fault of the server; its log has the reason, {number}", status=500)
-                response = _json(error_body(fault), status=500)
+                response = json_response(error_body(fault), status=500)
             # A client that waits for leave to send its body would take what it sends next for that body.
             waits = response.status_code == 413 and "expect" in request.headers
             if self.draining or response.status_code == 408 or waits:
@@ -237,10 +274,9 @@ class Service:
             if response.status_code == 401:
                 response.headers["www-authenticate"] = "Bearer"
             seconds = time.perf_counter() - begun
-            self.metrics.requests.labels(path, str(response.status_code)).inc()
-            self.metrics.seconds.labels(path).observe(seconds)
+            self.metrics.answered(path, response.status_code, seconds)
             if self.settings.access_log and not keyless:
-                _log(
+                log(
                     {
                         "event": "request",
                         "method": request.method,
@@ -264,6 +300,18 @@ class Service:
                 code="invalid_api_key",
             )
 
+    def _misdirected(self, host: str, path: str) -> Response:
+        """Refuse a request that a web page may have sent by a name of its own."""
+        self.metrics.answered("other", 421)
+        shape = tei_error if path == "/embed" else openai_error
+        message = (
+            f"this server answers to localhost, not to {shown(host)}; for another name start it with --host-name NAME, "
+            "or set a key"
+        )
+        response = json_response(shape(BadRequest(message, status=421)), status=421)
+        response.headers["connection"] = "close"
+        return response
+
     async def _no_such_route(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         status, path = error.status_code, request.scope["path"]  # request.url believes the Host header
@@ -272,73 +320,24 @@ class Service:
             if status == 405
             else f"there is nothing at {shown(path)}; see /openapi.json"
         )
-        self.metrics.requests.labels("other", str(status)).inc()
+        self.metrics.answered("other", status)
         shape = tei_error if path == "/embed" else openai_error
-        response = _json(shape(BadRequest(message, status=status)), status=status)
+        response = json_response(shape(BadRequest(message, status=status)), status=status)
         if error.headers:
             response.headers.update(error.headers)
         return response
 
 
-def openai_error(error: BadRequest) -> Any:
-    """Return an error's body in OpenAI's shape."""
-    kind = {401: "authentication_error", 429: "rate_limit_error", 500: "server_error"}
-    return {
-        "error": {
-            "message": str(error),
-            "type": kind.get(error.status, "invalid_request_error"),
-            "param": error.param,
-            "code": error.code,
-        }
-    }
-
-
-def tei_error(error: BadRequest) -> Any:
-    """Return an error's body in text-embeddings-inference's shape."""
-    kind = {429: "overloaded", 500: "backend", 401: "unauthorized"}
-    return {"error": str(error), "error_type": kind.get(error.status, "validation")}
-
-
-def _json(value: Any, *, status: int = 200, cut: Counted | None = None) -> Response:
-    response = Response(orjson.dumps(value, option=_NUMPY), status_code=status, media_type="application/json")
-    if cut is not None and cut.cut.any():
-        response.headers[CUT] = str(int(cut.cut.sum()))
-    return response
-
-
 def _hits(one: Served, found: Counted, asked: requests.Searched) -> Response:
     assert one.index is not None
-    hits = one.index.search(found.vectors, space=one.space, k=asked.k)
-    rows = [[{"id": hit.id, "score": hit.score, "text": hit.text} for hit in row] for row in hits]
-    return _json({"model": one.name, "hits": rows[0] if asked.single else rows}, cut=found)
+    words = asked.texts if asked.hybrid else None
+    try:
+        hits = one.index.search(found.vectors, space=one.space, k=asked.k, where=asked.where, words=words)
+    except ColumnError as error:
+        raise BadRequest(str(error), param="where", code="unknown_column") from None
+    rows = [[hit.plain(hybrid=asked.hybrid) for hit in row] for row in hits]
+    return json_response({"model": one.name, "hits": rows[0] if asked.single else rows}, cut=found)
 
 
 def _digest(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
-
-
-def _log(entry: Mapping[str, Any]) -> None:
-    """Write a line of JSON to standard error; it never holds a text."""
-    line = orjson.dumps({"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **entry}).decode()
-    with contextlib.suppress(OSError):  # a log that cannot be written is no reason not to answer
-        sys.stderr.write(line + "\n")
-
-
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, Counted], *, watch: bool) -> Counted:
-    """Await ``work``; cancel it if the client closes the connection before it is done."""
-    if not watch:
-        return await work
-    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(_left(request))
-    try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientGone
-        return working.result()
-    finally:
-        working.cancel()
-        leaving.cancel()
-
-
-async def _left(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

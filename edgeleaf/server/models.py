@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgeleaf.bundle.encoder import QueryEncoder
-from edgeleaf.bundle.manifest import says_failed
 from edgeleaf.bundle.space import VectorSpace, same_space
 from edgeleaf.errors import InputError
+from edgeleaf.files import file_state
+from edgeleaf.places import without_password
 from edgeleaf.records import shown
-from edgeleaf.search.index import Index
-from edgeleaf.search.stores import store_of
+from edgeleaf.search.store import Store
+from edgeleaf.search.stores import open_store
 
 
 @dataclass(frozen=True)
@@ -24,15 +26,13 @@ class Served:
         name: the name that requests give as ``model``.
         encoder: loaded with ``counts=True``.
         window: how many tokens of a text the encoder reads.
-        index: the index that ``/search`` searches, if there is one.
-        failed: whether its certificate reports FAILED.
+        index: the store that ``/search`` searches, if there is one.
     """
 
     name: str
     encoder: QueryEncoder
     window: int
-    index: Index | None = None
-    failed: bool = False
+    index: Store | None = None
 
     @property
     def space(self) -> VectorSpace:
@@ -49,7 +49,7 @@ class Served:
             "teacher": self.space.teacher,
             "dimensions": self.space.dim,
             "max_tokens": self.window,
-            "documents": None if self.index is None else len(self.index.documents),
+            "documents": None if self.index is None else len(self.index),
         }
 
 
@@ -57,8 +57,9 @@ def open_served(bundles: Sequence[str], indexes: Sequence[str] = ()) -> dict[str
     """Open bundles, and pair each index with the bundle of its vector space.
 
     Args:
-        bundles: bundle folders or fused files; ``NAME=PATH`` sets a name other than the folder's.
-        indexes: folders that ``edgeleaf index`` wrote.
+        bundles: bundle folders, fused files, names of installed bundles, or ``owner/name`` on the hub; ``NAME=PATH``
+            sets a name other than the folder's.
+        indexes: stores that ``edgeleaf index`` wrote: folders or URLs.
 
     Returns:
         The served bundles by name, in the order given.
@@ -67,7 +68,15 @@ def open_served(bundles: Sequence[str], indexes: Sequence[str] = ()) -> dict[str
         BundleError: one cannot be opened.
         InputError: two bundles have the same name, no bundle has an index's space, or a bundle has two indexes.
     """
-    opened = [(place, store_of(place).load(place)) for place in indexes]
+    with ExitStack() as until:
+        opened = [(without_password(place), until.enter_context(closing(open_store(place)))) for place in indexes]
+        served = _paired(bundles, opened)
+        until.pop_all()  # all is well, so they stay open
+    return served
+
+
+def _paired(bundles: Sequence[str], opened: Sequence[tuple[str, Store]]) -> dict[str, Served]:
+    """Load bundles, each with the one of the opened indexes that is of its space."""
     used: set[str] = set()
     served: dict[str, Served] = {}
     for given in bundles:
@@ -81,7 +90,7 @@ def open_served(bundles: Sequence[str], indexes: Sequence[str] = ()) -> dict[str
                 f"{mine[0][0]} and {mine[1][0]} are both indexes of the space {encoder.space.id}; give one"
             )
         used.update(place for place, _ in mine)
-        served[name] = Served(name, encoder, encoder.window, mine[0][1] if mine else None, says_failed(path))
+        served[name] = Served(name, encoder, encoder.window, mine[0][1] if mine else None)
     for place, index in opened:
         if place not in used:
             spaces = ", ".join(one.space.id for one in served.values())
@@ -89,11 +98,12 @@ def open_served(bundles: Sequence[str], indexes: Sequence[str] = ()) -> dict[str
     return served
 
 
-def _named(given: str) -> tuple[str, Path]:
+def _named(given: str) -> tuple[str, str]:
+    """Return the name that a bundle is served by, and what :meth:`QueryEncoder.load` is to open."""
     name, equals, path = given.partition("=")
-    if equals and name and path and not Path(given).exists():
+    if equals and name and path and file_state(Path(given)) is None:
         if not name.isprintable():
             raise InputError(f"the bundle name {shown(name)} has characters that cannot be printed; give another")
-        return name, Path(path)
+        return name, path
     whole = Path(given).resolve()
-    return (whole.parent.name or whole.stem if whole.is_file() else whole.name), Path(given)
+    return (whole.parent.name or whole.stem if file_state(whole) and whole.is_file() else whole.name), given

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from edgeleaf.search.filters import MOST_CHARACTERS
 from edgeleaf.server.models import Served
 from edgeleaf.server.settings import Settings
 from edgeleaf.version import __version__
@@ -17,6 +18,15 @@ _TEXTS = {
     422: "There are too many texts, or a text is too long.",
     429: "Too many texts wait; Retry-After says after how many seconds to come again.",
     500: "A fault of the server; its log has the reason.",
+}
+_NO_STORE = "The store cannot be read now, or was replaced by one of another vector space."
+_WHERE = {
+    "type": ["string", "null"],
+    "maxLength": MOST_CHARACTERS,
+    "description": "Only documents whose metadata fulfil it are found. Columns with =, !=, <, <=, >, >=, in (...) and "
+    "is null, joined by and, or, not and brackets; texts in single quotes. What is not in this grammar, and a column "
+    "that no document has, is a 400.",
+    "examples": ["lang = 'en' and year >= 2020", "lang in ('en', 'de') or not (open = true)", "author is null"],
 }
 
 
@@ -62,6 +72,8 @@ def document(served: Mapping[str, Served], settings: Settings) -> dict[str, Any]
             "query": texts,
             "model": names,
             "k": {"type": ["integer", "null"], "minimum": 1, "maximum": limits.hits},
+            "where": _WHERE,
+            "hybrid": flag,
         },
         ["query", *needed],
     )
@@ -130,8 +142,15 @@ def document(served: Mapping[str, Served], settings: Settings) -> dict[str, Any]
     paths["/ready"]["get"]["responses"]["503"] = {"description": "Not now.", "content": _content(status)}
     if any(one.index is not None for one in served.values()):
         operation = _post("The documents nearest to a query", search, found, error)
-        operation["responses"]["404"] = {"description": "This bundle has no index.", "content": _content(error)}
+        for code, why in (
+            ("404", "This bundle has no index."),
+            ("501", "Key words need a package that the server lacks."),
+            ("503", _NO_STORE),
+        ):
+            operation["responses"][code] = {"description": why, "content": _content(error)}
         paths["/search"] = {"post": operation}
+        for place in ("/v1/models", "/v1/models/{name}"):  # they say how many documents there are
+            paths[place]["get"]["responses"]["503"] = {"description": _NO_STORE, "content": _content(error)}
     schemes: dict[str, Any] = {}
     if settings.api_key is not None:
         schemes = {"securitySchemes": {"key": {"type": "http", "scheme": "bearer"}}}

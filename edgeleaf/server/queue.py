@@ -8,13 +8,14 @@ request that does not fit is refused, and told when to try again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import numpy as np
 
@@ -44,7 +45,16 @@ class _Job:
 
     encoder: QueryEncoder
     texts: Sequence[str]
-    done: Future[Counted] = field(default_factory=Future)
+    done: asyncio.Future[Counted] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def settle(self, found: Counted | Exception) -> None:
+        """Hand over the vectors, or why there are none; in the event loop, where the request may have gone away."""
+        if self.done.done():
+            return
+        if isinstance(found, Counted):
+            self.done.set_result(found)
+        else:
+            self.done.set_exception(found)
 
 
 class EncodingQueue:
@@ -53,10 +63,11 @@ class EncodingQueue:
     Args:
         threads: how many threads.
         waiting: how many texts may wait.
-        observe: called after each batch, in the encoding thread, with its number of texts and its seconds.
+        observe: called after each batch, in the encoding thread, with its number of texts, its seconds, and the seconds
+            that the thread was on a processor.
     """
 
-    def __init__(self, *, threads: int, waiting: int, observe: Callable[[int, float], None]) -> None:
+    def __init__(self, *, threads: int, waiting: int, observe: Callable[[int, float, float], None]) -> None:
         self._limit = waiting
         self._observe = observe
         self._requests: deque[deque[_Job]] = deque()
@@ -83,7 +94,7 @@ class EncodingQueue:
         jobs = [_Job(encoder, [texts[row] for row in rows]) for rows in rows_of]
         self._put(jobs, len(texts))
         try:
-            found = [await asyncio.wrap_future(job.done) for job in jobs]
+            found = [await job.done for job in jobs]
         except BaseException:  # the client has gone, or a batch failed: the rest is not needed
             self._withdraw(jobs)
             raise
@@ -119,9 +130,10 @@ class EncodingQueue:
     def _withdraw(self, jobs: Sequence[_Job]) -> None:
         with self._change:
             for job in jobs:
-                job.done.cancel()
+                if not job.done.cancel() and not job.done.cancelled():
+                    job.done.exception()  # seen, so that asyncio does not log it
             for waiting in self._requests:
-                if waiting[0] in jobs:
+                if waiting[0] in jobs:  # those that are being encoded are no longer here
                     self._texts -= sum(len(job.texts) for job in waiting)
                     self._requests.remove(waiting)
                     break
@@ -129,49 +141,33 @@ class EncodingQueue:
     def _work(self) -> None:
         while jobs := self._take():
             texts = [text for job in jobs for text in job.texts]
-            begun = time.perf_counter()
+            begun, ran = time.perf_counter(), time.thread_time()
             try:
                 found = jobs[0].encoder.encode_counted(texts)
             except Exception as error:
-                if len(jobs) == 1:
-                    jobs[0].done.set_exception(error)
-                else:  # whose fault it is shows when each is encoded alone
-                    self._one_by_one(jobs)
+                # Whose fault it is shows when each is encoded alone.
+                _hand_over(jobs, [error] if len(jobs) == 1 else [_encoded(job) for job in jobs])
                 continue
             seconds = time.perf_counter() - begun
             self._seconds_a_text += 0.05 * (seconds / len(texts) - self._seconds_a_text)
-            self._observe(len(texts), seconds)
-            start = 0
-            for job in jobs:
-                here = slice(start, start + len(job.texts))
-                job.done.set_result(Counted(found.vectors[here], found.tokens[here], found.cut[here]))
-                start = here.stop
-
-    @staticmethod
-    def _one_by_one(jobs: Sequence[_Job]) -> None:
-        for job in jobs:
-            try:
-                job.done.set_result(job.encoder.encode_counted(job.texts))
-            except Exception as error:
-                job.done.set_exception(error)
+            self._observe(len(texts), seconds, time.thread_time() - ran)
+            starts = accumulate((len(job.texts) for job in jobs), initial=0)
+            parts = [slice(start, start + len(job.texts)) for job, start in zip(jobs, starts, strict=False)]
+            _hand_over(jobs, [Counted(found.vectors[part], found.tokens[part], found.cut[part]) for part in parts])
 
     def _take(self) -> list[_Job]:
         """Wait for a job and return it with those that fit into its batch; an empty list once the queue is closed."""
         with self._change:
-            while True:
-                while not self._requests:
-                    if self._closing:
-                        return []
-                    self._change.wait()
-                taken: list[_Job] = []
-                count = 0
-                while self._requests and (not taken or self._fits(taken[0], count)):
-                    job = self._pop()
-                    if job.done.set_running_or_notify_cancel():
-                        taken.append(job)
-                        count += len(job.texts)
-                if taken:
-                    return taken
+            while not self._requests:
+                if self._closing:
+                    return []
+                self._change.wait()
+            taken: list[_Job] = []
+            count = 0
+            while self._requests and (not taken or self._fits(taken[0], count)):
+                taken.append(self._pop())
+                count += len(taken[-1].texts)
+            return taken
 
     def _pop(self) -> _Job:
         """Take a batch of the first request, which then goes to the end: a short one does not wait for a long one."""
@@ -188,3 +184,21 @@ class EncodingQueue:
             return False
         shortest, longest = (end([first.texts[at], job.texts[at]], key=len) for end, at in ((min, 0), (max, -1)))
         return alike(len(shortest), len(longest))
+
+
+def _encoded(job: _Job) -> Counted | Exception:
+    try:
+        return job.encoder.encode_counted(job.texts)
+    except Exception as error:
+        return error
+
+
+def _hand_over(jobs: Sequence[_Job], found: Sequence[Counted | Exception]) -> None:
+    """Wake the event loop once for all jobs of a batch."""
+
+    def settle() -> None:
+        for job, vectors in zip(jobs, found, strict=True):
+            job.settle(vectors)
+
+    with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits
+        jobs[0].done.get_loop().call_soon_threadsafe(settle)

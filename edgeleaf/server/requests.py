@@ -9,8 +9,9 @@ from typing import Any
 import orjson
 
 from edgeleaf.bundle.space import VectorSpace
-from edgeleaf.errors import EdgeleafError
+from edgeleaf.errors import EdgeleafError, InputError
 from edgeleaf.records import shown
+from edgeleaf.search.filters import Filter, parse_filter
 from edgeleaf.server.settings import Limits
 from edgeleaf.vectors import is_whole
 
@@ -62,12 +63,16 @@ class Searched:
         single: whether the request had one string, not a list.
         model: the bundle's name, if one was given.
         k: how many documents per text.
+        where: a filter over the documents' metadata, or None.
+        hybrid: whether to search for the texts' words too.
     """
 
     texts: Sequence[str]
     single: bool
     model: str | None
     k: int
+    where: Filter | None = None
+    hybrid: bool = False
 
 
 def parsed(body: bytes) -> Mapping[str, Any]:
@@ -119,7 +124,7 @@ def embed(body: Mapping[str, Any], limits: Limits, roles: Mapping[str, VectorSpa
 
 
 def search(body: Mapping[str, Any], limits: Limits, roles: Mapping[str, VectorSpace]) -> Searched:
-    """Read a search: ``query``, a string or a list of them, and ``k``."""
+    """Read a search: ``query``, a string or a list of them, ``k``, ``where`` and ``hybrid``."""
     texts, single = _texts(body, "query", limits)
     _no_documents(body, roles)
     k = 10 if body.get("k") is None else _whole(body["k"])
@@ -133,7 +138,16 @@ def search(body: Mapping[str, Any], limits: Limits, roles: Mapping[str, VectorSp
             param="k",
             code="too_many_documents",
         )
-    return Searched(texts, single, _string(body, "model"), k)
+    hybrid = _flag(body, "hybrid", default=False)
+    return Searched(texts, single, _string(body, "model"), k, _filter(body), hybrid)
+
+
+def _filter(body: Mapping[str, Any]) -> Filter | None:
+    where = _string(body, "where")
+    try:
+        return None if where is None else parse_filter(where)
+    except InputError as error:
+        raise BadRequest(f"where is {error}", param="where", code="invalid_filter") from None
 
 
 def _texts(body: Mapping[str, Any], name: str, limits: Limits) -> tuple[list[str], bool]:

@@ -18,7 +18,8 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from edgeleaf.errors import InputError
-from edgeleaf.server.app import Service, openai_error
+from edgeleaf.server.answers import openai_error
+from edgeleaf.server.app import Service
 from edgeleaf.server.models import Served
 from edgeleaf.server.requests import BadRequest
 from edgeleaf.server.settings import Settings
@@ -27,6 +28,9 @@ LINGER = 0.25
 """Seconds from the first signal until listening ends, so that requests already on their way are still read."""
 BACKLOG = 2048
 KEEP_ALIVE = 75
+SWITCH = 0.0005
+"""Seconds after which a thread must give up Python's lock (0.005 by default). So a thread that has encoded a batch does
+not wait for an event loop that is busy with many connections, while its core stands idle."""
 HEAD = 1 << 16
 """Bytes of a request's line and headers, or of the trailers after a body in chunks."""
 _UPGRADE = re.compile(rb"\r\nupgrade:", re.IGNORECASE)
@@ -41,6 +45,7 @@ def serve(served: Mapping[str, Served], settings: Settings) -> None:
     listening = listen(settings)
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # its warnings say no more than our answers
     service = Service(served, settings)
+    sys.setswitchinterval(SWITCH)
     host, port = listening.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     names = ", ".join(f"{one.name} ({one.space.id})" for one in served.values())
@@ -49,7 +54,7 @@ def serve(served: Mapping[str, Served], settings: Settings) -> None:
     try:
         server.run(sockets=[listening])
     finally:
-        service.queue.close()
+        service.close()
 
 
 def listen(settings: Settings) -> socket.socket:

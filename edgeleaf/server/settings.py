@@ -53,6 +53,8 @@ class Settings:
     Args:
         host: the address to listen on; by default only programs on this machine can connect.
         port: 1 to 65535, or 0 for any that is free.
+        host_names: names, beside localhost, under which clients reach a server that listens on loopback and needs no
+            key, as behind a proxy that keeps the name; others are refused (:mod:`edgeleaf.server.names`).
         api_key: the key that requests must send as ``Authorization: Bearer KEY``; None if none is needed.
         threads: batches of texts that are encoded at the same time; 0 means one per processor core.
         limits: what it accepts.
@@ -62,6 +64,7 @@ class Settings:
 
     host: str = "127.0.0.1"
     port: int = 8080
+    host_names: tuple[str, ...] = ()
     api_key: str | None = None
     threads: int = 0
     limits: Limits = Limits()
@@ -75,6 +78,9 @@ class Settings:
             self.api_key.isascii() and self.api_key.isprintable() and self.api_key and " " not in self.api_key
         ):
             raise InputError("the API key is empty, or has a space or a character that is not ASCII; give another")
+        for name in self.host_names:
+            if not name or set(name) & set(" /:@") or name != name.lower():
+                raise InputError(f"the name {name!r} is not a host's; give one in lower case, without scheme or port")
         if not is_whole(self.threads) or self.threads < 0:
             raise InputError(f"threads is {self.threads!r}; a whole number from 0 is needed")
 
@@ -86,8 +92,16 @@ class Settings:
     @property
     def is_open(self) -> bool:
         """Whether other machines can reach the server and it asks for no key."""
+        return not self._is_local and self.api_key is None
+
+    @property
+    def checks_names(self) -> bool:
+        """Whether only programs on this machine can reach the server, and it asks for no key."""
+        return self._is_local and self.api_key is None
+
+    @property
+    def _is_local(self) -> bool:
         try:
-            local = ipaddress.ip_address(self.host).is_loopback
+            return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
-            local = self.host == "localhost"
-        return not local and self.api_key is None
+            return self.host == "localhost"

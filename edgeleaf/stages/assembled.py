@@ -10,6 +10,7 @@ from typing import Any
 from edgeleaf.bundle import manifest as layout
 from edgeleaf.bundle.manifest import Manifest
 from edgeleaf.files import link_tree, sha256
+from edgeleaf.models.encoder_kind import encoder_kind
 from edgeleaf.models.weights import weights_sha256
 from edgeleaf.stages.graph import QUANTIZATION
 from edgeleaf.stages.job import Job
@@ -32,7 +33,11 @@ def assemble(folder: Path, job: Job, texts: Path, student: Path, graph: Path, qu
         recipe=job.name,
         description=job.description,
         teacher_max_length=job.teacher_max_length,
-        student={**job.made_by, "weights_sha256": weights_sha256(folder / layout.STUDENT)},
+        student={
+            **job.made_by,
+            "encoder": encoder_kind(folder / layout.STUDENT),
+            "weights_sha256": weights_sha256(folder / layout.STUDENT),
+        },
         tokenizer=tokenizer_facts(folder, job.max_length),
         quantization={
             **json.loads((quantized / QUANTIZATION).read_text(encoding="utf-8")),
@@ -49,12 +54,15 @@ def assemble(folder: Path, job: Job, texts: Path, student: Path, graph: Path, qu
 
 def tokenizer_facts(student: Path, max_length: int) -> dict[str, Any]:
     """Return the manifest's entries about the tokenizer."""
+    from edgeleaf.graph.tokenizers.description import described
     from edgeleaf.graph.tokenizers.spec import parse
 
     path = student / layout.STUDENT / "tokenizer.json"
-    model = parse(path.read_text(encoding="utf-8"))["model"]
+    settings = path.read_text(encoding="utf-8")
+    model = parse(settings)["model"]
     return {
         "type": model["type"],
+        **described(settings),
         "vocabulary": len(model["vocab"]),
         "max_length": max_length,
         "sha256": sha256(path),

@@ -114,7 +114,7 @@ def certify_bundle(
         gates=gates,
         query_prompt=space.query_prompt,
         document_prompt=space.document_prompt,
-        space={"id": space.id, **asdict(space)},
+        space={"id": space.id, **space.record()},
         collections=collections,
         pairs=pairs,
         processors=compare(bundle / layout.QUERY_ENCODER, queries, processors) if processors else (),

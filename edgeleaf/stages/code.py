@@ -19,6 +19,7 @@ SILENT = frozenset(
         "edgeleaf.errors",
         "edgeleaf.progress",
         "edgeleaf.recipe.specs",
+        "edgeleaf.recipe.teachers",
         "edgeleaf.stages.runner",
         "edgeleaf.version",
     }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,25 @@ def export_graph(folder: Path, student: Path, texts: Path, exporter: str) -> Non
     worst = validate(model, load_sentence_transformer(student / layout.STUDENT), samples)
     progress.say(f"export: names, axes, shapes and values hold; largest difference to torch {worst:.1e}")
     write_bytes(folder / layout.ONNX_FP32, serialize(model))
+
+
+def check_form(model: Any, preset: str) -> None:
+    """Check, before the long work, whether a preset has a form of everything in a float32 graph.
+
+    Raises:
+        ExportError: it has not; the message names the parts, and the presets that do.
+    """
+    from edgeleaf.graph.quantization.quantize import planned
+
+    if PRESETS[preset].bits in (4, 8):
+        planned(model)
+
+
+def exported_graph(graph: Path) -> Any:
+    """Read the graph that :func:`export_graph` wrote."""
+    import onnx
+
+    return onnx.load(graph / layout.ONNX_FP32)
 
 
 def quantize_graph(
@@ -94,7 +112,7 @@ def fuse_graph(folder: Path, graph: Path, quantized: Path, student: Path, space:
         max_length=max_length,
         prompt=space.query_prompt,
         metadata={
-            METADATA_SPACE: json.dumps(asdict(space), sort_keys=True),
+            METADATA_SPACE: json.dumps(space.record(), sort_keys=True),
             METADATA_SCHEMA: str(layout.SCHEMA_VERSION),
             METADATA_WINDOW: str(max_length),
         },

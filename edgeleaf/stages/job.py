@@ -18,7 +18,7 @@ class Job:
     Args:
         name, description: of the recipe, or of the exported model.
         space: the vector space of the outputs.
-        teacher: the teacher's folder.
+        teacher: the teacher's folder, to time it beside the student; None if it is not a sentence-transformers model.
         teacher_max_length, max_length: windows of teacher and student in tokens.
         made_by: how the student was made, for the manifest.
         origin: the source of the texts that it is checked with.
@@ -32,7 +32,7 @@ class Job:
     name: str
     description: str
     space: VectorSpace
-    teacher: Path
+    teacher: Path | None
     teacher_max_length: int
     max_length: int
     made_by: Mapping[str, Any]

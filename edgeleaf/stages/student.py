@@ -12,6 +12,7 @@ import numpy as np
 
 from edgeleaf.bundle import manifest as layout
 from edgeleaf.bundle.manifest import VectorSpace
+from edgeleaf.distributed.team import team
 from edgeleaf.errors import TrainingError
 from edgeleaf.models.resolve import resolve
 from edgeleaf.recipe.specs import Recipe, TeacherSpec
@@ -20,18 +21,25 @@ from edgeleaf.texts.text import Text
 
 START_TEXTS = 4096
 """Number of training texts for the closed-form fit of the projection's start."""
+ALONG_AXES = "along-axes.npy"
+"""While a student is trained: the targets of :mod:`edgeleaf.training.axes`."""
 EVALUATED = 256
 """Number of held-out queries that are evaluated during training."""
 
 
 def train_student(folder: Path, texts: Path, vectors: Path, recipe: Recipe, space: VectorSpace) -> None:
-    """Distil a student into ``student/``; resumes from the checkpoints of a killed run."""
+    """Distil a student into ``student/``; resumes from the checkpoints of a killed run.
+
+    All processes of a run call it; the main process writes.
+    """
+    from edgeleaf.training.axes import along_axes
     from edgeleaf.training.student import build_student, start_projection
     from edgeleaf.training.trainer import Examples, has_checkpoint, train, write_student
 
-    checkpoints = folder / "checkpoints"
-    if (folder / layout.STUDENT).is_dir():
-        shutil.rmtree(checkpoints, ignore_errors=True)
+    checkpoints, processes = folder / "checkpoints", team()
+    if processes.agree_on(lambda: (folder / layout.STUDENT).is_dir()):
+        if processes.main:
+            shutil.rmtree(checkpoints, ignore_errors=True)
         return
     spec = recipe.student
     model = build_student(
@@ -39,12 +47,25 @@ def train_student(folder: Path, texts: Path, vectors: Path, recipe: Recipe, spac
         dim=space.dim,
         max_length=spec.max_length,
         pooling=spec.pooling,
+        layers=spec.layers,
         query_prompt=space.query_prompt,
         document_prompt=space.document_prompt,
     )
     prompts = {"query": space.query_prompt, "document": space.document_prompt}
-    train_set = Examples(Prompted(read_corpus(texts, "train"), prompts), np.load(vectors / "train.npy", mmap_mode="r"))
-    if not has_checkpoint(checkpoints):
+    corpus = read_corpus(texts, "train")
+    targets = np.load(vectors / "train.npy", mmap_mode="r")
+    if recipe.objective.axes is not None:
+        of_teacher, axes, projected = targets, recipe.objective.axes, folder / ALONG_AXES
+
+        def project() -> str:
+            folder.mkdir(parents=True, exist_ok=True)
+            is_document = np.array([text.kind == "document" for text in corpus])
+            along_axes(of_teacher, is_document, axes=axes, file=projected)
+            return str(projected)
+
+        targets = np.load(processes.agree_on(project), mmap_mode="r")
+    train_set = Examples(Prompted(corpus, prompts), targets)
+    if not processes.agree_on(lambda: has_checkpoint(checkpoints)):
         start_projection(model, train_set.texts[:START_TEXTS], train_set.vectors[:START_TEXTS], ridge=spec.ridge)
     held_out = read_corpus(texts, "held_out")
     rows = list(islice((row for row, text in enumerate(held_out) if text.kind == "query"), EVALUATED))
@@ -53,10 +74,13 @@ def train_student(folder: Path, texts: Path, vectors: Path, recipe: Recipe, spac
     try:
         curve = train(model, train_set, watched, objective=recipe.objective, seed=recipe.seed, checkpoints=checkpoints)
     except TrainingError:
-        shutil.rmtree(checkpoints, ignore_errors=True)  # otherwise the next run would continue from the failed state
+        if processes.main:
+            shutil.rmtree(checkpoints, ignore_errors=True)  # else the next run would continue from the failed state
         raise
-    write_student(model, curve, folder / layout.STUDENT)
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    if processes.main:
+        write_student(model, curve, folder / layout.STUDENT)
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        (folder / ALONG_AXES).unlink(missing_ok=True)
 
 
 class Prompted(Sequence[str]):

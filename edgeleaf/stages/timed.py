@@ -11,11 +11,14 @@ from edgeleaf.errors import ModelError
 from edgeleaf.models.resolve import resolve
 from edgeleaf.models.safety import check_model
 from edgeleaf.recipe.specs import BenchmarkSpec
-from edgeleaf.teachers.opening import check_files
+from edgeleaf.teachers.opening import DEFAULT, check_files, teacher_spec
 
 
 def find_teacher(manifest: Manifest) -> Path | None:
-    """Return the folder of a bundle's teacher; None, with a warning, if it is not available or is a different model."""
+    """Return the folder of a bundle's teacher; None, with a warning, if it cannot be timed or is a different model."""
+    if teacher_spec(manifest).kind != DEFAULT:
+        progress.warn(f"the teacher is not measured: {manifest.space.teacher} is not a sentence-transformers model")
+        return None
     try:
         folder = resolve(manifest.space.teacher, revision=manifest.space.revision)
         check_files(folder, manifest.space)

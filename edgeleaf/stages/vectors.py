@@ -17,7 +17,8 @@ from edgeleaf.texts.corpus import read_corpus
 from edgeleaf.texts.text import Text
 
 if TYPE_CHECKING:
-    from edgeleaf.teachers.base import Teacher
+    from edgeleaf.teachers.base import Encodes
+    from edgeleaf.teachers.cache import Engine
 
 
 QUANTIZED_TEACHER_TEXTS = 600
@@ -58,10 +59,20 @@ def quantize_teacher(folder: Path, texts: Path, teacher: SentenceTransformerTeac
     write_quantized_teacher(folder, teacher, spec, read_corpus(texts, "train"))
 
 
-def write_vectors(folder: Path, texts: Path, teacher: Teacher, cache: Path, *, names: Sequence[str]) -> None:
+def write_vectors(
+    folder: Path,
+    texts: Path,
+    teacher: Encodes,
+    cache: Path,
+    *,
+    names: Sequence[str],
+    engine: Engine | None = None,
+    shard: int | None = None,
+) -> None:
     """Write a teacher's vectors of each set of texts, ``train.npy`` and ``held_out.npy``, float16 [n, dim]."""
-    from edgeleaf.teachers.cache import teacher_vectors
+    from edgeleaf.teachers.cache import in_turn, teacher_vectors
 
     folder.mkdir(parents=True, exist_ok=True)
     for name in names:
-        teacher_vectors(read_corpus(texts, name), teacher, cache, file=folder / f"{name}.npy")
+        file = folder / f"{name}.npy"
+        teacher_vectors(read_corpus(texts, name), teacher, cache, file=file, engine=engine or in_turn, shard=shard)

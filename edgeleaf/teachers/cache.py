@@ -10,7 +10,9 @@ from __future__ import annotations
 import hashlib
 import os
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,10 @@ import numpy.typing as npt
 
 from edgeleaf import progress
 from edgeleaf.bundle.manifest import VectorSpace
-from edgeleaf.errors import ModelError
+from edgeleaf.errors import DriftError, ModelError
 from edgeleaf.files import write_npy
 from edgeleaf.recipe.sources import KINDS
-from edgeleaf.teachers.base import Teacher
+from edgeleaf.teachers.base import Encodes, Watched
 from edgeleaf.texts.text import Text
 
 SHARD = 128
@@ -35,8 +37,39 @@ MEND = "delete it and its neighbour of the same number, then run again; only its
 Keys = npt.NDArray[np.bytes_]
 
 
+@dataclass(frozen=True)
+class Part:
+    """The work of one shard: texts that the teacher gets together, so that the same texts always give the same bits.
+
+    Args:
+        keys: their keys, in the same order.
+        read: reads the texts.
+    """
+
+    keys: Keys
+    read: Callable[[], list[Text]]
+
+
+Engine = Callable[[Encodes, Sequence[Part], Callable[[int], None]], Iterator[tuple[Part, npt.NDArray[Any]]]]
+"""Yields each part with its vectors, in any order, and tells how many characters are done; see :func:`in_turn`."""
+
+
+def in_turn(
+    teacher: Encodes, parts: Sequence[Part], advance: Callable[[int], None]
+) -> Iterator[tuple[Part, npt.NDArray[Any]]]:
+    """Encode one part after the other in this process."""
+    for part in parts:
+        yield part, encode_texts(teacher, part.read(), advance)
+
+
 def teacher_vectors(
-    texts: Sequence[Text], teacher: Teacher, cache: Path, *, file: Path | None = None
+    texts: Sequence[Text],
+    teacher: Encodes,
+    cache: Path,
+    *,
+    file: Path | None = None,
+    engine: Engine = in_turn,
+    shard: int | None = None,
 ) -> npt.NDArray[np.float16]:
     """Return the teacher's vectors of ``texts``, from the cache if it has them.
 
@@ -46,6 +79,8 @@ def teacher_vectors(
         teacher: the teacher.
         cache: the folder of this teacher's shards; created if it does not exist.
         file: a .npy file to put the vectors in, which are then memory-mapped; None keeps them in memory.
+        engine: what encodes; the vectors do not depend on it.
+        shard: texts per shard; None means :data:`SHARD`, or as many as the teacher prefers per call.
 
     Returns:
         float16 [len(texts), dim], rows of unit L2 norm up to float16, in the order of ``texts``.
@@ -53,9 +88,9 @@ def teacher_vectors(
     Raises:
         ModelError: the teacher returned a vector that is not finite, or does not have the promised width and norm; or a
             file of the cache is damaged.
+        DriftError: the teacher changed meanwhile; the vectors of this call are dropped.
     """
-    parts = [teacher.space.id.replace("/", "-"), str(teacher.max_length), teacher.precision]
-    folder = cache / "-".join(filter(None, parts))
+    folder = cache / cache_name(teacher)
     folder.mkdir(parents=True, exist_ok=True)
     keys, lengths, queries = _looked_at(texts, teacher.space)
     _, first = np.unique(keys, return_index=True)
@@ -67,11 +102,25 @@ def teacher_vectors(
     if 0 < len(missing) < len(rows):
         progress.say(f"teacher vectors: resuming at {len(rows) - len(missing):,} of {len(rows):,} texts")
     # The longest texts come first, so counting texts would predict many times the remaining time.
-    with progress.bar("teacher vectors, characters", int(lengths[missing].sum())) as advance:
-        shard = max(SHARD, teacher.batch_size)
-        for start in range(0, len(missing), shard):
-            part = missing[start : start + shard]
-            known.write(keys[part], _encode(teacher, [texts[row] for row in part.tolist()], advance))
+    characters = int(lengths[missing].sum())
+    size = shard or max(SHARD, teacher.batch_size)
+    written: list[str] = []
+
+    def part(start: int) -> Part:
+        here = missing[start : start + size]
+        return Part(keys[here], lambda: [texts[row] for row in here.tolist()])
+
+    try:
+        with ExitStack() as stack:
+            if len(missing) and isinstance(teacher, Watched):
+                stack.enter_context(teacher.watched(folder, texts=len(missing), characters=characters))
+            advance = stack.enter_context(progress.bar("teacher vectors, characters", characters))
+            parts = [part(start) for start in range(0, len(missing), size)]
+            for done, vectors in engine(teacher, parts, advance):
+                written.append(known.write(done.keys, vectors))
+    except DriftError:
+        known.drop(written)
+        raise
     complete = Shards(folder) if len(missing) else known
     return complete.vectors(keys, dim=teacher.space.dim, file=file)
 
@@ -90,8 +139,23 @@ def _looked_at(texts: Sequence[Text], space: VectorSpace) -> tuple[Keys, npt.NDA
     )
 
 
-def _encode(teacher: Teacher, texts: list[Text], advance: Callable[[int], None]) -> npt.NDArray[np.float32]:
-    """Encode one shard, one batch of texts of one kind at a time."""
+def cache_name(teacher: Encodes) -> str:
+    """Return the name of the folder of a teacher's shards: its space, window and precision."""
+    parts = [teacher.space.id.replace("/", "-"), str(teacher.max_length), teacher.precision]
+    return "-".join(filter(None, parts))
+
+
+def encode_texts(
+    teacher: Encodes, texts: list[Text], advance: Callable[[int], None] = lambda characters: None
+) -> npt.NDArray[np.float32]:
+    """Encode one shard, one batch of texts of one kind at a time.
+
+    Returns:
+        float32 [len(texts), teacher.space.dim], rows of unit L2 norm.
+
+    Raises:
+        ModelError: see :func:`teacher_vectors`.
+    """
     vectors = np.zeros((len(texts), teacher.space.dim), dtype=np.float32)
     for kind in KINDS:
         of_kind = [i for i, text in enumerate(texts) if text.kind == kind]
@@ -160,8 +224,17 @@ class Shards:
     def _at(self, keys: Keys) -> npt.NDArray[np.int64]:
         return np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
 
-    def write(self, keys: Keys, vectors: npt.NDArray[np.float32]) -> None:
-        """Write another shard under a number that no other process has; it is found when the folder is read again."""
+    def drop(self, names: Sequence[str]) -> None:
+        """Delete shards."""
+        for name in names:
+            for suffix in (KEYS_SUFFIX, ".npy"):  # without its keys, a shard is not found any longer
+                (self._folder / f"{name}{suffix}").unlink(missing_ok=True)
+
+    def write(self, keys: Keys, vectors: npt.NDArray[Any]) -> str:
+        """Write another shard under a number that no other process has, and return it.
+
+        It is found when the folder is read again.
+        """
         while True:
             name = f"{self._next:05d}"
             self._next += 1
@@ -172,6 +245,7 @@ class Shards:
                 continue
         write_npy(self._folder / f"{name}.npy", vectors.astype(np.float16))
         write_npy(self._folder / f"{name}{KEYS_SUFFIX}", keys.view(np.uint8).reshape(-1, KEY.itemsize))
+        return name
 
     def vectors(self, keys: Keys, *, dim: int, file: Path | None = None) -> npt.NDArray[np.float16]:
         """Return float16 [len(keys), dim], read one shard at a time; memory-mapped if a file is given.

@@ -23,6 +23,7 @@ from edgeleaf.recipe.sources import Kind
 from edgeleaf.recipe.specs import TeacherSpec
 from edgeleaf.teachers.cache import SHARD
 from edgeleaf.teachers.sentence_transformer import SentenceTransformerTeacher
+from edgeleaf.vectors import unit_rows
 
 MODEL = "teacher.onnx"
 _BATCH_SIZE = 16
@@ -63,8 +64,7 @@ class QuantizedTeacher:
 
         with ThreadPoolExecutor(usable_cores()) as pool:  # a thread costs nothing compared with a batch
             list(pool.map(encode_batch, range(0, len(ids), _BATCH_SIZE)))
-        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-        return vectors
+        return unit_rows(vectors)
 
 
 def uncut_tokenizer(teacher: SentenceTransformerTeacher) -> Any:

@@ -16,6 +16,8 @@ from edgeleaf.models.resolve import identity, resolve
 from edgeleaf.models.weights import tokenizer_sha256, weights_sha256
 from edgeleaf.recipe.sources import Kind
 from edgeleaf.recipe.specs import TeacherSpec
+from edgeleaf.teachers.base import Rendered
+from edgeleaf.teachers.window import Window, own_window, uncut_tokenizer
 
 TEACHER_BATCH, TEACHER_BATCH_GPU = 32, 65536
 """Texts that a teacher gets per call; on a GPU this is also the size of a shard."""
@@ -59,6 +61,11 @@ class SentenceTransformerTeacher:
             document_prompt=spec.document_prompt,
         )
 
+    @property
+    def model(self) -> Any:
+        """The sentence-transformers model, in float32."""
+        return self._model
+
     def widen(self, max_length: int) -> None:
         """Read this many tokens of each text from now on.
 
@@ -67,6 +74,26 @@ class SentenceTransformerTeacher:
         """
         with_window(self._model, max_length, self.folder)
         self.max_length = max_length
+
+    def widened(self, *, at_least: int) -> Window:
+        """Read as many tokens of each text as the model's own files name, from now on; see :class:`Teacher`."""
+        self.widen(own_window(self.folder, at_least=at_least))
+        return Window(self.folder, tokens=self.max_length, prompt=self._prompts["document"])
+
+    def lengths(self, texts: Sequence[str], *, kind: Kind) -> list[int]:
+        """Return the tokens of each text, with prompt and special tokens; see :class:`Teacher`."""
+        encoded = uncut_tokenizer(self.folder).encode_batch([self._prompts[kind] + text for text in texts])
+        return [len(encoding.ids) for encoding in encoded]
+
+    def rendered(self, text: str, *, kind: Kind) -> Rendered:
+        """Return a text with its prompt, and the tokens that the model reads of it; see :class:`Teacher`."""
+        whole = self._prompts[kind] + text
+        try:
+            ids = [int(token) for token in self._model.preprocess([whole])["input_ids"][0]]
+            tokens = tuple(map(str, self._model.tokenizer.convert_ids_to_tokens(ids)))
+        except (KeyError, TypeError, AttributeError):  # a model whose tokens are not ids, such as a bag of words
+            return Rendered(whole)
+        return Rendered(whole, tokens, tuple(ids))
 
     def encode(self, texts: Sequence[str], *, kind: Kind) -> npt.NDArray[np.float32]:
         """Encode in bfloat16 if the processor has it; see :class:`Teacher`."""
@@ -181,3 +208,8 @@ def attention_direction(model: Any) -> Literal["bidirectional", "causal"] | None
     if ids.shape[1] < 2:
         return None
     return "bidirectional" if float((first[0] - first[1]).abs().max()) > SEES_LATER else "causal"
+
+
+def load(spec: TeacherSpec) -> SentenceTransformerTeacher:
+    """Open a recipe's teacher."""
+    return SentenceTransformerTeacher(spec)

@@ -98,7 +98,7 @@ def read_collection(folder: Path) -> Collection:
     judged = _file(folder, QRELS_FILE) or _file(folder, DEV_QRELS)
     if judged is None and (others := sorted(path.name for path in (folder / "qrels").glob("*.tsv*"))):
         raise TextsError(f"{folder}/qrels has {', '.join(others)}, but neither test.tsv nor dev.tsv; rename one")
-    qrels = {} if judged is None else _read_qrels(judged, queries, {key for key, _ in documents})
+    qrels = {} if judged is None else read_qrels(judged, queries, {key for key, _ in documents})
     ids = tuple(key for key in queries if key in qrels or not qrels)
     return Collection(
         name=folder.resolve().name,
@@ -114,7 +114,7 @@ def _file(folder: Path, name: str) -> Path | None:
     return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
 
 
-def _read_qrels(path: Path, queries: Mapping[str, str], documents: set[str]) -> dict[str, dict[str, int]]:
+def read_qrels(path: Path, queries: Mapping[str, str], documents: set[str]) -> dict[str, dict[str, int]]:
     """Read query, document and grade of every line; a first line without a grade is a heading.
 
     A document that the corpus lacks is kept and counts as not found.

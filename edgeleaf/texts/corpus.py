@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from edgeleaf import progress
@@ -103,7 +104,8 @@ def sampled(
         with progress.bar("collect texts", len(sources)) as advance:
             # The machine's own documentation comes last, because it supplies what is missing.
             for source in sorted(sources, key=lambda source: isinstance(source, MachineSource)):
-                pools += _sample(source, pools, held, limit, seed, max_chars, base, spill)
+                half = _half(source, sources)
+                pools += _sample(source, pools, held, limit, seed, max_chars, base, spill, half)
                 advance(1)
         drop_repeats(pools)
         chosen = {kind: _take_held_out(spill, pools, kind, held[kind]) for kind in KINDS}
@@ -156,6 +158,7 @@ def _sample(
     max_chars: int,
     base: Path,
     spill: Spill,
+    half: int | None,
 ) -> list[Pool]:
     """Return one pool per kind of text in the source."""
     wanted = limit + sum(held.values())
@@ -178,11 +181,27 @@ def _sample(
     key = seed.to_bytes(16, "big", signed=True)
     for text in texts:
         cleaned = _cleaned(text.text, max_chars)
-        if cleaned:
-            pools[text.kind].add(_key(cleaned, key), cleaned)
+        hashed = _key(cleaned, key)
+        if cleaned and (half is None or hashed[-1] % 2 == half):
+            pools[text.kind].add(hashed, cleaned)
     for pool in pools.values():
         pool.settle()
     return list(pools.values())
+
+
+def _half(source: Source, sources: Sequence[Source]) -> int | None:
+    """Return which half of its texts a source gives, 0 or 1, if the same files are a source of the other kind too.
+
+    A text is never of both kinds; without halves, the source that is named first would have them all.
+    """
+    if not isinstance(source, FilesSource):
+        return None
+    kinds = {other.kind for other in sources if isinstance(other, FilesSource) and _same_files(source, other)}
+    return KINDS.index(source.kind) if len(kinds) == len(KINDS) else None
+
+
+def _same_files(one: FilesSource, other: FilesSource) -> bool:
+    return replace(one, kind=other.kind, weight=other.weight) == other
 
 
 def _pieces(source: FilesSource | DatasetSource, texts: Iterable[str], max_chars: int) -> Iterator[Text]:

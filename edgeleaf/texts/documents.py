@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from edgeleaf import progress
 from edgeleaf.errors import TextsError
-from edgeleaf.texts.readers import json_row, numbered_lines
+from edgeleaf.texts.readers import json_row, numbered_lines, suffix_of
 
 
 class Document(NamedTuple):
@@ -29,23 +30,40 @@ def read_documents(path: Path) -> list[tuple[str, str]]:
 
 
 def titled_documents(path: Path) -> list[Document]:
-    """Read documents.
+    """Read all documents into memory.
 
     Args:
         path: BEIR's ``corpus.jsonl`` (``_id`` or ``id``, ``title`` and ``text``), or .txt with one document per line,
-            whose id is the line's number; gzipped or not. Empty documents are left out. An id is a string, a whole
-            number or MongoDB's ``{"$oid": ...}``; if it is missing or null, the line's number is used.
+            whose id is the line's number; gzipped or not. Empty documents are left out. An id is a
+            string, a whole number or MongoDB's ``{"$oid": ...}``; if it is missing or null, the line's number is used.
 
     Raises:
         TextsError: no such file, another kind of file, a damaged line, an id or a title of another type, an id that
             occurs twice, or no document at all.
     """
-    kind = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
-    if kind not in (".jsonl", ".txt"):
-        raise TextsError(f"{path}: documents are read from .jsonl and .txt files, gzipped or not")
     documents = []
     lines: dict[str, int] = {}
-    empty = 0
+    for number, document in each_document(path):
+        if document.id in lines:
+            raise _twice(path, number, document.id, lines[document.id])
+        lines[document.id] = number
+        documents.append(document)
+    return documents
+
+
+def each_document(path: Path) -> Iterator[tuple[int, Document]]:
+    """Yield (number of its line, document), read one at a time; see :func:`titled_documents`.
+
+    Args:
+        path: as there.
+
+    Raises:
+        TextsError: as there; but an id may occur twice.
+    """
+    kind = suffix_of(path)
+    if kind not in (".jsonl", ".txt"):
+        raise TextsError(f"{path}: documents are read from .jsonl and .txt files, gzipped or not")
+    found = empty = 0
     for number, line in numbered_lines(path):
         if not line.strip():
             continue
@@ -56,17 +74,16 @@ def titled_documents(path: Path) -> list[Document]:
         if not document.text:
             empty += 1
             continue
-        if document.id in lines:
-            raise TextsError(
-                f"{path}, line {number}: id {document.id!r} is that of line {lines[document.id]} too; give each its own"
-            )
-        lines[document.id] = number
-        documents.append(document)
-    if not documents:
+        found += 1
+        yield number, document
+    if not found:
         raise TextsError(f"{path}: no document in it")
     if empty:
         progress.say(f"{path}: {empty:,} documents are empty and left out")
-    return documents
+
+
+def _twice(path: Path, number: int, key: str, before: int) -> TextsError:
+    return TextsError(f"{path}, line {number}: id {key!r} is that of line {before} too; give each its own")
 
 
 def _document(row: dict[str, Any], path: Path, number: int) -> Document:

@@ -11,16 +11,16 @@ import re
 import stat
 import zlib
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
-from edgeleaf.errors import TextsError
+from edgeleaf.errors import TextsError, reason_of
 from edgeleaf.files import sha256
 from edgeleaf.recipe.sources import FilesSource, MachineSource, Source
 from edgeleaf.texts.hub import DATASET_ROWS_PER_TEXT as DATASET_ROWS_PER_TEXT
 from edgeleaf.texts.hub import dataset_texts as dataset_texts
 
-SUFFIXES = (".txt", ".tsv", ".jsonl")
+SUFFIXES = (".txt", ".tsv", ".jsonl", ".parquet")
 VARIABLE = re.compile(r"\$\{(\w+)\}")
 LINE_BYTES = 64 << 20
 """A longer line is not a text, and would need too much memory."""
@@ -34,7 +34,7 @@ MARKS = {
 
 def file_texts(source: FilesSource, base: Path) -> Iterator[str]:
     for path in matching_files(source.files, base):
-        kind = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+        kind = suffix_of(path)
         if kind not in SUFFIXES:
             raise TextsError(
                 f"{path}: cannot read texts from {kind or 'this kind of'} files: use {', '.join(SUFFIXES)}"
@@ -43,10 +43,17 @@ def file_texts(source: FilesSource, base: Path) -> Iterator[str]:
             if source.column is not None:
                 raise TextsError(f"{path}: a .txt file has no columns: leave out column {source.column!r}")
             yield from (line for _, line in numbered_lines(path))
+        elif kind == ".parquet":
+            yield from _parquet_texts(path, source.column)
         elif kind == ".tsv":
             yield from _tsv_texts(path, source.column)
         else:
             yield from _jsonl_texts(path, source.column, apart=source.pieces != "whole")
+
+
+def suffix_of(path: PurePath) -> str:
+    """Return the suffix that says what is in a file: that before ``.gz`` if there is one."""
+    return path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
 
 
 def matching_files(patterns: tuple[str, ...], base: Path) -> list[Path]:
@@ -84,6 +91,24 @@ def matching_files(patterns: tuple[str, ...], base: Path) -> list[Path]:
             raise TextsError(f"no file matches {pattern!r} (looked for {full.absolute()}): check the path")
         found |= dict.fromkeys(files)
     return list(found)
+
+
+def _parquet_texts(path: Path, column: str | int | None) -> Iterator[str]:
+    import pyarrow
+    import pyarrow.parquet
+
+    name = column or "text"
+    try:
+        file = pyarrow.parquet.ParquetFile(path)
+        if not isinstance(name, str) or name not in file.schema_arrow.names:
+            raise TextsError(f"{path} has no column {name!r}: it has {', '.join(file.schema_arrow.names)[:120]}")
+        for batch in file.iter_batches(columns=[name]):
+            for text in batch.column(0).to_pylist():
+                if not isinstance(text, str):
+                    raise TextsError(f"{path}: needed strings under {name!r}, found a {type(text).__name__}")
+                yield text
+    except (OSError, pyarrow.ArrowException) as error:
+        raise TextsError(f"{path}: cannot be read as Parquet: {reason_of(error)}") from None
 
 
 def _tsv_texts(path: Path, column: str | int | None) -> Iterator[str]:

@@ -35,6 +35,13 @@ ROOM = 0.6
 """Share of the card's free memory that the teacher's vectors may take; if they do not fit, they stay outside."""
 
 
+def is_known(model: Any) -> bool:
+    """Return whether this module trains a student: one whose parts it knows, and whose token types are all 0."""
+    if model[0].auto_model.config.model_type not in GPU_ENCODERS:
+        return False
+    return not np.any(model.tokenizer(["a"]).get("token_type_ids", 0))
+
+
 def train_on_gpu(
     model: Any,
     texts: Sequence[str],

@@ -102,7 +102,11 @@ def say_cut(texts: Sequence[str], tokenizer: Any, window: int, *, who: str) -> f
     Returns:
         The share of longer texts.
     """
-    lengths = [len(encoding.ids) for encoding in tokenizer.encode_batch(list(texts))]
+    return say_longer([len(encoding.ids) for encoding in tokenizer.encode_batch(list(texts))], window, who=who)
+
+
+def say_longer(lengths: Sequence[int], window: int, *, who: str) -> float:
+    """Like :func:`say_cut`, for texts whose lengths in tokens are known."""
     share = float(np.mean([length > window for length in lengths])) if lengths else 0.0
     if share > CUT_SHARE:
         progress.warn(

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from edgeleaf.distributed.team import team
 from edgeleaf.training.guards import LossWatch
 
 
@@ -32,14 +33,24 @@ class LeafLoss(torch.nn.Module):  # type: ignore[misc]
         self.model = model
         self.vectors = vectors
         self._watch = LossWatch()
+        self._team = team()
 
     def forward(self, features: Iterable[dict[str, torch.Tensor]], labels: torch.Tensor) -> torch.Tensor:
-        """Return the loss of one batch: ``features`` of one text column, ``labels`` int64 [batch], row numbers."""
+        """Return the loss of one batch: ``features`` of one text column, ``labels`` int64 [batch], row numbers.
+
+        With several processes the mean of their losses is that of the whole batch.
+        """
         (text,) = features
         student = self.model(text)["sentence_embedding"].float()
         rows = self.vectors[labels.cpu().numpy()].astype(np.float32)
         teacher = torch.from_numpy(rows).to(student.device)
         squares = (student - teacher).square().sum(dim=1)
-        loss = squares.mean()
-        self._watch.see(float(loss.detach()))
-        return loss
+        if self._team.size == 1:
+            loss = squares.mean()
+            self._watch.see(float(loss.detach()))
+            return loss
+        # The parts of a batch may differ by one text. Gradients are averaged over processes, so this sum, divided by
+        # the texts of all and multiplied by the processes, gives the gradient of the mean over the whole batch.
+        total, texts = self._team.sum(torch.stack([squares.sum(), squares.new_tensor(len(squares))])).tolist()
+        self._watch.see(total / texts)
+        return squares.sum() * (self._team.size / texts)

@@ -32,6 +32,7 @@ def build_student(
     dim: int,
     max_length: int,
     pooling: Sequence[str] | None = None,
+    layers: Sequence[int] | None = None,
     query_prompt: str = "",
     document_prompt: str = "",
 ) -> Any:
@@ -48,9 +49,11 @@ def build_student(
         max_length: window in tokens.
         pooling: kinds of sentence-transformers' pooling, side by side: ``mean``, ``max``, ``cls``; None means the
             start's own if it is such a student, else the mean.
+        layers: which of the start's layers the student has, in this order, 0 the first; None means all.
         query_prompt, document_prompt: stored as the model's prompts ``query`` and ``document``.
 
     Raises:
+        ModelError: also if the start has no such layers.
         ModelError, MissingExtra: like :func:`load_sentence_transformer`.
     """
     import torch
@@ -78,6 +81,8 @@ def build_student(
     except Exception as error:  # the libraries below raise many types of errors, and safetensors has its own
         reason = " ".join(str(error).split())
         raise ModelError(f"{start}: transformers cannot load it as a student: {reason_of(reason)}") from None
+    if layers is not None:
+        keep_layers(encoder.auto_model, layers, name=start.name)
     before = load_sentence_transformer(start) if has_projection(start, dim) else None
     pooled = Pooling(encoder.get_embedding_dimension(), tuple(pooling or ("mean",))) if before is None else before[1]
     modes = (pooled.pooling_mode,) if isinstance(pooled.pooling_mode, str) else tuple(pooled.pooling_mode)
@@ -94,6 +99,31 @@ def build_student(
         prompts={"query": query_prompt, "document": document_prompt},
     )
     return with_window(model, max_length, start)
+
+
+def keep_layers(encoder: Any, layers: Sequence[int], *, name: str) -> None:
+    """Keep some layers of a transformers encoder, in the given order, and write their number into its configuration.
+
+    Args:
+        encoder: a transformers model with one list of all its layers.
+        layers: their places, 0 the first; none leaves the token vectors.
+        name: for messages.
+
+    Raises:
+        ModelError: it has no such layers, or no list of all of them.
+    """
+    import torch
+
+    count = encoder.config.num_hidden_layers
+    if len({*layers}) != len(layers) or not all(0 <= layer < count for layer in layers):
+        raise ModelError(f"layers is {list(layers)}; {name} has the layers 0 to {count - 1}, each to be named once")
+    lists = [part for part in encoder.modules() if isinstance(part, torch.nn.ModuleList) and len(part) == count]
+    if len(lists) != 1:
+        raise ModelError(f"{name} has {len(lists)} lists of {count} layers, one is needed; leave out layers")
+    kept = [lists[0][layer] for layer in layers]
+    del lists[0][:]
+    lists[0].extend(kept)
+    encoder.config.num_hidden_layers = len(kept)
 
 
 def has_projection(start: Path, dim: int) -> bool:
@@ -172,6 +202,9 @@ def start_projection(model: Any, texts: Sequence[str], target: npt.NDArray[np.fl
 
 def save_student(model: Any, folder: Path) -> None:
     """Write the student for any version of sentence-transformers, with the tokenizer of :func:`shipped_tokenizer`."""
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # a bar for every file that is written
     shipped_tokenizer(model.tokenizer, model.max_seq_length)
     try:
         model.save(str(folder), create_model_card=False)

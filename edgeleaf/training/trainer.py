@@ -22,11 +22,12 @@ from transformers import TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from edgeleaf import progress, quiet
+from edgeleaf.distributed.team import team
 from edgeleaf.files import write_json
 from edgeleaf.models.loading import autocast, has_bfloat16
 from edgeleaf.recipe.specs import ObjectiveSpec
 from edgeleaf.training.batches import LengthBatchSampler
-from edgeleaf.training.gpu import GPU_ENCODERS, STATE, train_on_gpu
+from edgeleaf.training.gpu import GPU_ENCODERS, STATE, is_known, train_on_gpu
 from edgeleaf.training.guards import check_alive
 from edgeleaf.training.objective import LeafLoss
 from edgeleaf.training.optimizer import student_optimizer
@@ -36,6 +37,8 @@ from edgeleaf.training.student import STUDENT_BATCH, save_student
 CURVE = "training.json"
 CURVE_PLOT = "training.svg"
 COMPLETE = "complete"
+TABLE = "texts.arrow"
+"""Name, in the folder of checkpoints, of the trainer's table of texts."""
 MAX_NORM = 1.0
 """Larger gradients are scaled down to this L2 norm."""
 _CHUNK = 65536
@@ -64,7 +67,10 @@ def train(
     seed: int,
     checkpoints: Path,
 ) -> list[dict[str, float]]:
-    """Train ``model`` in place; on an NVIDIA GPU by :mod:`edgeleaf.training.gpu`.
+    """Train ``model`` in place; on one NVIDIA GPU by :mod:`edgeleaf.training.gpu`.
+
+    Several processes (:mod:`edgeleaf.distributed.team`) take ``objective.batch_size`` texts each: n of them train as
+    one does with a batch n times as large, and continue from its checkpoints, as it does from theirs.
 
     Args:
         model: a student whose projection has been fitted.
@@ -83,7 +89,14 @@ def train(
     """
     torch.manual_seed(seed)
     judge = HeldOutEvaluator(held_out)
-    if model.device.type == "cuda" and model[0].auto_model.config.model_type in GPU_ENCODERS:
+    processes = team()
+    if processes.size == 1 and model.device.type == "cuda" and not is_known(model):
+        kind = model[0].auto_model.config.model_type
+        progress.say(
+            f"distil: {kind} has no CUDA graphs here (only {', '.join(sorted(GPU_ENCODERS))} with token types 0 has); "
+            "sentence-transformers' trainer trains it on the GPU, with more time per step"
+        )
+    elif processes.size == 1 and model.device.type == "cuda":
         return train_on_gpu(
             model,
             train_set.texts,
@@ -96,9 +109,11 @@ def train(
         )
     logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
     disable_progress_bar()
-    steps = max(1, math.ceil(objective.epochs * math.ceil(len(train_set.texts) / objective.batch_size)))
+    together = objective.batch_size * processes.size
+    steps = max(1, math.ceil(objective.epochs * math.ceil(len(train_set.texts) / together)))
     device = model.device.type
-    resume = last_checkpoint(checkpoints)
+    resume = processes.agree_on(lambda: last_checkpoint(checkpoints))
+    table = processes.agree_on(lambda: write_table(train_set.texts, checkpoints / TABLE))
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(checkpoints),
         max_steps=steps,
@@ -110,6 +125,7 @@ def train(
         max_grad_norm=0.0,  # the optimizer clips gradients
         bf16=has_bfloat16(device),
         use_cpu=device == "cpu",
+        ddp_backend="gloo" if device == "cpu" and processes.size > 1 else None,
         seed=seed,
         data_seed=seed,
         eval_on_start=resume is None,
@@ -128,7 +144,7 @@ def train(
         running = LeafTrainer(
             model=model,
             args=arguments,
-            train_dataset=_dataset(train_set.texts),
+            train_dataset=Dataset.from_file(str(table)),
             loss=LeafLoss(model, train_set.vectors),
             evaluator=judge,
             callbacks=[_Steps(advance), _Checkpoints()],
@@ -140,14 +156,19 @@ def train(
     return _curve(running.state.log_history)
 
 
-def _dataset(texts: Sequence[str]) -> Dataset:
-    """Return texts and their rows as an Arrow table, which takes a fraction of the memory of Python objects."""
+def write_table(texts: Sequence[str], path: Path) -> Path:
+    """Write texts and their rows as an Arrow file, which is mapped into memory, and return its path."""
     import pyarrow
 
-    parts = [pyarrow.array(texts[start : start + _CHUNK], pyarrow.string()) for start in range(0, len(texts), _CHUNK)]
-    return Dataset(
-        pyarrow.table({"text": pyarrow.chunked_array(parts, pyarrow.string()), "label": np.arange(len(texts))})
-    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    schema = pyarrow.schema([("text", pyarrow.string()), ("label", pyarrow.int64())])
+    new = path.with_name(f".{path.name}.new")
+    with new.open("wb") as stream, pyarrow.ipc.new_stream(stream, schema) as writer:
+        for start in range(0, len(texts), _CHUNK):
+            part = texts[start : start + _CHUNK]
+            rows = np.arange(start, start + len(part))
+            writer.write_table(pyarrow.table({"text": pyarrow.array(part, pyarrow.string()), "label": rows}, schema))
+    return new.replace(path)
 
 
 def write_student(model: Any, curve: list[dict[str, float]], folder: Path) -> None:
@@ -166,11 +187,23 @@ class LeafTrainer(SentenceTransformerTrainer):  # type: ignore[misc]
     optimizer: torch.optim.Optimizer | None
 
     def get_batch_sampler(self, dataset: Any, batch_size: int, drop_last: bool, **_: Any) -> LengthBatchSampler:
-        """Return batches of texts of similar length; see :class:`LengthBatchSampler`."""
+        """Return batches of texts of similar length; see :class:`LengthBatchSampler`.
+
+        ``drop_last`` is not heeded: sentence-transformers sets it where several processes train, so that none waits for
+        a batch that it does not get. Here each gets its part of every batch.
+        """
         import pyarrow.compute
 
         lengths = pyarrow.compute.utf8_length(dataset.data.column("text")).to_numpy()
-        return LengthBatchSampler(dataset, lengths, batch_size=batch_size, drop_last=drop_last, seed=self.args.seed)
+        processes = self.args.world_size
+        return LengthBatchSampler(
+            dataset,
+            lengths,
+            batch_size=batch_size * processes,
+            drop_last=False,
+            seed=self.args.seed,
+            processes=processes,
+        )
 
     def create_optimizer(self) -> torch.optim.Optimizer:
         """Return the student's optimizer; see :mod:`edgeleaf.training.optimizer`."""
@@ -191,6 +224,11 @@ class LeafTrainer(SentenceTransformerTrainer):  # type: ignore[misc]
             optimizer or self.optimizer, lambda step: rate_factor(step, num_training_steps, warmup)
         )
         return self.lr_scheduler
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """Let the main process alone write; nothing in training depends on a generator whose state this is."""
+        if self.is_world_process_zero():
+            super()._save_rng_state(output_dir)
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Do nothing: the bundle has its own card, and the trainer's would run the model for examples."""
@@ -243,7 +281,8 @@ class _Checkpoints(TrainerCallback):  # type: ignore[misc]
             control.should_log = control.should_evaluate = True
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+        if state.is_world_process_zero:
+            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
 
 
 def has_checkpoint(checkpoints: Path) -> bool:

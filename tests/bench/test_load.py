@@ -45,7 +45,8 @@ def test_a_short_load(environments: Environments, tmp_path: Path) -> None:
         found = running.load(bodies, 8, 1)
         vector = running.ask(texts[0])
     assert found["requests"] > 0 and not any(found["errors"].values())
-    assert found["processor_ms_a_request"] > 0 and found["memory_mb"]["most"] > 10
+    assert 0 < found["outside_encoder_ms_a_request"] < found["processor_ms_a_request"]
+    assert found["memory_mb"]["most"] > 10
     np.testing.assert_array_equal(np.array(vector, np.float32), QueryEncoder.load(REFERENCE).encode(texts[:1])[0])
 
 
@@ -57,17 +58,19 @@ def test_a_server_that_does_not_start_is_named(environments: Environments, tmp_p
 
 def test_the_page(tmp_path: Path) -> None:
     def load(connections: int, speed: float) -> dict[str, Any]:
-        times = {"p50_ms": 1.0, "p99_ms": 2.0, "processor_ms_a_request": 2.2}
+        times = {"p50_ms": 1.0, "p99_ms": 2.0, "processor_ms_a_request": 2.2, "outside_encoder_ms_a_request": 0.2}
         rest = {"errors": {"status": 1}, "memory_mb": {"most": 99.0, "now": 90.0}}
         return {"connections": connections, "requests_a_second": speed, **times, **rest}
 
     measured = {
         "machine": {"cores": 2, "processor": "X"},
         "plan": {"turns": 2, "seconds": 1.0, "connections": [1, 32]},
-        "alone_ms": 2.0,
         "noise": {"fixed_work_ms": [1.0], "others_share": 0.0, "stolen_share": 0.0},
         "absent": {"other": "no such package"},
-        "servers": [{"name": name, "title": name.upper(), "note": ""} for name in ("edgeleaf", "slow")],
+        "servers": [
+            {"name": name, "title": name.upper(), "note": "", "cosine": {"mean": 0.99, "least": 0.9}}
+            for name in ("edgeleaf", "slow")
+        ],
         "turns": [
             {"server": name, "cold_s": 1.5, "loads": [load(1, speed), load(32, speed)]}
             for name, speed in (("edgeleaf", 300.0), ("slow", 100.0), ("edgeleaf", 500.0), ("slow", 120.0))
@@ -77,7 +80,7 @@ def test_the_page(tmp_path: Path) -> None:
     text = report.report(measured)
     assert "| EDGELEAF | 400 | 1.0 | 2.0 | 2.20 |" in text
     assert text.index("| EDGELEAF | 400") < text.index("| SLOW | 110")
-    assert "| EDGELEAF | 1.5 | 99 | 4 |  |" in text
-    assert "add 10%" in text and "other (no such package)" in text
+    assert "| EDGELEAF | 0.990 (0.900) | 1.5 | 99 | 4 |  |" in text
+    assert "| 1 | 2.00 | 0.20 | 10 |" in text and "other (no such package)" in text
     report.plot(measured, tmp_path / "load.png")
     assert (tmp_path / "load.png").stat().st_size > 5000

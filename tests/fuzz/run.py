@@ -1,8 +1,7 @@
-"""Fuzz all readers for some minutes: ``python -m tests.fuzz.run --minutes 10 [--seed N] [--only NAME] [--atheris]``.
+"""Fuzz all readers for some minutes: ``python -m tests.fuzz.run --minutes 10 [--seed N] [--only NAME]``.
 
 Prints, as JSON, how often each reader read, refused and failed, and writes each kind of failure to a file. Exits with 1
-if there is a failure. ``--atheris`` lets coverage choose the changes to one reader's file (``--only``); it needs
-``pip install atheris``.
+if there is a failure. ``python -m tests.fuzz.guided`` does the same guided by coverage.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import tempfile
 import time
 import traceback
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ class TooSlow(BaseException):
     """A reader took longer than any file may take."""
 
 
-def _too_slow(*_: object) -> None:
+def too_slow(*_: object) -> None:
+    """Stop what runs; for SIGALRM."""
     raise TooSlow(f"more than {SLOW_S} s")
 
 
@@ -61,53 +62,51 @@ def tried(reader: Reader, data: bytes) -> tuple[str, str]:
         signal.alarm(0)
 
 
-def fuzz(minutes: float, seed: int, only: str | None, findings: Path) -> dict[str, Any]:
-    """Fuzz the readers in turn until the time is over; return the counts of each reader."""
-    counts: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        found = [reader for reader in readers(Path(scratch) / "work") if only in (None, reader.name)]
-        dice, end = random.Random(seed), time.monotonic() + 60 * minutes
+class Counts:
+    """How often each reader read, refused and failed; the first file of each kind of failure is kept.
+
+    Raises:
+        SystemExit: a reader does not read its own valid file.
+    """
+
+    def __init__(self, found: Sequence[Reader], findings: Path) -> None:
+        self.findings = findings
+        self.of: dict[str, dict[str, Any]] = {}
         for reader in found:
-            counts[reader.name] = {"read": 0, "refused": 0, "failed": 0, "kinds": {}}
+            self.of[reader.name] = {"read": 0, "refused": 0, "failed": 0, "kinds": {}}
             if tried(reader, reader.seed)[0] != "read":
                 raise SystemExit(f"{reader.name} does not read its own valid file: {tried(reader, reader.seed)}")
+
+    @property
+    def failed(self) -> int:
+        """Failures of all readers."""
+        return sum(count["failed"] for count in self.of.values())
+
+    def take(self, reader: Reader, data: bytes) -> None:
+        """Try one file, count what came of it, and keep it if its kind of failure is new."""
+        counts = self.of[reader.name]
+        outcome, what = tried(reader, data)
+        counts[outcome] += 1
+        kind = what.split(":")[0] + what.partition(":")[2][:12]
+        if what and kind not in counts["kinds"]:
+            counts["kinds"][kind] = what
+            self.findings.mkdir(parents=True, exist_ok=True)
+            name = f"{reader.name.replace('/', '-')}-{len(counts['kinds'])}"
+            (self.findings / name).write_bytes(data)
+
+
+def fuzz(minutes: float, seed: int, only: str | None, findings: Path) -> Counts:
+    """Fuzz the readers in turn until the time is over."""
+    with tempfile.TemporaryDirectory() as scratch:
+        found = [reader for reader in readers(Path(scratch) / "work") if only in (None, reader.name)]
+        counts = Counts(found, findings)
+        dice, end = random.Random(seed), time.monotonic() + 60 * minutes
         while time.monotonic() < end:
             for reader in found:
                 share = time.monotonic() + 1
                 while time.monotonic() < min(share, end):
-                    data = changed(reader, dice)
-                    outcome, what = tried(reader, data)
-                    counts[reader.name][outcome] += 1
-                    kind = what.split(":")[0] + what.partition(":")[2][:12]
-                    if what and kind not in counts[reader.name]["kinds"]:
-                        counts[reader.name]["kinds"][kind] = what
-                        findings.mkdir(parents=True, exist_ok=True)
-                        (findings / f"{reader.name.replace('/', '-')}-{len(counts[reader.name]['kinds'])}").write_bytes(
-                            data
-                        )
+                    counts.take(reader, changed(reader, dice))
     return counts
-
-
-def _atheris(only: str, minutes: float) -> None:
-    import atheris
-
-    scratch = tempfile.mkdtemp()
-    with atheris.instrument_imports(include=["edgeleaf"]):
-        for name in [name for name in sys.modules if name.startswith("edgeleaf")]:
-            del sys.modules[name]
-        from tests.fuzz import readers as fresh
-    reader = next(reader for reader in fresh.readers(Path(scratch) / "work") if reader.name == only)
-    corpus = Path(scratch) / "corpus"
-    corpus.mkdir()
-    (corpus / "seed").write_bytes(reader.seed)
-
-    def one(data: bytes) -> None:
-        outcome, what = tried(reader, data)
-        if outcome == "failed":
-            raise RuntimeError(what)
-
-    atheris.Setup([sys.argv[0], f"-max_total_time={int(60 * minutes)}", str(corpus)], one)
-    atheris.Fuzz()
 
 
 def main() -> int:
@@ -117,16 +116,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", help="one reader")
     parser.add_argument("--findings", type=Path, default=Path("fuzz-findings"))
-    parser.add_argument("--atheris", action="store_true")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
-    signal.signal(signal.SIGALRM, _too_slow)
-    if options.atheris:
-        _atheris(options.only or "manifest", options.minutes)
-        return 0
+    signal.signal(signal.SIGALRM, too_slow)
     counts = fuzz(options.minutes, options.seed, options.only, options.findings)
-    sys.stdout.write(json.dumps(counts, indent=2) + "\n")
-    return 1 if any(count["failed"] for count in counts.values()) else 0
+    sys.stdout.write(json.dumps(counts.of, indent=2) + "\n")
+    return 1 if counts.failed else 0
 
 
 if __name__ == "__main__":

@@ -1,19 +1,21 @@
-"""What ten minutes of fuzzing found, mended since."""
+"""What the fuzzers found, mended since."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from edgeleaf.bundle.space import VectorSpace
 from edgeleaf.certify.certificate import Certificate
-from edgeleaf.errors import LONGEST_MESSAGE, BundleError, RecipeError
+from edgeleaf.errors import LONGEST_MESSAGE, BundleError, ExportError, RecipeError
+from edgeleaf.graph.tokenizers.spec import reference_tokenizer
 from edgeleaf.recipe.reading import read_recipe
 from edgeleaf.search import Index
-from tests.fuzz.readers import BUNDLE
+from tests.fuzz.readers import BUNDLE, tokenizer_settings
 
 
 def test_a_header_of_npy_that_ends_in_the_middle(tmp_path: Path) -> None:
@@ -39,3 +41,10 @@ def test_a_certificate_of_no_space() -> None:
     del certificate["space"]["id"]
     with pytest.raises(BundleError, match=r"damaged certificate \(space has no id\)"):
         Certificate.from_json(json.dumps(certificate))
+
+
+def test_a_tokenizer_that_fails_at_the_first_unknown_word() -> None:
+    settings: dict[str, Any] = tokenizer_settings()
+    del settings["model"]["vocab"]["[UNK]"]
+    with pytest.raises(ExportError, match=r"cannot encode an unknown word: .*Missing \[UNK\] token"):
+        reference_tokenizer(settings, 16)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +11,14 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto
 
-from edgeleaf.errors import AxesMismatch, ExportError, ModelError, NamesMismatch, ShapesMismatch, ValuesMismatch
+from edgeleaf.errors import AxesMismatch, ModelError, NamesMismatch, ShapesMismatch, ValuesMismatch
 from edgeleaf.graph.builder import GraphBuilder
 from edgeleaf.graph.export import export_onnx, features, validate
 from edgeleaf.graph.fuse import fuse
 from edgeleaf.graph.quantization.quantize import quantize
 from edgeleaf.graph.simplify import drop_copies
 from edgeleaf.models.loading import load_sentence_transformer
-from tests.conftest import make_other_model, make_tiny_model, needs_optimum, tiny_texts
+from tests.conftest import make_other_model, make_tiny_model, needs_optimum, tiny_texts, typed_copy
 
 TEXTS = [" ".join(tiny_texts(1, low=n, high=n, seed=n)) for n in (1, 4, 15, 40)]
 
@@ -176,34 +174,8 @@ def test_token_types_of_the_template_reach_the_encoder(
     """Token types change the vectors: with zeros, torch and the graph would differ."""
     if exporter == "optimum":
         needs_optimum()
-    folder = tmp_path / "typed"
-    shutil.copytree(tiny_teacher, folder)
-    path = folder / "tokenizer.json"
-    settings = json.loads(path.read_text(encoding="utf-8"))
-    ids = {token["content"]: token["id"] for token in settings["added_tokens"]}
-    before, text, after = types
-    settings["post_processor"] = {
-        "type": "TemplateProcessing",
-        "single": [
-            {"SpecialToken": {"id": "[CLS]", "type_id": before}},
-            {"Sequence": {"id": "A", "type_id": text}},
-            {"SpecialToken": {"id": "[SEP]", "type_id": after}},
-        ],
-        "pair": [],
-        "special_tokens": {name: {"id": name, "ids": [ids[name]], "tokens": [name]} for name in ("[CLS]", "[SEP]")},
-    }
-    path.write_text(json.dumps(settings), encoding="utf-8")
-    path = folder / "tokenizer_config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config |= {"tokenizer_class": "PreTrainedTokenizerFast"}
-    config["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
-    path.write_text(json.dumps(config), encoding="utf-8")
-
+    folder = typed_copy(tiny_teacher, tmp_path / "typed", types)
     torch_model = load_sentence_transformer(folder)
-    if exporter == "optimum":  # which exports this task without an input for them
-        with pytest.raises(ExportError, match="the graph has no input for them"):
-            export_onnx(folder, exporter=exporter)
-        return
     model = export_onnx(folder, exporter=exporter)
     assert validate(model, torch_model, TEXTS) < 1e-4
     fused = fuse(model, (folder / "tokenizer.json").read_text(encoding="utf-8"), max_length=64, metadata={})

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
+from edgeleaf import progress
 from edgeleaf.bundle.encoder import QueryEncoder
 from edgeleaf.errors import BundleError, ExportError, GateFailed
 from edgeleaf.graph.standalone import fuse_file, tokenize
@@ -24,6 +25,13 @@ def parts(tmp_path: Path) -> tuple[Path, Path]:
     return tokenizer, encoder
 
 
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    lines: list[str] = []
+    monkeypatch.setattr(progress, "say", lines.append)
+    return lines
+
+
 def test_a_fused_file_loads_and_encodes(parts: tuple[Path, Path], tmp_path: Path) -> None:
     output = tmp_path / "new" / "out.onnx"
     made = fuse_file(*parts, output, pooling="mean", max_length=32)
@@ -33,6 +41,23 @@ def test_a_fused_file_loads_and_encodes(parts: tuple[Path, Path], tmp_path: Path
     assert made.space.teacher == "small-encoder"
     assert made.tokenizer_mb < made.mb
     assert [path.name for path in output.parent.iterdir()] == ["out.onnx"]
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_token_types_reach_an_encoder_that_reads_them_or_are_said_to_be_left_out(
+    reads: bool, parts: tuple[Path, Path], tmp_path: Path, said: list[str]
+) -> None:
+    special = {"A": {"id": "A", "ids": [7], "tokens": ["A"]}}
+    pieces = [{"SpecialToken": {"id": "A", "type_id": 2}}, {"Sequence": {"id": "A", "type_id": 1}}]
+    template = {"type": "TemplateProcessing", "single": pieces, "pair": [], "special_tokens": special}
+    settings, output = trained() | {"post_processor": template}, tmp_path / "out.onnx"
+    parts[0].write_text(json.dumps(settings), encoding="utf-8")
+    onnx.save(make_encoder(types=reads), str(parts[1]))
+    fuse_file(*parts, output, pooling="mean", max_length=32)
+    vectors = QueryEncoder.load(output).encode(TEXTS)
+    np.testing.assert_allclose(vectors, expected(settings, "mean", types=reads), atol=1e-6)
+    left_out = "fuse: left out the token types of the tokenizer's template; the encoder has no token_type_ids"
+    assert (left_out in said) == (not reads)
 
 
 def test_prompt_window_and_dim(parts: tuple[Path, Path], tmp_path: Path) -> None:

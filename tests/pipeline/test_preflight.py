@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import Dense, LayerNorm, Normalize, Pooling, Transformer
 
-from edgeleaf.errors import ModelError, TokenizerNotSupported
+import edgeleaf
+from edgeleaf.errors import ExportError, ModelError, TokenizerNotSupported
 from edgeleaf.models.resolve import resolve
-from edgeleaf.pipeline.preflight import export_spec
+from edgeleaf.pipeline.preflight import check_encoder, export_spec
+from edgeleaf.recipe.specs import StudentSpec
 from edgeleaf.teachers.opening import load_teacher
-from tests.conftest import make_tiny_model
+from tests.conftest import make_tiny_model, tiny_texts
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +84,46 @@ def test_what_cannot_be_exported_is_refused_at_once(tmp_path: Path, encoder: Pat
             export_spec(str(folder), max_length=None, query_prompt=None)
 
 
+def test_a_model_that_no_onnx_file_holds_is_refused_at_once(
+    tmp_path: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = saved(tmp_path / "model", [Transformer(str(encoder)), Pooling(32), Normalize()])
+    monkeypatch.setattr("edgeleaf.graph.exporters.LARGEST", 4000)
+    with pytest.raises(ExportError, match=r"million parameters; an ONNX file holds 0 million in float32: distil it"):
+        export_spec(str(folder), max_length=None, query_prompt=None)
+
+
+def with_mish(encoder: Path, folder: Path) -> Path:
+    """Write a BERT whose layers end in Mish, which has no exact form in int8."""
+    shutil.copytree(encoder, folder / "encoder")
+    config = json.loads((folder / "encoder" / "config.json").read_text(encoding="utf-8")) | {"hidden_act": "mish"}
+    (folder / "encoder" / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return saved(folder / "model", [Transformer(str(folder / "encoder")), Pooling(32), Normalize()])
+
+
+def test_a_part_without_an_exact_form_is_refused_before_the_teacher_encodes(
+    tmp_path: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgeleaf.pipeline.export.write_vectors", lambda *_, **__: pytest.fail("encoded"))
+    folder = with_mish(encoder, tmp_path)
+    (tmp_path / "queries.txt").write_text("\n".join(tiny_texts(60, low=2, high=9, seed=1)), encoding="utf-8")
+    with pytest.raises(ExportError, match=r"no form of (Mish|Softplus) that gives .*; use the preset fp16"):
+        edgeleaf.export(str(folder), output=tmp_path / "out", texts=[tmp_path / "queries.txt"])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_students_unknown_architecture_is_tried_first(
+    tmp_path: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = with_mish(encoder, tmp_path)
+    spec = StudentSpec(model=str(folder), max_length=32)
+    check_encoder(spec, exporter="torch", preset="int8")  # known by its name: not tried
+    monkeypatch.setattr("edgeleaf.graph.exporters.KNOWN_ENCODERS", frozenset())
+    with pytest.raises(ExportError, match="have no form of (Mish|Softplus)"):
+        check_encoder(spec, exporter="torch", preset="int8")
+    check_encoder(spec, exporter="torch", preset="fp32")
+
+
 def test_an_untyped_tokenizer_is_of_the_kind_that_tokenizers_takes_it_for(encoder: Path) -> None:
     from edgeleaf.graph.tokenizers import as_model
     from edgeleaf.graph.tokenizers.spec import parse
@@ -90,5 +133,5 @@ def test_an_untyped_tokenizer_is_of_the_kind_that_tokenizers_takes_it_for(encode
     assert parse(settings)["model"]["type"] == "WordPiece"
     as_model(settings, max_length=16)
     unigram = settings | {"model": {"unk_id": 0, "vocab": [["<unk>", 0.0], ["a", -1.0]]}}
-    with pytest.raises(TokenizerNotSupported, match="Unigram is not supported"):
+    with pytest.raises(TokenizerNotSupported, match="is not supported with Unigram"):
         as_model(unigram, max_length=16)

@@ -12,7 +12,8 @@ from edgeleaf.recipe.presets import PRESETS, gates_for
 from edgeleaf.recipe.reading import read_recipe
 from edgeleaf.recipe.sources import FilesSource, MachineSource
 
-RECIPES = sorted((Path(__file__).parent.parent.parent / "export" / "recipes").glob("*.toml"))
+FOLDER = Path(__file__).parent.parent.parent / "export" / "recipes"
+RECIPES = sorted(path for path in FOLDER.glob("*.toml") if not path.name.startswith("teach-"))
 GOOD = """
 name = "x"
 [teacher]
@@ -46,6 +47,13 @@ def test_sources_and_defaults(tmp_path: Path) -> None:
     assert found.objective.batch_size == 32
     assert found.gates == recipe.Gates()
     assert found.gates.file_mb is None
+
+
+def test_a_student_may_keep_no_layer(tmp_path: Path) -> None:
+    assert read(tmp_path, GOOD).student.layers is None
+    for text, layers in (("[]", ()), ("[0, 2, 5]", (0, 2, 5))):
+        found = read(tmp_path, GOOD.replace("[student]", f"[student]\nlayers = {text}"))
+        assert found.student.layers == layers
 
 
 def test_a_preset_fills_the_gates_that_a_recipe_leaves_out(tmp_path: Path) -> None:
@@ -94,6 +102,8 @@ def test_what_quantisation_may_cost_is_the_presets() -> None:
             "objective.learning_rate is 2.0; allowed: 1e-08",
         ),
         (("[student]", "[benchmark]\nlengths = [1000]\n[student]"), "benchmark.lengths[0] is 1000; allowed: 4, 8, 16"),
+        (("[student]", '[student]\nlayers = "all"'), 'student.layers is "all"; a list of int is needed'),
+        (("[student]", "[student]\nlayers = [0, -1]"), r"student.layers[1] is -1; allowed: 0 to 10000"),
         (("[student]", "[benchmark]\nlengths = []\n[student]"), "benchmark.lengths is []; a list of numbers is needed"),
         (
             ('model = "s"', 'model = "s"\nmax_length = 16\n[benchmark]\nlengths = [64]'),

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from edgeleaf.errors import BundleError, InputError
 from edgeleaf.search import exact
+from edgeleaf.vectors import as_float32
 
 Rows = npt.NDArray[np.float32]
 
@@ -70,3 +71,13 @@ def test_numbers_that_are_not_finite_are_never_ranked(monkeypatch: pytest.Monkey
             list(exact.top_k(np.ones((1, 3), np.float32), documents, 1))
     with pytest.raises(InputError, match="product is not finite"):
         list(exact.top_k(np.full((1, 3), 3e38, np.float32), np.ones((5, 3), np.float16), 1))
+
+
+def test_float16_numbers_are_numpys() -> None:
+    """All 65,536 of them, alone, in pieces with numbers that are not finite, and not one after the other in memory."""
+    every = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    finite = every[np.isfinite(every)].reshape(-1, 16)
+    for rows in (finite, every.reshape(-1, 8), np.asfortranarray(finite), finite[::3, 2:9], finite[:0]):
+        found = as_float32(rows)
+        assert found.dtype == np.float32 and found.shape == rows.shape
+        np.testing.assert_array_equal(found.view(np.uint32), rows.astype(np.float32).view(np.uint32))

@@ -145,8 +145,8 @@ def test_an_index_of_version_1_is_read_and_one_of_tomorrow_is_not(tmp_path: Path
     assert (written["schema_version"], written.pop("dims")) == (2, 4)
     header.write_text(json.dumps(written | {"schema_version": 1}))
     assert Index.load(tmp_path / "i").pca is None
-    header.write_text(json.dumps(written | {"schema_version": 3}))
-    with pytest.raises(BundleError, match="of schema version 3, this edgeleaf reads 2 and older; make it again"):
+    header.write_text(json.dumps(written | {"schema_version": 4}))
+    with pytest.raises(BundleError, match="of schema version 4, this edgeleaf reads 3 and older; make it again"):
         Index.load(tmp_path / "i")
 
 

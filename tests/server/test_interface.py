@@ -19,12 +19,12 @@ import numpy as np
 import pytest
 
 from edgeleaf import QueryEncoder
-from edgeleaf.errors import InputError
+from edgeleaf.errors import BundleError, InputError
 from edgeleaf.search import Index
 from edgeleaf.server.models import open_served
 from edgeleaf.server.settings import Limits, Settings
 from edgeleaf.vectors import truncate
-from tests.conftest import REFERENCE
+from tests.conftest import REFERENCE, needs
 from tests.server.conftest import Running, Start
 
 TEXTS = ["where is my parcel?", "", "😀 é", "word " * 500, "a"]
@@ -199,7 +199,8 @@ def test_the_key(start: Start) -> None:
         status, found_headers, found = server.ask("/v1/embeddings", {"input": "a"}, headers=headers)
         assert status == 401 and found_headers["www-authenticate"] == "Bearer"
         assert found["error"]["code"] == "invalid_api_key"
-    assert server.ask("/v1/models")[0] == server.ask("/openapi.json")[0] == server.ask("/")[0] == 401
+    assert server.ask("/v1/models")[0] == server.ask("/openapi.json")[0] == 401
+    assert server.ask("/")[0] == 200  # it asks for the key
     for path in ("/health", "/ready", "/metrics"):
         assert server.ask(path)[0] == 200
     for host in ("x/health?", "localhost/health#"):  # old releases of starlette make the request's URL of it
@@ -209,9 +210,44 @@ def test_the_key(start: Start) -> None:
     assert "secret" not in server.log.read_text()
 
 
+def test_a_web_page_cannot_ask_by_a_name_of_its_own(server: Running) -> None:
+    """DNS rebinding: the page's host means 127.0.0.1, and the browser sends that host's name."""
+    for path, body in (
+        ("/v1/embeddings", {"input": "a"}),
+        ("/embed", {"inputs": "a"}),
+        ("/metrics", None),
+        ("/", None),
+    ):
+        for host in ("evil.example", "evil.example:8080", "localhost.evil.example", "127.0.0.1.evil.example", "[::x]"):
+            status, headers, found = server.ask(path, body, headers={"host": host})
+            assert status == 421 and headers["connection"] == "close", (path, host)
+            message = found["error"] if path == "/embed" else found["error"]["message"]
+            assert host.removesuffix(":8080").strip("[]") in message and "--host-name" in message
+        for host in (
+            "localhost",
+            "LOCALHOST:8080",
+            "app.localhost",
+            "127.0.0.1:1",
+            "[::1]:8080",
+            "[::1]",
+            "10.0.0.7",
+            "",
+        ):
+            assert server.ask(path, body, headers={"host": host})[0] == 200, (path, host)
+
+
+def test_names_that_a_proxy_passes_on(start: Start) -> None:
+    server = start(EDGELEAF_HOST_NAME="Search.example other.example")
+    for host, status in (("search.example", 200), ("SEARCH.example.:443", 200), ("other.example", 200), ("x.com", 421)):
+        assert server.ask("/embed", {"inputs": "a"}, headers={"host": host})[0] == status, host
+    keyed = start(EDGELEAF_API_KEY="secret")  # a page does not know the key
+    assert keyed.ask("/health", headers={"host": "x.com"})[0] == 200
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [
+        (lambda: Settings(host_names=("https://a.example",)), "https://a.example' is not a host's"),
         (lambda: Limits(texts=0), "the limit texts is 0; a whole number from 1"),
         (lambda: Limits(seconds=0), "the limit seconds is 0; a number above 0"),
         (lambda: Settings(port=-1), "the port is -1; 0 to 65535"),
@@ -236,6 +272,19 @@ def test_indexes_that_do_not_fit(tmp_path: Path) -> None:
         open_served([str(REFERENCE)], places[2:])
     with pytest.raises(InputError, match="has characters that cannot be printed"):
         open_served([f"a\udcff={REFERENCE}"])
+
+
+def test_stores_are_closed_when_a_bundle_does_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = QueryEncoder.load(REFERENCE)
+    index = Index(space=encoder.space, documents=[("1", "a")], vectors=encoder.encode(["a"]))
+    index.save(tmp_path / "one")
+    closed: list[str] = []
+    monkeypatch.setattr("edgeleaf.search.folder.Folder.close", lambda store: closed.append(store.place))
+    with pytest.raises(BundleError):
+        open_served([str(tmp_path / "missing")], [str(tmp_path / "one")])
+    assert closed == [str(tmp_path / "one")]
+    closed.clear()
+    assert open_served([str(REFERENCE)], [str(tmp_path / "one")])["mpnet"].index is not None and closed == []
 
 
 def test_an_empty_key_is_a_mistake() -> None:
@@ -267,6 +316,15 @@ def test_several_bundles_and_an_index(start: Start, tmp_path: Path) -> None:
     expected = index.search(encoder.encode(["where is my parcel?"]), space=encoder.space, k=2)[0]
     assert status == 200
     assert found["hits"] == [{"id": hit.id, "score": hit.score, "text": hit.text} for hit in expected]
+    status, _, found = one.ask("/search", {"query": "where is my parcel?", "k": 2, "where": "lang = 'en'"})
+    assert status == 400 and "the store's documents have: none" in found["error"]["message"]
+    status, _, found = one.ask("/search", {"query": "where is my parcel?", "where": "lang ="})
+    assert status == 400 and found["error"]["code"] == "invalid_filter"
+    assert one.ask("/search", {"query": "a", "hybrid": 1})[0] == 400
+    needs("bm25s")
+    status, _, found = one.ask("/search", {"query": "ships", "k": 2, "hybrid": True})
+    assert found["hits"][0].keys() == {"id", "score", "text", "vector_score", "words_score"}
+    assert [hit["id"] for hit in found["hits"] if hit["words_score"]] == ["2"]
     _, _, found = one.ask("/search", {"query": ["bread", "ship"]})
     assert [len(rows) for rows in found["hits"]] == [4, 4]
     assert one.ask("/v1/embeddings", {"input": "a", "model": "anything"})[2]["model"] == "mpnet"

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
+
 import pytest
 
 from edgeleaf.errors import RecipeError
 from edgeleaf.recipe.specs import TeacherSpec
-from edgeleaf.teachers.opening import KINDS, load_teacher
+from edgeleaf.teachers.opening import KINDS, TeacherKind, load_teacher
 
 
 def test_a_kind_is_opened_by_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[TeacherSpec] = []
-    monkeypatch.setattr("edgeleaf.teachers.opening.KINDS", {**KINDS, "mine": opened.append})
+    module = ModuleType("mine")
+    module.load = opened.append  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "mine", module)
+    monkeypatch.setattr("edgeleaf.teachers.opening.KINDS", {**KINDS, "mine": TeacherKind("mine")})
     spec = TeacherSpec("anything", kind="mine")
     load_teacher(spec)
     assert opened == [spec]
@@ -19,5 +25,5 @@ def test_a_kind_is_opened_by_its_row(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_no_such_kind() -> None:
-    with pytest.raises(RecipeError, match="teacher.kind is .http.; allowed: .sentence-transformers."):
-        load_teacher(TeacherSpec("anything", kind="http"))
+    with pytest.raises(RecipeError, match="teacher.kind is .htp.; allowed: .sentence-transformers."):
+        load_teacher(TeacherSpec("anything", kind="htp"))

@@ -625,3 +625,16 @@ def test_the_machine_fills_what_files_lack(tmp_path: Path) -> None:
     corpus = sample([MachineSource(), FilesSource(("a.txt",), "query")], tmp_path, limit=600)
     assert len(corpus.train) == 600
     assert sum(text.text.startswith("text ") for text in corpus.train) == 100
+
+
+def test_files_that_are_named_as_both_kinds_are_halved(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("\n".join(f"text {n}" for n in range(400)) + "\n")
+    sources = [FilesSource(("a.txt",), "query"), FilesSource(("a.txt",), "document", weight=2.0)]
+    corpus = collect(sources, limit=400, held_out_queries=20, held_out_documents=30, seed=0, base=tmp_path)
+    kinds = [text.kind for text in [*corpus.train, *corpus.held_out]]
+    assert len(kinds) == len({text.text for text in [*corpus.train, *corpus.held_out]}) == 400
+    assert 150 < kinds.count("query") < 250
+    assert [text.kind for text in corpus.held_out].count("query") == 20
+    apart = [sources[0], FilesSource(("a.txt",), "document", pieces="sentences")]
+    with pytest.raises(TextsError, match="found 0 distinct texts of kind 'document'"):
+        collect(apart, limit=400, held_out_queries=20, held_out_documents=30, seed=0, base=tmp_path)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from edgeleaf.errors import ModelError
 from edgeleaf.models.loading import load_sentence_transformer
@@ -99,6 +100,34 @@ def test_a_student_of_several_poolings_goes_on_from_where_it_was(
     assert np.allclose(again.eval().encode(texts), model.eval().encode(texts), atol=1e-5)
     with pytest.raises(ModelError, match="is a student with the pooling cls, mean.* leave out the pooling max"):
         build_student(tmp_path / "student", dim=48, max_length=32, pooling=("max",))
+
+
+@pytest.mark.parametrize("layers", [[1], [1, 0], []])
+def test_a_student_of_some_layers(tiny_student: Path, tmp_path: Path, layers: list[int]) -> None:
+    from transformers import AutoModel
+
+    texts = tiny_texts(30, low=3, high=9, seed=9)
+    whole = AutoModel.from_pretrained(str(tiny_student))
+    model = build_student(tiny_student, dim=48, max_length=32, layers=layers)
+    save_student(model, tmp_path / "student")
+    found = AutoModel.from_pretrained(str(tmp_path / "student"))
+    assert found.config.num_hidden_layers == len(found.encoder.layer) == len(layers)
+    for layer, place in zip(found.encoder.layer, layers, strict=True):
+        for mine, theirs in zip(layer.parameters(), whole.encoder.layer[place].parameters(), strict=True):
+            assert np.array_equal(mine.detach().numpy(), theirs.detach().numpy())
+    again = build_student(tmp_path / "student", dim=48, max_length=32)
+    assert np.allclose(again.eval().encode(texts), model.eval().encode(texts), atol=1e-5)
+    if not layers:
+        ids = torch.tensor([[5, 6, 7]])
+        assert torch.equal(found(ids).last_hidden_state, found.embeddings(ids))
+
+
+@pytest.mark.parametrize("layers", [[0, 0], [2], [-1]])
+def test_layers_that_the_start_lacks(tiny_student: Path, layers: list[int]) -> None:
+    with pytest.raises(
+        ModelError, match=r"layers is \[.*\]; tiny-student has the layers 0 to 1, each to be named once"
+    ):
+        build_student(tiny_student, dim=48, max_length=32, layers=layers)
 
 
 def test_a_projection_onto_this_teacher_is_kept_and_another_is_not(tiny_student: Path) -> None:

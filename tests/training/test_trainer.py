@@ -14,12 +14,12 @@ from edgeleaf.models.loading import load_sentence_transformer
 from edgeleaf.recipe.specs import ObjectiveSpec
 from edgeleaf.training import trainer as module
 from edgeleaf.training.batches import LengthBatchSampler
-from edgeleaf.training.gpu import STATE, Batches, Step, train_on_gpu
+from edgeleaf.training.gpu import STATE, Batches, Step, is_known, train_on_gpu
 from edgeleaf.training.objective import LeafLoss
 from edgeleaf.training.schedule import rate_factor
 from edgeleaf.training.student import build_student, start_projection
 from edgeleaf.training.trainer import Examples, HeldOutEvaluator, train, write_student
-from tests.conftest import tiny_texts
+from tests.conftest import tiny_texts, typed_copy
 
 SPEC = ObjectiveSpec(epochs=2.0, batch_size=16, learning_rate=2e-3, checkpoint_steps=7)
 
@@ -145,6 +145,12 @@ def test_batches_for_a_gpu_hold_texts_of_one_length_and_each_text_once() -> None
     assert all(torch.equal(a[1], b[1]) for a, b in zip(later, whole[len(batches) + 5 :], strict=True))
     start = int(batches.starts[7])
     assert batches.ids[start : start + lengths[7]].tolist() == ids[start : start + lengths[7]].tolist()
+
+
+def test_a_student_with_token_types_is_not_trained_without_them(tiny_student: Path, tmp_path: Path) -> None:
+    assert is_known(load_sentence_transformer(tiny_student))
+    typed = typed_copy(tiny_student, tmp_path / "typed", (0, 1, 1))
+    assert not is_known(load_sentence_transformer(typed))
 
 
 def on_gpu(model: Any, train_set: Examples, judge: Any, checkpoints: Path, **changed: Any) -> list[dict[str, float]]:

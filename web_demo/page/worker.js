@@ -1,18 +1,14 @@
-// Encodes queries and searches the index, away from the page's own thread.
+// Encodes queries and searches the index, away from the page's own thread, with the package edgeleaf.
 import * as ort from "/ort/ort.wasm.min.mjs";
 
-import { download, feed } from "./encoder.js";
-import { applyPca, checkSpace, nearest, readNpy } from "./vectors.js";
+import { DocumentIndex, QueryEncoder } from "/web/browser.js";
+import { download } from "/web/files.js";
 
-const MODEL = "/pack/query_encoder.onnx";
 const WASM = "/ort/ort-wasm-simd-threaded.wasm";
-const VECTORS = "/index/vectors.npy";
-const PCA = "/index/pca.npy";
-const DOCUMENTS = "/index/documents.jsonl";
 const HITS = 10;
 const WARMUPS = 3;
 
-let session, matrix, pca, documents;
+let encoder, index;
 
 onmessage = async ({ data }) => {
   try {
@@ -24,78 +20,48 @@ onmessage = async ({ data }) => {
 };
 
 async function load(threads) {
-  const [bundle, header] = await Promise.all([json("/pack/edgeleaf.json"), json("/index/index.json")]);
-  if (![1, 2].includes(header?.schema_version)) {
-    throw new Error("The index folder has no index.json that this page can read.");
-  }
-  if (bundle) checkSpace(bundle.space, header.space);
-
   const start = performance.now();
-  const short = (header.dims ?? header.space.dim) !== header.space.dim;
-  const [model, wasm, vectors, lines, axes] = await downloads([MODEL, WASM, VECTORS, DOCUMENTS, ...(short ? [PCA] : [])]);
-  matrix = readNpy(vectors);
-  pca = short ? readNpy(axes, "pca.npy") : null;
-  if (pca && pca.dim !== matrix.dim) {
-    throw new Error(`The index is damaged: its axes give ${pca.dim} numbers, its vectors have ${matrix.dim}.`);
-  }
-  documents = new TextDecoder().decode(lines).split("\n").filter(Boolean).map((line) => JSON.parse(line));
-  if (documents.length !== matrix.rows) {
-    throw new Error(`The index is damaged: ${matrix.rows} vectors for ${documents.length} documents.`);
-  }
-
-  postMessage({ type: "preparing" });
-  const downloaded = performance.now();
-  ort.env.wasm.wasmPaths = "/ort/";
-  ort.env.wasm.wasmBinary = wasm;
-  ort.env.wasm.numThreads = threads;
-  session = await ort.InferenceSession.create(model, { executionProviders: ["wasm"] });
-  const [vector] = await encode("");
-  const width = pca ? pca.rows : matrix.dim;
-  if (vector.length !== width) throw new Error(`The model gives ${vector.length} numbers, the index takes ${width}.`);
+  const [onModel, onIndex, onWasm] = progress(3);
+  let downloaded, wasmBytes;
+  const runtime = download(WASM, onWasm).then((wasm) => {
+    wasmBytes = wasm.length;
+    ort.env.wasm.wasmBinary = wasm;
+    postMessage({ type: "preparing" });
+    downloaded = performance.now();
+    return ort;
+  });
+  [index, encoder] = await Promise.all([
+    DocumentIndex.load("/index/", { progress: onIndex }),
+    QueryEncoder.load("/pack/", { ort: runtime, threads, wasmPaths: "/ort/", progress: onModel }),
+  ]);
   for (let i = 0; i < WARMUPS; i++) await search("warm up");
   return {
     version: ort.env.versions.web,
     threads: ort.env.wasm.numThreads,
-    modelBytes: model.length,
-    wasmBytes: wasm.length,
-    teacher: header.space.teacher,
-    documents: documents.length,
-    dim: matrix.dim,
+    modelBytes: encoder.bytes,
+    wasmBytes,
+    teacher: index.space.teacher,
+    documents: index.documents.length,
+    dim: index.dim,
     downloadMs: downloaded - start,
     prepareMs: performance.now() - downloaded,
   };
 }
 
-/** Download files in parallel; progress is reported once the size of each is known. */
-async function downloads(urls) {
-  const files = urls.map(() => ({ loaded: 0, total: 0 }));
+/** Functions that report the progress of several downloads as one, as far as their sizes are known. */
+function progress(count) {
+  const files = Array.from({ length: count }, () => ({ loaded: 0, total: 0 }));
   const sum = (key) => files.reduce((all, file) => all + file[key], 0);
-  const progress = (i) => (loaded, total) => {
+  return files.map((_, i) => (loaded, total) => {
     files[i] = { loaded, total };
-    if (files.every((file) => file.total)) {
-      postMessage({ type: "progress", loaded: sum("loaded"), total: sum("total") });
-    }
-  };
-  return Promise.all(urls.map((url, i) => download(url, progress(i))));
-}
-
-/** The vector of a text, and the milliseconds that it took from the string. */
-async function encode(text) {
-  const start = performance.now();
-  const { embedding } = await session.run(feed(ort, session, [text]));
-  return [embedding.data, performance.now() - start];
+    postMessage({ type: "progress", loaded: sum("loaded"), total: sum("total") });
+  });
 }
 
 async function search(text) {
-  const [vector, encodeMs] = await encode(text);
   const start = performance.now();
-  const query = pca ? applyPca(pca, vector) : vector;
-  const hits = nearest(matrix, query, HITS).map(({ row, score }) => ({ ...documents[row], score }));
-  return { hits, encodeMs, searchMs: performance.now() - start };
-}
-
-/** A JSON file, or null if there is none. */
-async function json(url) {
-  const response = await fetch(url);
-  return response.ok ? response.json() : null;
+  const vectors = await encoder.encode([text]);
+  const encoded = performance.now();
+  const [hits] = index.search(vectors, { space: encoder.space, k: HITS });
+  return { hits, encodeMs: encoded - start, searchMs: performance.now() - encoded };
 }

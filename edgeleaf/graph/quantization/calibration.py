@@ -26,7 +26,7 @@ class Moments:
     Args:
         low, high: smallest and largest number of each channel, float32 [width].
         total: sum of each channel, float64 [width].
-        products: sum of ``x.T @ x``, float64 [width, width].
+        products: sum of ``x.T @ x``, float64 [width, width]; empty for what an attention reads.
         tokens: number of rows counted.
     """
 
@@ -38,10 +38,10 @@ class Moments:
     _waiting: list[npt.NDArray[np.float32]] = field(default_factory=list)
 
     @staticmethod
-    def of_width(width: int) -> Moments:
+    def of_width(width: int, *, with_products: bool = True) -> Moments:
         """Return empty statistics, before any row is counted."""
-        zeros = np.zeros(width)
-        return Moments(zeros + np.inf, zeros - np.inf, zeros, np.zeros((width, width)))
+        zeros, side = np.zeros(width), width if with_products else 0
+        return Moments(zeros + np.inf, zeros - np.inf, zeros, np.zeros((side, side)))
 
     @staticmethod
     def of(rows: npt.NDArray[np.floating]) -> Moments:
@@ -82,7 +82,8 @@ class Moments:
             self.low = np.minimum(self.low, rows.min(axis=0))
             self.high = np.maximum(self.high, rows.max(axis=0))
             self.total = self.total + rows.sum(axis=0, dtype=np.float64)
-            self.products += rows.T @ rows
+            if self.products.size:
+                self.products += rows.T @ rows
             self.tokens += len(rows)
 
 
@@ -109,15 +110,18 @@ def observe(model: onnx.ModelProto, tensors: Sequence[str], texts: Sequence[Sequ
 
     Args:
         model: the float32 encoder.
-        tensors: names of inner tensors, float32 [..., width].
+        tensors: names of inner tensors, float32 [..., width]; of tensors [batch, heads, sequence, width], all heads'
+            numbers of a token are a row.
         texts: token ids of each text, including special tokens.
     """
     moments: dict[str, Moments] = {}
     with progress.bar("quantise: measuring the layers' inputs", len(texts)) as advance:
         for found in _run_each(model, tensors, texts):
             for name, value in zip(tensors, found, strict=True):
-                rows = value.reshape(-1, value.shape[-1])
-                moments.setdefault(name, Moments.of_width(rows.shape[1])).add(rows)
+                of_heads = value.ndim == 4
+                width = value.shape[1] * value.shape[3] if of_heads else value.shape[-1]
+                rows = (value.transpose(0, 2, 1, 3) if of_heads else value).reshape(-1, width)
+                moments.setdefault(name, Moments.of_width(rows.shape[1], with_products=not of_heads)).add(rows)
             advance(1)
     for seen in moments.values():
         seen.finish()

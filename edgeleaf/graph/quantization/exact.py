@@ -12,6 +12,8 @@ determines:
   numbers, which are exact.
 - Every library approximates ``exp`` in its own way, so it is looked up in tables of 256 entries.
 
+- All other functions are computed in float64 and rounded to float32, with the same rare exceptions as sums.
+
 ONNX Runtime's ``LayerNormalization``, ``Gelu``, ``Softmax`` and fused attention differ in the last bits between SSE,
 AVX, NEON and WebAssembly. Here they are written in the operations above.
 """
@@ -29,6 +31,7 @@ Vector = npt.NDArray[np.float32]
 
 NEGLIGIBLE_EPSILON = 1e-9
 """A layer normalisation's epsilon below this is left out, because it would change no float32."""
+SMALLEST_LENGTH = np.float64(1e-30)
 SHARES = 2**14
 """Attention shares are whole numbers that add up to about this number."""
 EXP_SHIFT, EXP_RANGE = 4.0, 8.5
@@ -44,17 +47,37 @@ LEVELS = np.float32(254)
 """Number of steps between Phi = 0 and Phi = 1. With 255, Phi(0) would lie halfway between two steps."""
 
 
-def layer_norm(g: GraphBuilder, x: str, gamma: Vector, beta: Vector | None, epsilon: float) -> str:
-    """Apply layer normalisation to float32 [tokens, width] over its last axis; with ``beta`` None, nothing is added."""
+def layer_norm(
+    g: GraphBuilder, x: str, gamma: Vector, beta: Vector | None, epsilon: float, *, level: bool = False
+) -> str:
+    """Apply layer normalisation to float32 [tokens, width] over its last axis; with ``beta`` None, nothing is added.
+
+    ``level``: a row's numbers may all be equal; then its unit is 0, whatever epsilon is.
+    """
     width = len(gamma)
     wide = g.Cast(x, to=DOUBLE)
     centred = g.Sub(wide, g.reduce("ReduceMean", wide, axes=[-1]))
     length = g.reduce("ReduceL2", centred, axes=[-1])  # [tokens, 1]: sqrt(width) times the deviation; gamma corrects it
     if epsilon >= NEGLIGIBLE_EPSILON:
         length = g.Sqrt(g.Add(g.Mul(length, length), np.float64(width * epsilon)))
+    elif level:
+        length = g.Max(length, SMALLEST_LENGTH)
     unit = g.Cast(g.Div(centred, length), to=FLOAT)
     scaled = g.Mul(unit, (gamma * np.sqrt(width)).astype(np.float32))
     return scaled if beta is None else g.Add(scaled, beta)
+
+
+def rms_norm(g: GraphBuilder, x: str, gamma: Vector, epsilon: float) -> str:
+    """Divide float32 [..., width] by its root mean square over the last axis, and multiply by ``gamma``."""
+    width = len(gamma)
+    wide = g.Cast(x, to=DOUBLE)
+    length = g.reduce("ReduceL2", wide, axes=[-1])  # [..., 1]: sqrt(width) times the root mean square
+    if epsilon >= NEGLIGIBLE_EPSILON:
+        length = g.Sqrt(g.Add(g.Mul(length, length), np.float64(width * epsilon)))
+    else:
+        length = g.Max(length, SMALLEST_LENGTH)
+    unit = g.Cast(g.Div(wide, length), to=FLOAT)
+    return g.Mul(unit, (gamma.astype(np.float64) * np.sqrt(width)).astype(np.float32))
 
 
 def attention(g: GraphBuilder, qkv: str, *, heads: str, width: int, mask: str | None, unit: float) -> str:
@@ -77,6 +100,29 @@ def attention(g: GraphBuilder, qkv: str, *, heads: str, width: int, mask: str | 
     scores = g.FusedMatMul(query, key, transBatchA=1, transBatchB=1, transB=1)  # [batch, heads, sequence, sequence]
     if mask is not None:
         scores = g.Add(scores, mask)
+    mixed = g.FusedMatMul(_shares(g, scores, unit), value, transBatchB=1)  # [batch, heads, sequence, head]
+    return g.Reshape(g.Transpose(mixed, perm=[2, 0, 1, 3]), np.array([-1, width]))
+
+
+def masked_attention(g: GraphBuilder, query: str, key: str, value: str, *, mask: str, unit: float) -> str:
+    """Apply attention to whole numbers, float32 [batch, heads, sequence, width of a head], with any mask.
+
+    Sums of products are exact as in :func:`attention`, whose limits apply.
+
+    Args:
+        query, key, value: whole numbers.
+        mask: float32, added to the scores: whole numbers in the scores' unit, not below -2**26.
+        unit: the logit that a score of 1 stands for.
+
+    Returns:
+        float32 [batch, heads, sequence, width], whole numbers: the weighted sums of values, times :data:`SHARES`.
+    """
+    scores = g.Add(g.FusedMatMul(query, key, transB=1), mask)  # [batch, heads, sequence, sequence]
+    return g.MatMul(_shares(g, scores, unit), value)
+
+
+def _shares(g: GraphBuilder, scores: str, unit: float) -> str:
+    """Return each score's share of the softmax, as whole numbers that add up to about :data:`SHARES`."""
     below = g.Sub(scores, g.reduce("ReduceMax", scores, axes=[-1]))
     step = (EXP_SHIFT + EXP_RANGE) / 255
     zero = round(255 - EXP_SHIFT / step)
@@ -84,8 +130,17 @@ def attention(g: GraphBuilder, qkv: str, *, heads: str, width: int, mask: str | 
     top = 1 / (1 + np.exp(step * (255 - zero)))
     powers = _sigmoid(g, logits, step, 255, top / 255)
     whole = g.Mul(g.reduce("ReduceSum", powers, axes=[-1]), np.float32(1 / SHARES))
-    mixed = g.FusedMatMul(g.Round(g.Div(powers, whole)), value, transBatchB=1)  # [batch, heads, sequence, head]
-    return g.Reshape(g.Transpose(mixed, perm=[2, 0, 1, 3]), np.array([-1, width]))
+    return g.Round(g.Div(powers, whole))
+
+
+def silu(g: GraphBuilder, x: str) -> str:
+    """Apply SiLU, ``x * sigmoid(x)``, to float32 tensors.
+
+    The sigmoid comes from the table that GELU uses; the rounding inside changes it by 0.009 at most.
+    """
+    step = 2 * LOGIT_RANGE / 255
+    gate = _sigmoid(g, g.QuantizeLinear(x, np.float32(step), np.uint8(128)), step, 128, 1 / float(LEVELS))
+    return g.Mul(g.Mul(gate, np.float32(1) / LEVELS), x)
 
 
 def gelu(g: GraphBuilder, x: str) -> str:

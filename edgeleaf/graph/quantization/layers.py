@@ -2,18 +2,51 @@
 
 from __future__ import annotations
 
+from enum import Enum, auto
+
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
 from edgeleaf.graph.quantization.calibration import run_inside
+from edgeleaf.graph.quantization.parts import ATTENTION, RMS_NORM, SILU, with_parts
 
 _SAMPLE = (2, 5)
 """Batch and sequence length of the run that finds the shapes."""
 MIN_TABLE = 1024
 """Tables and matrices with fewer numbers stay in float32, because they take almost no space."""
-NORMS = frozenset({"LayerNormalization", "SkipLayerNormalization"})
+NORMS = frozenset({"LayerNormalization", "SkipLayerNormalization", RMS_NORM})
+GELUS = frozenset({"BiasGelu", "FastGelu", "Gelu"})
+MOVES = frozenset({"Reshape", "Transpose"})
+IN_DOUBLE = frozenset(
+    "Cos Exp Log MatMul Pow Reciprocal ReduceL2 ReduceMean ReduceSum Sigmoid Sin Softmax Tanh".split()
+)
+"""Operators whose float32 kernels differ between processors; in float64, all of them are available everywhere."""
+SAME_EVERYWHERE = frozenset(
+    # correctly rounded, element by element
+    "Abs Add Cast Ceil Clip Div Floor Max Min Mul Neg Relu Round Sign Sqrt Sub Where ReduceMax ReduceMin "
+    # moves numbers about
+    "Concat ConstantOfShape Expand Flatten Gather GatherElements GatherND Identity Pad Range Reshape Slice Split "
+    "Squeeze Tile Transpose Unsqueeze".split()
+)
+"""Operators of which every processor gives the same float32 numbers, to the last bit."""
+
+
+class Form(Enum):
+    """How the quantiser writes a node."""
+
+    LINEAR = auto()
+    TABLE = auto()
+    NORM = auto()
+    GELU = auto()
+    SILU = auto()
+    ATTENTION = auto()
+    MASKED_ATTENTION = auto()
+    ABSORBED = auto()
+    IN_DOUBLE = auto()
+    AS_IT_IS = auto()
+
 
 _Vector = npt.NDArray[np.float32]
 
@@ -26,7 +59,7 @@ class LayerPlan:
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
-        self.model = model = plain_copy(model)
+        self.model = model = with_parts(plain_copy(model))
         inside = run_inside(model, *_SAMPLE)
         self.shapes = {name: np.shape(value) for name, value in inside.items()}
         self.floats = {name for name, value in inside.items() if value.dtype == np.float32}
@@ -50,6 +83,37 @@ class LayerPlan:
             if node.op_type == "SkipLayerNormalization":
                 self._pass_bias(node)
 
+    def form(self, node: onnx.NodeProto) -> Form:
+        """Return how a node is written."""
+        kind, out = node.op_type, node.output[0]
+        forms = [
+            (Form.LINEAR, out in self.linears),
+            (Form.TABLE, kind == "Gather" and self.is_matrix(node.input[0]) and not attribute(node, "axis")),
+            (Form.NORM, kind in NORMS),
+            (Form.GELU, kind in GELUS),
+            (Form.SILU, kind == SILU),
+            (Form.ATTENTION, self.is_plain_attention(node)),
+            (Form.MASKED_ATTENTION, self.is_attention(node)),
+            (Form.ABSORBED, kind == "Add" and bool(self.absorbed & {(out, 0), (out, 1)})),
+            (Form.IN_DOUBLE, kind in IN_DOUBLE and all(map(self.is_float, node.input[: 1 + (kind == "MatMul")]))),
+        ]
+        return next((form for form, holds in forms if holds), Form.AS_IT_IS)
+
+    def without_form(self) -> list[str]:
+        """Return the operators that would not come out the same everywhere, because no exact form is known."""
+        found = {
+            node.op_type
+            for node in self.model.graph.node
+            if self.form(node) is Form.AS_IT_IS
+            and node.op_type not in SAME_EVERYWHERE
+            and any(map(self.is_float, node.output))
+        }
+        return sorted(found)
+
+    def is_float(self, name: str) -> bool:
+        """Return whether a tensor is float32."""
+        return name in self.floats or (name in self.weights and self.weights[name].dtype == np.float32)
+
     def is_rows(self, name: str) -> bool:
         """Return whether a tensor holds a row per token or a row per text."""
         shape = self.shapes.get(name, ())
@@ -63,9 +127,9 @@ class LayerPlan:
         """
         for name, other in (skip.input[:2], skip.input[1::-1]):
             norm, others = self.maker.get(name), [node for node in self.readers[name] if node is not skip]
+            beta = self.beta(norm) if norm is not None and norm.op_type in NORMS else None
             if (
-                norm is None
-                or norm.op_type not in NORMS
+                beta is None
                 or name in self.kept
                 or (skip.output[0], 4) not in self.absorbed
                 or other not in self.bias
@@ -73,10 +137,30 @@ class LayerPlan:
             ):
                 continue
             if self._is_fixed_linear(self.linears[other]):
-                beta = self.weights[norm.input[3 if norm.op_type == "SkipLayerNormalization" else 2]]
                 self.offset[name], self.bias[other] = -beta, self.bias[other] + beta
             else:
                 self.offset[name] = self.bias.pop(other)
+
+    def may_be_level(self, norm: onnx.NodeProto) -> bool:
+        """Return whether all numbers of a normalisation's row may be equal: MPNet's embeddings of padding are 0."""
+        norms = (node for node in self.model.graph.node if node.op_type in NORMS)
+        tables = [
+            self.weights[node.input[0]]
+            for node in self.model.graph.node
+            if node.op_type == "Gather" and self.is_matrix(node.input[0])
+        ]
+        first = next(norms).output[0] == norm.output[0]
+        return first and all(bool((np.ptp(table, axis=1) == 0).any()) for table in tables)
+
+    def gamma(self, norm: onnx.NodeProto) -> _Vector:
+        """Return what a normalisation multiplies by."""
+        vector: _Vector = self.weights[norm.input[2 if norm.op_type == "SkipLayerNormalization" else 1]]
+        return vector
+
+    def beta(self, norm: onnx.NodeProto) -> _Vector | None:
+        """Return what a normalisation adds; None if it adds nothing."""
+        at = 3 if norm.op_type == "SkipLayerNormalization" else 2
+        return self.weights[norm.input[at]] if len(norm.input) > at and norm.input[at] else None
 
     def _is_fixed_linear(self, node: onnx.NodeProto) -> bool:
         if node.output[0] not in self.linears:
@@ -85,8 +169,8 @@ class LayerPlan:
         return self.is_fixed(node.input[0]) or (maker is not None and self.is_plain_attention(maker))
 
     def observed(self) -> list[str]:
-        """Return the tensors to measure: the inputs of linear layers, and their outputs that attentions read."""
-        parts = {name for node in self.model.graph.node if self.is_plain_attention(node) for name in node.input[:3]}
+        """Return the tensors to measure: the inputs of linear layers, and what attentions read."""
+        parts = {name for node in self.model.graph.node if self.is_attention(node) for name in node.input[:3]}
         return sorted(parts | {node.input[0] for node in self.linears.values()})
 
     def is_matrix(self, name: str) -> bool:
@@ -95,22 +179,51 @@ class LayerPlan:
         return weight is not None and weight.dtype == np.float32 and weight.ndim == 2 and weight.size >= MIN_TABLE
 
     def is_fixed(self, name: str) -> bool:
-        """Return whether a tensor can have fixed scales, because a layer normalisation produces it."""
-        return name in self.maker and self.maker[name].op_type in NORMS
+        """Return whether a tensor can have fixed scales, because a normalisation or an attention produces it."""
+        return self.is_mixed(name) or (name in self.maker and self.maker[name].op_type in NORMS)
+
+    def is_mixed(self, name: str) -> bool:
+        """Return whether a tensor is an attention's output, whose heads may have been joined."""
+        node = self.maker.get(name)
+        while node is not None and node.op_type in MOVES:
+            node = self.maker.get(node.input[0])
+        return node is not None and self.is_attention(node)
+
+    def is_attention(self, node: onnx.NodeProto) -> bool:
+        """Return whether it is an attention, with no mask other than a padding mask if it is ONNX Runtime's own."""
+        return node.op_type == ATTENTION or (
+            node.op_type == "MultiHeadAttention"
+            and not any(node.input[5:])
+            and "attention_mask" in {value.name for value in self.model.graph.input}
+        )
 
     def is_plain_attention(self, node: onnx.NodeProto) -> bool:
         """Return whether it is a self-attention between linear layers, with no mask other than a padding mask."""
         out = node.output[0]
         return (
             node.op_type == "MultiHeadAttention"
-            and not any(node.input[5:])
+            and self.is_attention(node)
             and all((out, place) in self.absorbed for place in range(3))
             and len({self.linears[name].input[0] for name in node.input[:3]}) == 1
             and self.is_fixed(self.linears[node.input[0]].input[0])
             and out not in self.kept
             and all(reader.output[0] in self.linears for reader in self.readers[out])
-            and "attention_mask" in {value.name for value in self.model.graph.input}
         )
+
+    def source(self, name: str, reader: onnx.NodeProto) -> tuple[str, int]:
+        """Return the tensor of which ``name`` is a part, or the same without its bias, and where the part starts.
+
+        Only ``reader`` reads that part; the tensor is ``name`` itself if it is made otherwise.
+        """
+        if name not in self.maker or self.only_reader(name) is not reader:
+            return "", 0
+        maker: onnx.NodeProto = self.maker[name]
+        if maker.op_type == "Split" and self.only_reader(maker.input[0]) is not None:
+            before = list(maker.output)[: list(maker.output).index(name)]
+            return maker.input[0], sum(self.shapes[other][-1] for other in before)
+        if self.form(maker) is Form.ABSORBED:
+            return next(str(other) for other in maker.input if other in self.linears), 0
+        return name, 0
 
     def only_reader(self, name: str) -> onnx.NodeProto | None:
         """Return the node that reads a tensor, if there is exactly one."""
@@ -132,7 +245,7 @@ class LayerPlan:
                     self.bias[name] = part.astype(np.float32)
                     self.absorbed.add((out, place))
             return
-        at = {"BiasGelu": 1, "SkipLayerNormalization": 4}.get(node.op_type)
+        at = {"BiasGelu": 1, "FastGelu": 1, "SkipLayerNormalization": 4}.get(node.op_type)
         if node.op_type == "Add":
             at = next((place for place, name in enumerate(node.input) if name in self.weights), None)
         if at is None or len(node.input) <= at or node.input[at] not in self.weights:

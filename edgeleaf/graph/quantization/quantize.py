@@ -27,12 +27,27 @@ def quantize(model: onnx.ModelProto, texts: Sequence[Sequence[int]], *, bits: in
             (:mod:`edgeleaf.graph.quantization.four_bits`). The encoder computes in int8 in both cases.
 
     Raises:
-        ExportError: the graph has no weight to quantise, or there are no texts.
+        ExportError: the graph has no weight to quantise, or a part that has no exact form, or there are no texts.
     """
     if not texts:
         raise ExportError("no texts to calibrate the quantisation on; give a few hundred")
+    plan = planned(model)
+    moments = observe(plan.model, plan.observed(), texts[:OBSERVED])
+    return Rewriter(plan, moments, texts, bits).run()
+
+
+def planned(model: onnx.ModelProto) -> LayerPlan:
+    """Return what the quantiser will do with an encoder; nothing is measured yet.
+
+    Raises:
+        ExportError: as for :func:`quantize`.
+    """
     plan = LayerPlan(model)
     if not plan.linears:
         raise ExportError("the graph has no MatMul with a weight matrix, so there is nothing to quantise")
-    moments = observe(plan.model, plan.observed(), texts[:OBSERVED])
-    return Rewriter(plan, moments, texts, bits).run()
+    if without := plan.without_form():
+        raise ExportError(
+            f"int8 and int4 have no form of {', '.join(without)} that gives the same vector on every processor; use "
+            "the preset fp16 or fp32"
+        )
+    return plan

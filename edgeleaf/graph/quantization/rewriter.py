@@ -20,39 +20,31 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper
 
 from edgeleaf.graph.builder import GraphBuilder
-from edgeleaf.graph.quantization import exact, four_bits
+from edgeleaf.graph.quantization import exact, scales
 from edgeleaf.graph.quantization.calibration import Moments, outputs
-from edgeleaf.graph.quantization.layers import NORMS, LayerPlan, _Vector, attribute, opset
-from edgeleaf.graph.quantization.rounding import round_columns, smoothing
+from edgeleaf.graph.quantization.heads import MASKED, HeadScales
+from edgeleaf.graph.quantization.layers import Form, LayerPlan, _Vector, attribute, opset
+from edgeleaf.graph.quantization.matrices import Matrix, product, rounded
+from edgeleaf.graph.quantization.parts import DOMAIN, RMS_NORM
+from edgeleaf.graph.quantization.scales import Scales
+from edgeleaf.graph.quantization.tables import append_table
 from edgeleaf.graph.simplify import prune
 
 REFIT_RIDGE = 3000.0
 """How strongly a refitted projection is held to the trained one: as much as this number of texts would."""
 ZERO_POINT = np.uint8(128)
-NORM_STRENGTH, ATTENTION_STRENGTH = 0.9, 0.9
-"""How far smoothing moves the large numbers from the inputs to the weights, from 0 to 1."""
-NORM_HEADROOM, ATTENTION_HEADROOM = 1.1, 1.3
-"""A fixed scale covers at most this many times the largest input of the calibration texts."""
+NORM_STRENGTH = 0.9
+"""How far smoothing moves a normalisation's large numbers from the inputs to the weights, from 0 to 1."""
 NORM_DEVIATIONS = 4.5
 """A normalisation's scale has no headroom beyond this many times a channel's root mean square. The exception is a
 channel with larger numbers in calibration, an outlier that a few tokens cause: it keeps its full headroom."""
-UNEVEN = 2.0
-"""A table's columns get their own scales if the largest column is more than this many times the median column."""
 GELU_ZERO_POINT = np.uint8(20)
 """GELU's outputs are hardly ever negative, so nine tenths of the range are for the positive ones."""
-GELUS = frozenset({"BiasGelu", "Gelu"})
-IN_DOUBLE = frozenset({"MatMul", "ReduceL2", "ReduceMean", "ReduceSum", "Softmax", "Tanh"})
-MASKED = np.float32(-(2**26))
-"""Added to the score of a padding token, to make it lower than all others, whose magnitudes are less than 2**24."""
-SMALLEST_UNIT = 2.0**-20
-"""The smallest logit that a score of 1 may stand for, so that a padding token's logit is at most -64."""
-SUM_BITS, VALUE_BITS = 24, 10
-"""Bits of a sum of whole numbers that is exact in float32, and bits that attention's values may have."""
+ELEMENTWISE = frozenset({"Add", "Mul", "Sub"})
 
 
 @dataclass(frozen=True)
@@ -63,15 +55,6 @@ class Quantized:
     fixed: int
     running: int
     tables: int
-
-
-@dataclass(frozen=True)
-class _Matrix:
-    """A quantised weight: the tensor's name, its numbers (int8 [in, out]) and their scales (float32 [out])."""
-
-    name: str
-    values: npt.NDArray[np.int8]
-    scale: _Vector
 
 
 class Rewriter:
@@ -90,19 +73,13 @@ class Rewriter:
         self.g = GraphBuilder("int8", opset=opset(plan.model))
         self.row_names: dict[str, str] = {}
         self.old_names: dict[str, str] = {}
-        self.divided: dict[str, _Vector] = {}
-        """For a tensor whose channels are already divided when a linear layer reads them: the divisors."""
-        self.steps: dict[str, float] = {}
-        """The size of one int8 step in an attention's output."""
-        self.units: dict[str, float] = {}
-        """The logit that a score of 1 stands for in an attention."""
+        self.scales = Scales(plan, self.moments)
+        self.gelus: set[str] = set()
+        """GELU's outputs that only linear layers of tokens read."""
         self.shared: dict[object, str] = {}
         self.counts = {"fixed": 0, "running": 0, "tables": 0}
 
     def run(self) -> Quantized:
-        for node in self.plan.model.graph.node:
-            if self.plan.is_plain_attention(node):
-                self._scale_attention(node)
         for node in self.plan.model.graph.node:
             self._node(node)
         graph = self.plan.model.graph
@@ -117,9 +94,12 @@ class Rewriter:
         """Return the graph that has been written so far."""
         model = onnx.ModelProto()
         model.CopyFrom(self.plan.model)
-        del model.graph.node[:], model.graph.value_info[:]
+        del model.graph.node[:], model.graph.value_info[:], model.functions[:]
         model.graph.node.extend(self.g.nodes)
         model.graph.initializer.extend(self.g.initializers.values())
+        versions = [opset for opset in model.opset_import if opset.domain != DOMAIN]
+        del model.opset_import[:]
+        model.opset_import.extend(versions)
         have = {opset.domain for opset in model.opset_import}
         model.opset_import.extend(
             helper.make_opsetid(domain, version) for domain, version in self.g.domains().items() if domain not in have
@@ -127,22 +107,25 @@ class Rewriter:
         return model
 
     def _node(self, node: onnx.NodeProto) -> None:
-        plan, kind = self.plan, node.op_type
-        if node.output[0] in plan.linears:
-            self._linear(node)
-        elif kind == "Gather" and plan.is_matrix(node.input[0]) and not attribute(node, "axis"):
-            self._table(node)
-        elif kind in NORMS and plan.is_rows(node.input[0]):
-            self._norm(node)
-        elif kind in GELUS:
-            self._gelu(node)
-        elif plan.is_plain_attention(node):
-            self._attention(node)
-        elif kind == "Add" and any((node.output[0], place) in plan.absorbed for place in (0, 1)):
-            self.row_names[node.output[0]] = self.rows(next(name for name in node.input if name in plan.linears))
-        elif kind in IN_DOUBLE and all(name in plan.floats for name in node.input[: 2 if kind == "MatMul" else 1]):
-            self._in_double(node)
-        else:
+        write = {
+            Form.LINEAR: self._linear,
+            Form.TABLE: self._table,
+            Form.NORM: self._norm,
+            Form.GELU: self._gelu,
+            Form.SILU: self._silu,
+            Form.ATTENTION: self._attention,
+            Form.MASKED_ATTENTION: self._masked_attention,
+            Form.ABSORBED: self._absorbed,
+            Form.IN_DOUBLE: self._in_double,
+            Form.AS_IT_IS: self._as_it_is,
+        }
+        write[self.plan.form(node)](node)
+
+    def _absorbed(self, node: onnx.NodeProto) -> None:
+        self.row_names[node.output[0]] = self.rows(next(name for name in node.input if name in self.plan.linears))
+
+    def _as_it_is(self, node: onnx.NodeProto) -> None:
+        if not self._row_by_row(node):
             copy = onnx.NodeProto()
             copy.CopyFrom(node)
             copy.input[:] = [self.old(name) for name in node.input]
@@ -185,8 +168,10 @@ class Rewriter:
         if len(self.plan.shapes[name]) == 2:
             self._refit(node)
             self.row_names[out] = self._pooled_linear(node)
-        elif name in self.steps:
-            self.row_names[out] = self._fixed_linear([node], self.rows(name), self.divided[name], self.steps[name])
+        elif name in self.scales.steps:
+            self.row_names[out] = self._fixed_linear(
+                [node], self.rows(name), self.scales.divided[name], self.scales.steps[name]
+            )
         elif self.plan.is_fixed(name):
             reader = self.plan.only_reader(out)
             if reader is None or not self.plan.is_plain_attention(reader):  # it writes all three as one
@@ -212,9 +197,11 @@ class Rewriter:
         """Write linear layers that read the same tensor with fixed scales as one layer, side by side."""
         name = nodes[0].input[0]
         seen = self.moments[name]
-        whole, most = seen.peak * NORM_HEADROOM, NORM_DEVIATIONS * seen.root_mean_square
+        whole, most = seen.peak * scales.NORM_HEADROOM, NORM_DEVIATIONS * seen.root_mean_square
         reach = np.where(most < seen.peak, whole, np.minimum(whole, most)).astype(np.float32)
-        divisor = self._fixed_divisor(name, NORM_STRENGTH, reach)
+        if self.plan.is_mixed(name):
+            reach = seen.peak * np.float32(scales.ATTENTION_HEADROOM)
+        divisor = self.scales.fixed_divisor(name, NORM_STRENGTH, reach)
         return self._fixed_linear(nodes, self._scaled(name, divisor), divisor, 1.0)
 
     def _scaled(self, name: str, divisor: _Vector) -> str:
@@ -226,11 +213,11 @@ class Rewriter:
         name = nodes[0].input[0]
         quantized = self._once(("quantized", name), lambda: self.g.QuantizeLinear(scaled, np.float32(step), ZERO_POINT))
         weight, bias = (np.concatenate(parts, axis=-1) for parts in zip(*map(self._weight, nodes), strict=True))
-        matrix = self._rounded(weight, divisor, name)
+        matrix = self._matrix(weight, divisor, name)
         if name in self.plan.offset:
             bias = bias - (self.plan.offset[name] / divisor) @ (matrix.values * matrix.scale)
         self.counts["fixed"] += len(nodes)
-        return self._product(quantized, matrix, ZERO_POINT, bias.astype(np.float32))
+        return product(self.g, quantized, matrix, ZERO_POINT, bias.astype(np.float32))
 
     def _weight(self, node: onnx.NodeProto) -> tuple[_Vector, _Vector]:
         """Return a layer's weight [in, out] and bias [out], multiplied by its gain."""
@@ -241,53 +228,29 @@ class Rewriter:
     def _pooled_linear(self, node: onnx.NodeProto) -> str:
         """Write a layer that reads pooled vectors: smoothed channels, and a scale per text computed at run time."""
         name = node.input[0]
-        divisor = self._fixed_divisor(name, NORM_STRENGTH, self.moments[name].peak)
+        divisor = self.scales.fixed_divisor(name, NORM_STRENGTH, self.moments[name].peak)
         return self._dynamic_linear(node, self._scaled(name, divisor), divisor, ZERO_POINT)
 
     def _token_linear(self, node: onnx.NodeProto) -> str:
         """Write a layer with a scale per token that is computed at run time."""
         name = node.input[0]
-        divisor = self.divided.get(name, np.ones(self.plan.shapes[name][-1], np.float32))
-        zero_point = GELU_ZERO_POINT if name in self.divided else ZERO_POINT
+        divisor = self.scales.divided.get(name, np.ones(self.plan.shapes[name][-1], np.float32))
+        zero_point = GELU_ZERO_POINT if name in self.gelus else ZERO_POINT
         return self._dynamic_linear(node, self.rows(name), divisor, zero_point)
 
     def _dynamic_linear(self, node: onnx.NodeProto, divided: str, divisor: _Vector, zero_point: np.uint8) -> str:
         """Quantise inputs that are already divided, with a scale per row, and multiply: float32 [rows, out]."""
         weight, bias = self._weight(node)
         quantized, row_scale = self._dynamic(divided, zero_point, len(self.plan.shapes[node.input[0]]))
-        matrix = self._rounded(weight, divisor, node.input[0])
-        product = self.g.Mul(self._product(quantized, matrix, zero_point, None), row_scale)
+        matrix = self._matrix(weight, divisor, node.input[0])
+        y = self.g.Mul(product(self.g, quantized, matrix, zero_point, None), row_scale)
         self.counts["running"] += 1
-        return self.g.Add(product, bias) if node.output[0] in self.plan.bias else product
+        return self.g.Add(y, bias) if node.output[0] in self.plan.bias else y
 
-    def _rounded(self, weight: _Vector, divisor: _Vector, name: str) -> _Matrix:
+    def _matrix(self, weight: _Vector, divisor: _Vector, name: str) -> Matrix:
         """Round the weight of a layer whose inputs are already divided; a projection of whole texts stays in int8."""
-        of_texts, moments = len(self.plan.shapes[name]) == 2, self.moments[name]
-        weight, products = weight * divisor[:, None], moments.products / np.outer(divisor, divisor)
-        if self.bits == 4 and not of_texts and len(weight) % (2 * four_bits.MATRIX_BLOCK) == 0:
-            packed = four_bits.round_matrix(weight, products)
-            return _Matrix(four_bits.append_matrix(self.g, packed), packed.int8(), packed.scale)
-        values, scale = round_columns(weight, products)
-        return _Matrix(self.g.constant(values), values, scale)
-
-    def _product(self, quantized: str, matrix: _Matrix, zero_point: np.uint8, bias: _Vector | None) -> str:
-        operands: list[str | np.ndarray | np.generic] = [
-            quantized,
-            matrix.name,
-            np.float32(1),
-            matrix.scale,
-            zero_point,
-        ]
-        if bias is not None:
-            operands += [np.int8(0), bias]
-        return self.g.MatMulIntegerToFloat(*operands)
-
-    def _fixed_divisor(self, name: str, strength: float, reach: _Vector) -> _Vector:
-        """Return the divisor of each channel with which int8 holds numbers up to ``reach``."""
-        weights = [node for node in self.plan.linears.values() if node.input[0] == name]
-        together = np.concatenate([self.plan.weights[node.input[1]] for node in weights], axis=1)
-        smooth = smoothing(reach, together, strength)
-        return np.asarray(smooth * (reach / smooth).max() / 127, dtype=np.float32)
+        bits = 8 if len(self.plan.shapes[name]) == 2 else self.bits
+        return rounded(self.g, weight, divisor, self.moments[name].products, bits=bits)
 
     def _dynamic(self, x: str, zero_point: np.uint8, dims: int) -> tuple[str, str]:
         """Quantise rows, each with its own scale: uint8 [rows, width] and float32 [rows, 1].
@@ -306,94 +269,127 @@ class Rewriter:
         return self.shared["dynamic", x], self.shared["scale", x]
 
     def _table(self, node: onnx.NodeProto) -> None:
-        """Quantise a table with a scale per row, and per column if the columns are uneven; expand it after look-up."""
-        g, table = self.g, self.plan.weights[node.input[0]]
-        ids = self.old(node.input[1])
+        table, ids = self.plan.weights[node.input[0]], self.old(node.input[1])
         self.counts["tables"] += 1
-        if self.bits == 4 and table.shape[1] % (2 * four_bits.TABLE_BLOCK) == 0:
-            self.old_names[node.output[0]] = four_bits.append_table_rows(g, table, ids)
-            return
-        columns = np.sqrt(np.square(table, dtype=np.float64).mean(axis=0)).astype(np.float32)
-        columns = np.maximum(columns, 1e-3 * columns.max())
-        uneven = columns.max() > UNEVEN * np.median(columns)
-        if uneven:
-            table = table / columns
-        scale = np.maximum(np.abs(table).max(axis=1, keepdims=True) / 127, np.finfo(np.float32).tiny)
-        values = g.Cast(g.Gather(np.round(table / scale).astype(np.int8), ids), to=TensorProto.FLOAT)
-        rows = g.Mul(values, g.Gather(scale.astype(np.float32), ids))
-        self.old_names[node.output[0]] = g.Mul(rows, columns) if uneven else rows
+        self.old_names[node.output[0]] = append_table(self.g, table, ids, bits=self.bits)
 
     def _norm(self, node: onnx.NodeProto) -> None:
-        g, weights, skip = self.g, self.plan.weights, node.op_type == "SkipLayerNormalization"
-        x = self.rows(node.input[0])
-        if skip:
-            x = g.Add(x, self.rows(node.input[1]))
-            if len(node.input) > 4 and (node.output[0], 4) not in self.plan.absorbed:
-                x = g.Add(x, weights[node.input[4]])
-            if len(node.output) > 3 and node.output[3]:
-                self.row_names[node.output[3]] = x
-        gamma, beta = (weights[name] for name in (node.input[2:4] if skip else node.input[1:3]))
-        beta = beta + self.plan.offset.get(node.output[0], np.float32(0))
-        epsilon = attribute(node, "epsilon") or 1e-5
-        self.row_names[node.output[0]] = exact.layer_norm(g, x, gamma, beta if beta.any() else None, epsilon)
+        g, plan, out, epsilon = self.g, self.plan, node.output[0], attribute(node, "epsilon")
+        of_rows, gamma = plan.is_rows(node.input[0]), plan.gamma(node)
+        x = self.rows(node.input[0]) if of_rows else self.old(node.input[0])
+        if node.op_type == RMS_NORM:
+            y = exact.rms_norm(g, x, gamma, epsilon or 0.0)
+        else:
+            if node.op_type == "SkipLayerNormalization":
+                x = self._with_skip(node, x)
+            beta = plan.beta(node)
+            beta = (np.zeros_like(gamma) if beta is None else beta) + plan.offset.get(out, np.float32(0))
+            level, added = plan.may_be_level(node), beta if beta.any() else None
+            y = exact.layer_norm(g, x, gamma, added, epsilon or 1e-5, level=level)
+        (self.row_names if of_rows else self.old_names)[out] = y
+
+    def _with_skip(self, node: onnx.NodeProto, x: str) -> str:
+        x = self.g.Add(x, self.rows(node.input[1]))
+        if len(node.input) > 4 and (node.output[0], 4) not in self.plan.absorbed:
+            x = self.g.Add(x, self.plan.weights[node.input[4]])
+        if len(node.output) > 3 and node.output[3]:
+            self.row_names[node.output[3]] = x
+        return x
+
+    def _silu(self, node: onnx.NodeProto) -> None:
+        if not self._row_by_row(node):
+            self.old_names[node.output[0]] = exact.silu(self.g, self.old(node.input[0]))
 
     def _gelu(self, node: onnx.NodeProto) -> None:
         out, plan = node.output[0], self.plan
         x = self.rows(node.input[0])
-        if node.op_type == "BiasGelu" and (out, 1) not in plan.absorbed:
+        if len(node.input) > 1 and (out, 1) not in plan.absorbed:
             x = self.g.Add(x, plan.weights[node.input[1]])
         y = exact.gelu(self.g, x)
         of_tokens, readers = len(plan.shapes[out]) == 3, plan.readers.get(out, [])
         if of_tokens and out not in plan.kept and all(reader.output[0] in plan.linears for reader in readers):
-            self.divided[out] = np.full(plan.shapes[out][-1], 1 / exact.LEVELS, np.float32)
+            self.scales.divided[out] = np.full(plan.shapes[out][-1], 1 / exact.LEVELS, np.float32)
+            self.gelus.add(out)
         else:
             y = self.g.Mul(y, np.float32(1) / exact.LEVELS)
         self.row_names[out] = y
 
-    def _scale_attention(self, node: onnx.NodeProto) -> None:
-        """Set the gains of the layers before an attention: outputs as large as exact sums allow.
-
-        The values are also divided by what the attention's output is to be divided by.
-        """
-        plan, out = self.plan, node.output[0]
-        query, key, value = node.input[:3]
-        head = plan.shapes[out][-1] // int(attribute(node, "num_heads") or 1)
-        scale = attribute(node, "scale") or head**-0.5
-        most = 2.0 ** ((SUM_BITS - np.log2(head)) / 2)
-        gains = [most / float(self._peak(name).max() * NORM_HEADROOM) for name in (query, key)]
-        self.units[out] = max(scale / (gains[0] * gains[1]), SMALLEST_UNIT)
-        less = float(np.sqrt(scale / self.units[out] / (gains[0] * gains[1])))
-        plan.gain[query], plan.gain[key] = gains[0] * less, gains[1] * less
-        divisor = self._fixed_divisor(out, ATTENTION_STRENGTH, self.moments[out].peak * np.float32(ATTENTION_HEADROOM))
-        bits = int(np.floor(VALUE_BITS - np.log2((self._peak(value) / divisor).max() * NORM_HEADROOM)))
-        plan.gain[value] = np.float32(2.0**bits) / divisor
-        self.divided[out] = divisor
-        self.steps[out] = exact.SHARES * 2.0**bits
-
-    def _peak(self, name: str) -> _Vector:
-        """Return the largest magnitude of each output of a linear layer, including its bias."""
-        return self.moments[name].peak + np.abs(self.plan.bias.get(name, np.float32(0)))
-
     def _attention(self, node: onnx.NodeProto) -> None:
         g, width, heads = self.g, self.plan.shapes[node.output[0]][-1], int(attribute(node, "num_heads") or 1)
-
-        def additive() -> str:
-            kept = g.Cast("attention_mask", to=TensorProto.FLOAT)
-            return g.Unsqueeze(g.Mul(g.Sub(np.float32(1), kept), MASKED), np.array([1, 2]))
-
         self.row_names[node.output[0]] = exact.attention(
             g,
             self._normed_linear([self.plan.linears[name] for name in node.input[:3]]),
             heads=self._shape(3 * heads, width // heads),
             width=width,
-            mask=self._once("mask", additive) if any(node.input[4:5]) else None,
-            unit=self.units[node.output[0]],
+            mask=self._padding_mask() if any(node.input[4:5]) else None,
+            unit=self.scales.units[node.output[0]],
         )
+
+    def _masked_attention(self, node: onnx.NodeProto) -> None:
+        g, out = self.g, node.output[0]
+        if node.op_type == "MultiHeadAttention":
+            heads = int(attribute(node, "num_heads") or 1)
+            width = self.plan.shapes[out][-1] // heads
+            tensors = [self._of_heads(node, place, heads, width) for place in range(3)]
+            peaks = [self.scales.peak(name) for name in node.input[:3]]
+            mask, hides = self._padding_mask(), True
+        else:
+            *names, mask = node.input
+            _, heads, _, width = self.plan.shapes[names[0]]
+            tensors, peaks = [self.old(name) for name in names], [self.moments[name].peak for name in names]
+            mask, hides = self.old(mask), bool(attribute(node, "hides"))
+        query, key, value = (peak.reshape(heads, width) * scales.NORM_HEADROOM for peak in peaks)
+        of_heads = HeadScales.of(query, key, value, scale=attribute(node, "scale") or width**-0.5)
+        unit = None if hides else of_heads.unit
+        whole = self._once(("mask", mask, unit), lambda: of_heads.mask(g, mask, hides=hides))
+        mixed = of_heads.attention(g, tensors, whole)
+        if node.op_type == "MultiHeadAttention":
+            mixed = g.Reshape(g.Transpose(mixed, perm=[0, 2, 1, 3]), np.array([0, 0, heads * width]))
+        self.old_names[out] = mixed
+
+    def _of_heads(self, node: onnx.NodeProto, place: int, heads: int, width: int) -> str:
+        """Return an attention's query, key or value as float32 [batch, heads, sequence, width]."""
+        name, whole = self.old(node.input[place]), heads * width
+        bias = self.plan.weights.get(node.input[3]) if len(node.input) > 3 else None
+        if bias is not None and (node.output[0], place) not in self.plan.absorbed:
+            name = self.g.Add(name, bias[place * whole : (place + 1) * whole])
+        return self.g.Transpose(self.g.Reshape(name, np.array([0, 0, heads, width])), perm=[0, 2, 1, 3])
+
+    def _padding_mask(self) -> str:
+        """Return what hides padding from an attention, float32 [batch, 1, 1, sequence]."""
+
+        def additive() -> str:
+            kept = self.g.Cast("attention_mask", to=TensorProto.FLOAT)
+            return self.g.Unsqueeze(self.g.Mul(self.g.Sub(np.float32(1), kept), MASKED), np.array([1, 2]))
+
+        return self._once("mask", additive)
+
+    def _row_by_row(self, node: onnx.NodeProto) -> bool:
+        """Write a node that computes each number of a row from the same rows; return whether it is one."""
+        out, kind = node.output[0], node.op_type
+        shape = self.plan.shapes.get(out, ())
+        if not any(name in self.row_names and name not in self.old_names for name in node.input):
+            return False
+        if self.plan.form(node) is Form.SILU:
+            self.row_names[out] = exact.silu(self.g, self.rows(node.input[0]))
+        elif kind in ELEMENTWISE and len(shape) == 3 and all(self.plan.shapes.get(n) == shape for n in node.input):
+            self.row_names[out] = self.g.node(kind, *map(self.rows, node.input))[0]
+        elif kind == "Split" and len(shape) == 3 and attribute(node, "axis") in (-1, 2):
+            attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute} | {"axis": -1}
+            operands = [self.rows(node.input[0]), *node.input[1:]]
+            parts = self.g.node("Split", *operands, outputs=len(node.output), **attributes)
+            self.row_names.update(zip(node.output, parts, strict=True))
+        else:
+            return False
+        return True
 
     def _in_double(self, node: onnx.NodeProto) -> None:
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         count = 2 if node.op_type == "MatMul" else 1
         operands = [self.g.Cast(self.old(name), to=TensorProto.DOUBLE) for name in node.input[:count]]
         operands += [self.old(name) for name in node.input[count:]]
-        wide = self.g.node(node.op_type, *operands, **attributes)[0]
+        kind = node.op_type
+        if kind == "Cos":  # onnxruntime 1.20 has no Cos in float64
+            kind, operands = "Sin", [self.g.Add(operands[0], np.float64(np.pi / 2))]
+        wide = self.g.node(kind, *operands, **attributes)[0]
         self.old_names[node.output[0]] = self.g.Cast(wide, to=TensorProto.FLOAT)

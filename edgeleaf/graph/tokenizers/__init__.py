@@ -1,6 +1,6 @@
 """Tokenizers as ONNX nodes: text or its UTF-8 in, token ids out, equal to Hugging Face ``tokenizers`` on every input.
 
-One module per kind of model (``wordpiece``); ``append_tokenizer`` picks it by the tokenizer.json.
+One module per kind of model (``wordpiece``, ``bpe``, ``unigram``); ``append_tokenizer`` picks it by the tokenizer.json.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from onnx import TensorProto
 
 from edgeleaf.bundle.feed import TEXT, UTF8, Input
 from edgeleaf.errors import ExportError, TokenizerNotSupported
-from edgeleaf.graph.builder import GraphBuilder
-from edgeleaf.graph.tokenizers import wordpiece
+from edgeleaf.graph.builder import OPSET, GraphBuilder
+from edgeleaf.graph.tokenizers import bpe, unigram, wordpiece
 from edgeleaf.graph.tokenizers.rows import append_rows
 from edgeleaf.graph.tokenizers.spec import parse, read_spec, reference_tokenizer
 
-_MODELS = {"WordPiece": wordpiece.append}
+_OPSETS = {"WordPiece": 16, "BPE": 18, "Unigram": 18}
+"""The oldest opset of ai.onnx that has a model's operators: ScatterElements that adds; one that takes the minimum."""
+_MODELS = {"WordPiece": wordpiece.append, "BPE": bpe.append, "Unigram": unigram.append}
 
 
 def append_tokenizer(
@@ -57,9 +59,9 @@ def append_tokenizer(
         ('input_ids', 'attention_mask')
     """
     settings = parse(tokenizer_json)
-    kind = settings["model"].get("type")
-    if kind not in _MODELS:
-        raise TokenizerNotSupported(f"tokenizer model {kind} is not supported: only {', '.join(_MODELS)}")
+    if graph.opset < (needed := opset_of(settings)):
+        raise ExportError(f"the graph has opset {graph.opset}; this tokenizer needs {needed}")
+    kind = settings["model"]["type"]
     spec = read_spec(settings)
     room = max_length - len(spec.prefix.ids) - len(spec.suffix.ids)
     if room < 1:
@@ -71,6 +73,19 @@ def append_tokenizer(
     made = append_rows(graph, tokens, spec, max_length, with_types=token_type_ids)
     names = ("input_ids", "attention_mask", "token_type_ids")
     return tuple(graph.alias(tensor, name) for tensor, name in zip(made, names, strict=False))
+
+
+def opset_of(tokenizer_json: str | dict[str, Any]) -> int:
+    """Return the oldest opset of ai.onnx that a tokenizer's operators are in.
+
+    Raises:
+        TokenizerNotSupported: there is no graph for its kind of model.
+        ExportError: not a tokenizer.json.
+    """
+    kind = parse(tokenizer_json)["model"].get("type")
+    if kind not in _MODELS:
+        raise TokenizerNotSupported(f"tokenizer model {kind} is not supported: only {', '.join(_MODELS)}")
+    return _OPSETS[kind]
 
 
 def append_input(graph: GraphBuilder, takes: Input = TEXT) -> str:
@@ -92,7 +107,7 @@ def as_model(
 
     Arguments, outputs and errors are those of ``append_tokenizer``.
     """
-    graph = GraphBuilder("tokenizer")
+    graph = GraphBuilder("tokenizer", opset=max(OPSET, opset_of(tokenizer_json)))
     for name in append_tokenizer(
         graph,
         append_input(graph, takes),
@@ -106,4 +121,4 @@ def as_model(
     return graph.model()
 
 
-__all__ = ["append_input", "append_tokenizer", "as_model", "reference_tokenizer"]
+__all__ = ["append_input", "append_tokenizer", "as_model", "opset_of", "reference_tokenizer"]

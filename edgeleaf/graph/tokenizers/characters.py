@@ -133,6 +133,36 @@ def word_characters() -> frozenset[str]:
     return frozenset(found)
 
 
+@lru_cache(maxsize=32)
+def matching(expression: str) -> np.ndarray:
+    """Whether a regular expression of `tokenizers` matches a character, bool by code point. It must match one alone."""
+    from tokenizers import Regex, pre_tokenizers
+
+    splitter = pre_tokenizers.Split(Regex(f"(?:{expression})+"), "removed")
+    found = np.zeros(CODE_POINTS, bool)
+    for characters in _chunks():
+        matches = np.ones(len(characters), bool)
+        for _, (start, end) in splitter.pre_tokenize_str("".join(characters)):
+            matches[start:end] = False
+        found[[ord(character) for character in characters]] = matches
+    return found
+
+
+@lru_cache(maxsize=1)
+def space_characters() -> frozenset[str]:
+    r"""Return the characters that an added token with lstrip takes in: \s of `tokenizers`, found by trying."""
+    from tokenizers import AddedToken, Tokenizer, models
+
+    runner = Tokenizer(models.WordLevel({"?": 0}, "?"))
+    runner.add_tokens([AddedToken("[T]", lstrip=True, normalized=False)])
+    found: set[str] = set()
+    for characters in _chunks(0x800):
+        encoding = runner.encode("".join(f"x{character}[T]" for character in characters), add_special_tokens=False)
+        starts = {start for (start, _), id_ in zip(encoding.offsets, encoding.ids, strict=True) if id_}
+        found.update(character for i, character in enumerate(characters) if 5 * i + 1 in starts)
+    return frozenset(found)
+
+
 def check_reordering(symbols: Iterable[Symbol], normalizer: dict[str, Any] | None) -> None:
     """Refuse a vocabulary for which the order of combining marks could matter.
 

@@ -6,7 +6,7 @@ import re
 
 from edgeleaf.errors import ExportError, TokenizerNotSupported
 from edgeleaf.graph.tokenizers.characters import Census, Symbol, became, word_characters
-from edgeleaf.graph.tokenizers.spec import UNLIMITED, AddedToken, TokenizerSpec, reference_tokenizer
+from edgeleaf.graph.tokenizers.spec import AddedToken, TokenizerSpec
 
 
 def split_prompt(prompt: str, spec: TokenizerSpec, characters: Census, max_length: int) -> tuple[list[int], str]:
@@ -31,8 +31,7 @@ def split_prompt(prompt: str, spec: TokenizerSpec, characters: Census, max_lengt
             "change; supported: a prompt that ends in a space or in that token"
         )
     head, tail = prompt[:cut], prompt[cut:]
-    reference = reference_tokenizer(spec.settings, UNLIMITED)
-    head_ids: list[int] = reference.encode(head, add_special_tokens=False).ids
+    head_ids: list[int] = spec.tokenizer.encode(head, add_special_tokens=False).ids
     if len(spec.prefix.ids) + len(head_ids) + len(spec.suffix.ids) >= max_length and not spec.truncates_left:
         raise ExportError(
             f"the prompt takes {len(head_ids)} of max_length {max_length} tokens; pass a larger max_length"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 from edgeleaf.errors import ExportError, TokenizerNotSupported
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 RESERVED = ("\ue000pad", "\ue000row")  # how the graph's own elements begin, among the characters of a text
 UNLIMITED = 1 << 30  # a max_length for texts that are not to be cut
+UNLISTED = "\ua66e\u16a0\U0001242b\U0001f9ff"
+"""A letter that occurs once in one psalter, a rune, a cuneiform numeral and an amulet."""
 Json = dict[str, Any]
 
 
@@ -30,12 +32,15 @@ class AddedToken:
         id: the id that `tokenizers` really gives.
         normalized: it is looked for in the normalised text, in its own normalised form; otherwise in the raw text.
         single_word: it counts only where no letter, digit or the like is next to it.
+        lstrip, rstrip: it takes in the whitespace before or behind it.
     """
 
     content: str
     id: int
     normalized: bool
     single_word: bool
+    lstrip: bool = False
+    rstrip: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ class TokenizerSpec:
         text_type: the text's own token type.
         pad_id, pad_type: what fills up shorter rows.
         truncates_left: texts that are too long lose their beginning instead of their end.
+        tokenizer: the real tokenizer, which neither pads nor truncates.
     """
 
     settings: Json
@@ -69,6 +75,7 @@ class TokenizerSpec:
     pad_id: int
     pad_type: int
     truncates_left: bool
+    tokenizer: Tokenizer = field(compare=False, repr=False)
 
     @property
     def raw(self) -> tuple[AddedToken, ...]:
@@ -114,12 +121,17 @@ def reference_tokenizer(tokenizer_json: str | dict[str, Any], max_length: int) -
     """Return the tokenizer that the graph is compared with: no padding, truncated to ``max_length`` on its own side.
 
     Raises:
-        ExportError: not a tokenizer.json, or ``tokenizers`` cannot load it.
+        ExportError: not a tokenizer.json, ``tokenizers`` cannot load it, or its model cannot encode an unknown word.
     """
     settings = parse(tokenizer_json)
     side = _direction(settings, "truncation").lower()
     settings |= {"padding": None, "truncation": None}
     tokenizer = _loaded(settings)
+    try:
+        tokenizer.model.tokenize(UNLISTED)
+    except Exception as error:  # tokenizers raises plain Exception
+        reason = " ".join(str(error).split())
+        raise ExportError(f"this tokenizer.json cannot encode an unknown word: {reason[:200]}") from None
     tokenizer.enable_truncation(max_length, direction=side)
     return tokenizer
 
@@ -161,14 +173,18 @@ def read_spec(settings: Json) -> TokenizerSpec:
         TokenizerNotSupported: naming the first setting that the graph cannot reproduce exactly.
         ExportError: ``tokenizers`` cannot load it.
     """
-    check_loads(settings)
+    tokenizer = _loaded(settings)
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
     if _direction(settings, "padding") != "Right":
         raise TokenizerNotSupported("padding on the left is not supported: only on the right")
     vocab = settings["model"].get("vocab")
+    if settings["model"].get("type") == "Unigram" and isinstance(vocab, list):
+        vocab = {piece: number for number, (piece, _) in enumerate(vocab)}
     if not isinstance(vocab, dict) or not vocab:
         raise TokenizerNotSupported("the tokenizer's vocabulary is empty or not a token-to-id table")
     prefix, text_type, suffix = read_template(settings)
-    added = _added_tokens(settings)
+    added = _added_tokens(settings, tokenizer)
     padding = settings.get("padding")
     return TokenizerSpec(
         settings=settings | {"padding": None},
@@ -180,10 +196,11 @@ def read_spec(settings: Json) -> TokenizerSpec:
         pad_id=_pad_id(padding, added, vocab),
         pad_type=int(padding["pad_type_id"]) if padding else 0,
         truncates_left=_direction(settings, "truncation") == "Left",
+        tokenizer=tokenizer,
     )
 
 
-def _added_tokens(settings: Json) -> tuple[AddedToken, ...]:
+def _added_tokens(settings: Json, tokenizer: Tokenizer) -> tuple[AddedToken, ...]:
     """Special ones first.
 
     lstrip and rstrip only take whitespace into the token; a BERT pre-tokenizer drops that anyway: no difference, but
@@ -203,16 +220,16 @@ def _added_tokens(settings: Json) -> tuple[AddedToken, ...]:
     reserved = next((content for content in contents if content.startswith(RESERVED)), None)
     if reserved is not None:
         raise TokenizerNotSupported(f"added token {reserved!r} begins like the graph's own marks; rename it")
-    reference = reference_tokenizer(settings, UNLIMITED) if entries else None
     return tuple(
         AddedToken(
             content=entry["content"],
-            id=int(cast(int, reference.token_to_id(entry["content"]))),
+            id=int(cast(int, tokenizer.token_to_id(entry["content"]))),
             normalized=bool(entry.get("normalized")),
             single_word=bool(entry.get("single_word")),
+            lstrip=bool(entry.get("lstrip")),
+            rstrip=bool(entry.get("rstrip")),
         )
         for entry in sorted(entries, key=lambda entry: not entry.get("special"))
-        if reference
     )
 
 
@@ -225,7 +242,14 @@ def read_template(settings: Json) -> tuple[Specials, int, Specials]:
     processor: Json | None = settings.get("post_processor")
     if processor is None:
         return Specials(), 0, Specials()
+    if processor.get("type") == "Sequence":  # ByteLevel only changes offsets
+        others = [step for step in processor.get("processors") or [] if step.get("type") != "ByteLevel"]
+        if len(others) > 1:
+            raise TokenizerNotSupported("several post-processors are not supported: only one, and ByteLevel")
+        return read_template({"post_processor": others[0] if others else None})
     kind = processor.get("type")
+    if kind == "ByteLevel":
+        return Specials(), 0, Specials()
     if kind in ("BertProcessing", "RobertaProcessing"):
         return Specials((int(processor["cls"][1]),), (0,)), 0, Specials((int(processor["sep"][1]),), (0,))
     if kind != "TemplateProcessing":
@@ -248,6 +272,31 @@ def read_template(settings: Json) -> tuple[Specials, int, Specials]:
         raise TokenizerNotSupported(f"the template holds the text {len(sides) - 1} times; supported: exactly once")
     prefix, suffix = (Specials(tuple(i for i, _ in side), tuple(t for _, t in side)) for side in sides)
     return prefix, text_type, suffix
+
+
+@dataclass(frozen=True)
+class TokenTypes:
+    """The types of a text's tokens, by a template that gives types other than 0.
+
+    Attributes:
+        prefix, suffix: types of the special tokens before and after the text.
+        text: the type of the text's own tokens.
+    """
+
+    prefix: tuple[int, ...]
+    text: int
+    suffix: tuple[int, ...]
+
+
+def template_types(settings: Json) -> TokenTypes | None:
+    """Return the token types that a parsed tokenizer.json's template gives one text; None if all are 0.
+
+    Raises:
+        TokenizerNotSupported: see :func:`read_template`.
+    """
+    prefix, text, suffix = read_template(settings)
+    types = TokenTypes(prefix.types, text, suffix.types)
+    return types if any((*types.prefix, types.text, *types.suffix)) else None
 
 
 def _pad_id(padding: Json | None, added: Sequence[AddedToken], vocab: dict[str, int]) -> int:

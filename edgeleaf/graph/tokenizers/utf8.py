@@ -120,16 +120,13 @@ class _Tables:
         pages: classes of the pages that are kept, one after the other.
         moved: by page of a place: how many pages before it the kept one lies, negative.
         symbols: of every class, [classes, K].
-        base, least, weights, continued: by byte, see ``_byte_tables``.
+        of_bytes: see ``_byte_tables``.
     """
 
     pages: str
     moved: str
     symbols: str
-    base: str
-    least: str
-    weights: str
-    continued: str
+    of_bytes: list[str]
 
     @staticmethod
     def of(graph: GraphBuilder, classes: ByteClasses) -> _Tables:
@@ -137,7 +134,8 @@ class _Tables:
         pages, kept = np.unique(paged, axis=0, return_inverse=True)
         tables = (pages.ravel(), kept.ravel() - np.arange(len(paged)), classes.table)
         of_bytes = _byte_tables(classes.openings, classes.first)
-        return _Tables(*(graph.constant(table) for table in (*map(_small, tables), *of_bytes)))
+        named = [graph.constant(_small(table)) for table in tables]
+        return _Tables(named[0], named[1], named[2], [graph.constant(table) for table in of_bytes])
 
 
 def _small(numbers: np.ndarray) -> np.ndarray:
@@ -153,9 +151,7 @@ def append_byte_symbols(graph: GraphBuilder, utf8: str, classes: ByteClasses, li
     characters is read in blocks, and what cannot matter is left out.
     """
     line = _append_line(graph, utf8, classes.openings)
-    starts = np.ones(_BYTES + classes.openings, bool)
-    starts[0x80:0xC0] = starts[FILLER] = False
-    at = graph.Squeeze(graph.NonZero(graph.Gather(starts, line, axis=0)), np.array([0]))  # int64 [C]
+    at = _append_starts(graph, line, classes.openings)  # int64 [C]
     tables = _Tables.of(graph, classes)
     if limits is None:
         return _append_symbols(graph, line, at, classes, tables)
@@ -183,7 +179,7 @@ def _append_symbols(
     graph: GraphBuilder, line: str, at: str, classes: ByteClasses, tables: _Tables, part: str = ""
 ) -> str:
     """Symbols, int32 [n], of what begins at these places of the line; ``part``, bool [C+1], says of which of them."""
-    places = _append_places(graph, line, at, classes, tables)  # [C]
+    places = _append_places(graph, line, at, classes.first, tables.of_bytes)  # [C]
     places = graph.Concat(places, np.array([classes.openings]), axis=0)  # [C+1]: something lies behind every token
     page = graph.Div(places, np.int64(_PAGE))
     moved = graph.Cast(graph.Gather(tables.moved, page, axis=0), to=TensorProto.INT64)
@@ -198,17 +194,48 @@ def _append_symbols(
     return graph.Cast(found, to=TensorProto.INT32)
 
 
-def _append_places(graph: GraphBuilder, line: str, at: str, classes: ByteClasses, tables: _Tables) -> str:
-    """What begins at these places of the line, by its place in the classes; int64 [C]."""
+def append_points(graph: GraphBuilder, utf8: str, opening: Sequence[int], first: int) -> str:
+    """UTF-8, uint8 [B, bytes], to ``opening`` before every text, and first + code point for every character; int64 [C].
+
+    Args:
+        graph: the graph to add to.
+        utf8: the input.
+        opening: numbers below first + 0x110000.
+        first: the number of U+0000.
+    """
+    line = _append_line(graph, utf8, len(opening))
+    at = _append_starts(graph, line, len(opening))
+    tables = _byte_tables(len(opening), first)
+    tables[0][_BYTES:] = opening
+    numbers = _append_places(graph, line, at, first, [graph.constant(table) for table in tables])
+    block = graph.Div(graph.Sub(numbers, np.int64(first)), np.int64(_SURROGATES.stop - _SURROGATES.start))
+    surrogate = graph.Equal(block, np.int64(_SURROGATES.start // (_SURROGATES.stop - _SURROGATES.start)))
+    wrong = graph.Or(surrogate, graph.Equal(numbers, np.int64(first + CODE_POINTS)))
+    return graph.Where(wrong, np.int64(first + 0xFFFD), numbers)
+
+
+def _append_starts(graph: GraphBuilder, line: str, openings: int) -> str:
+    """Where a character, or what takes the place of one, begins in the line; int64 [C]."""
+    starts = np.ones(_BYTES + openings, bool)
+    starts[0x80:0xC0] = starts[FILLER] = False
+    return graph.Squeeze(graph.NonZero(graph.Gather(starts, line, axis=0)), np.array([0]))
+
+
+def _append_places(graph: GraphBuilder, line: str, at: str, first: int, of_bytes: Sequence[str]) -> str:
+    """What begins at these places of the line: a mark, or first + code point; int64 [C].
+
+    ``of_bytes`` are the tables of ``_byte_tables``.
+    """
+    base, least, of_following, continued = of_bytes
     lead = graph.Gather(line, at, axis=0)  # [C]
     column = graph.Unsqueeze(at, np.array([1]))  # [C, 1]
     after = graph.Gather(line, graph.Add(column, np.array([1, 2, 3], np.int64)), axis=0)  # [C, 3]
-    weights = graph.Gather(tables.weights, lead, axis=0)  # [C, 3]
-    terms = graph.Mul(weights, graph.Gather(tables.continued, after, axis=0))
+    weights = graph.Gather(of_following, lead, axis=0)  # [C, 3]
+    terms = graph.Mul(weights, graph.Gather(continued, after, axis=0))
     added = graph.reduce("ReduceSum", terms, axes=[1], keepdims=0)
-    place = graph.Add(graph.Gather(tables.base, lead, axis=0), added)  # [C]
-    wrong = np.int64(classes.first + CODE_POINTS)
-    place = graph.Where(graph.Less(place, graph.Gather(tables.least, lead, axis=0)), wrong, place)
+    place = graph.Add(graph.Gather(base, lead, axis=0), added)  # [C]
+    wrong = np.int64(first + CODE_POINTS)
+    place = graph.Where(graph.Less(place, graph.Gather(least, lead, axis=0)), wrong, place)
     return graph.Min(place, wrong)
 
 

@@ -24,13 +24,13 @@ _ONE_BLOCK, _BLOCK = 18, 9  # window lengths looked up at once, if those are all
 ROW_START_ID = LENGTH_UNIT - 1  # the id that a row's first symbol gets; never comes out
 
 
-def _random64(label: str) -> int:
+def random64(label: str) -> int:
     """A fixed random number, signed 64 bits: the same on every machine and with every numpy."""
     return int.from_bytes(hashlib.blake2b(label.encode(), digest_size=8).digest(), "little", signed=True)
 
 
-BASE = _random64("base") >> 2 << 3 | 5  # odd, and 5 mod 8: its powers repeat as late as they can
-START = _random64("start")
+BASE = random64("base") >> 2 << 3 | 5  # odd, and 5 mod 8: its powers repeat as late as they can
+START = random64("start")
 
 NOTHING = 0
 SPACE_SYMBOL = 1
@@ -117,7 +117,7 @@ class Symbols:
     @cached_property
     def values(self) -> np.ndarray:
         """Every symbol's random number, int64 [count]."""
-        return np.array([_random64(f"symbol {i}") for i in range(self.count)], np.int64)
+        return np.array([random64(f"symbol {i}") for i in range(self.count)], np.int64)
 
 
 def offset_weights(count: int) -> np.ndarray:
@@ -202,11 +202,11 @@ def literal_table(literals: Mapping[str, int]) -> tuple[dict[str, int], int, dic
         {hash: length * LENGTH_UNIT + number}.
     """
     alphabet = sorted(set().union(*literals))
-    values = [_random64(f"character {ord(character)}") for character in alphabet]
+    values = [random64(f"character {ord(character)}") for character in alphabet]
     table = _Table(values)
     for literal, number in literals.items():
         table.enter([alphabet.index(character) for character in literal], len(literal) * LENGTH_UNIT + number)
-    return dict(zip(alphabet, values, strict=True)), _random64("other character"), table.entries
+    return dict(zip(alphabet, values, strict=True)), random64("other character"), table.entries
 
 
 class _Table:

@@ -17,6 +17,7 @@ from edgeleaf.graph.export import export_onnx, features
 from edgeleaf.graph.quantization.calibration import Moments
 from edgeleaf.graph.quantization.quantize import quantize
 from edgeleaf.models.loading import load_sentence_transformer
+from edgeleaf.training.student import build_student, save_student
 from tests.conftest import make_other_model, make_tiny_model, tiny_texts
 
 TEXTS = tiny_texts(300, low=1, high=20, seed=5)
@@ -67,6 +68,18 @@ def test_a_text_does_not_feel_its_neighbours_or_its_padding(
         np.testing.assert_array_equal(encode(quantized, torch_model, [text], pad=17)[0], row)
 
 
+@pytest.mark.parametrize("pooling", [("mean",), ("mean", "max")])
+def test_a_student_without_layers(tiny_student: Path, tmp_path: Path, pooling: tuple[str, ...]) -> None:
+    save_student(build_student(tiny_student, dim=48, max_length=32, pooling=pooling, layers=[]), tmp_path / "static")
+    torch_model, model = load_sentence_transformer(tmp_path / "static"), export_onnx(tmp_path / "static")
+    quantized = quantize(model, token_ids(torch_model, TEXTS[:200])).model
+    texts = TEXTS[200:216]
+    together = encode(quantized, torch_model, texts)
+    assert (together * torch_model.encode(texts)).sum(axis=1).min() > 0.99
+    for text, row in zip(texts, together, strict=True):
+        np.testing.assert_array_equal(encode(quantized, torch_model, [text], pad=5)[0], row)
+
+
 def test_uneven_columns_of_a_table_have_scales_of_their_own(
     tiny: tuple[onnx.ModelProto, onnx.ModelProto, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,7 +98,7 @@ def test_uneven_columns_of_a_table_have_scales_of_their_own(
         return float(np.mean([1 - found @ expected for found, expected in pairs]))
 
     with_columns = lost()
-    monkeypatch.setattr("edgeleaf.graph.quantization.rewriter.UNEVEN", np.inf)
+    monkeypatch.setattr("edgeleaf.graph.quantization.tables.UNEVEN", np.inf)
     assert with_columns < 0.8 * lost()
 
 

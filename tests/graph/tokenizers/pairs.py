@@ -10,8 +10,8 @@ import onnxruntime as ort
 from onnx import TensorProto
 
 from edgeleaf.bundle.feed import TEXT, Input, feed_of
-from edgeleaf.graph.builder import GraphBuilder
-from edgeleaf.graph.tokenizers import append_input, append_tokenizer
+from edgeleaf.graph.builder import OPSET, GraphBuilder
+from edgeleaf.graph.tokenizers import append_input, append_tokenizer, opset_of
 from edgeleaf.graph.tokenizers.spec import parse, read_spec, reference_tokenizer
 
 Json = dict[str, Any]
@@ -33,11 +33,11 @@ class Pair:
         *,
         max_length: int = MAX_LENGTH,
         prompt: str = "",
-        opset: int = 17,
+        opset: int = OPSET,
         token_type_ids: bool = False,
         takes: Input = TEXT,
     ) -> None:
-        graph = GraphBuilder("tokenizer", opset=opset)
+        graph = GraphBuilder("tokenizer", opset=max(opset, opset_of(tokenizer)))
         self.outputs = append_tokenizer(
             graph,
             append_input(graph, takes),

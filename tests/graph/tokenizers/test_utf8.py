@@ -1,8 +1,9 @@
-"""The input ``utf8``: what a host may pass in, and what becomes of bytes that are no text. Ids: test_wordpiece."""
+"""The input ``utf8``: what a host may pass in, and what becomes of bytes that are no text."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from edgeleaf.bundle.feed import FILLER, UTF8, utf8_rows
 from edgeleaf.graph.tokenizers import utf8
 from tests.graph.tokenizers.pairs import HARD, Json, Pair, trained, with_added
+from tests.graph.tokenizers.trained import byte_level, unigram, with_bytes
 
 WELL_FORMED = re.compile(
     rb"[\x00-\x7f]|[\xc2-\xdf][\x80-\xbf]|\xe0[\xa0-\xbf][\x80-\xbf]|[\xe1-\xec\xee\xef][\x80-\xbf]{2}"
@@ -140,3 +142,39 @@ def test_every_lead_byte_before_every_byte(pair: Pair) -> None:
     for lead in range(0x80, 0x100):
         batch = [b"a" + bytes([lead, second]) + tail for second in range(0x100) for tail in (b"\x80b", b"\xbf\x80b")]
         assert ids(pair, rows_of(batch)) == [pair.reference.encode(text_of(data)).ids for data in batch], lead
+
+
+OTHERS: dict[str, Callable[[], Json]] = {
+    "BPE": byte_level,
+    "BPE, NFC": lambda: byte_level(regex="qwen", nfc=True),
+    "SentencePiece's BPE": with_bytes,
+    "Unigram": unigram,
+    "Unigram, no map": lambda: unigram(charsmap=False, at_spaces=False),
+}
+
+
+@pytest.fixture(scope="module", params=OTHERS)
+def other(request: pytest.FixtureRequest) -> Pair:
+    return Pair(with_added(OTHERS[request.param](), "<ab>", "é東"), takes=UTF8)
+
+
+def test_bytes_that_are_no_text_with_other_models(other: Pair) -> None:
+    for data in MALFORMED.values():
+        batch = [data, b"my", data + "é東".encode()]
+        expected = [other.reference.encode(text_of(part)).ids for part in batch]
+        assert ids(other, rows_of(batch)) == expected
+        assert ids(other, rows_of([data])) == expected[:1]
+
+
+def test_every_surrogate_is_replaced(other: Pair) -> None:
+    """Alone, in words and in pairs; the characters on both sides of them stay what they are."""
+    points = [0xD7FF, *range(0xD800, 0xE000, 7), 0xDBFF, 0xDC00, 0xDFFF, 0xE000]
+    texts = [f"a{chr(point)}b {chr(point)}{chr(point)} é{chr(point)}" for point in points]
+    batch = [text.encode("utf-8", "surrogatepass") for text in texts]
+    assert ids(other, rows_of(batch)) == [other.reference.encode(text_of(data)).ids for data in batch]
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(batch=st.lists(st.lists(NASTY, max_size=8).map(b"".join), min_size=1, max_size=5))
+def test_any_bytes_with_other_models(other: Pair, batch: list[bytes]) -> None:
+    assert ids(other, rows_of(batch)) == [other.reference.encode(text_of(data)).ids for data in batch]

@@ -19,6 +19,11 @@ import java.security.MessageDigest
  * @property dim how many numbers a vector has.
  * @property tokenizerSha256 hash of the teacher's tokenizer; null if it is not known, as in older files.
  * @property attention `bidirectional` or `causal`; null if it is not known.
+ * @property queryContext in-context examples that the teacher reads before the prompt of a query; null for none.
+ * @property querySuffix the text that the teacher reads after a query; null for none.
+ * @property documentSuffix the text that the teacher reads after a document; null for none.
+ * @property bosToken the teacher's first token, if its kind puts it there; null otherwise.
+ * @property eosToken the teacher's last token, if its kind puts it there; null otherwise.
  */
 public class VectorSpace internal constructor(
     public val teacher: String,
@@ -31,15 +36,25 @@ public class VectorSpace internal constructor(
     public val dim: Int,
     public val tokenizerSha256: String?,
     public val attention: String?,
+    public val queryContext: String? = null,
+    public val querySuffix: String? = null,
+    public val documentSuffix: String? = null,
+    public val bosToken: String? = null,
+    public val eosToken: String? = null,
 ) {
     /** What identifies the space, in the order of Python's sorted keys. Older files lack some of it. */
     private val identity: Map<String, Any> = listOfNotNull(
         attention?.let { "attention" to it },
+        bosToken?.let { "bos_token" to it },
         "dim" to dim,
         "document_prompt" to documentPrompt,
+        documentSuffix?.let { "document_suffix" to it },
+        eosToken?.let { "eos_token" to it },
         "normalized" to normalized,
         "pooling" to pooling,
+        queryContext?.let { "query_context" to it },
         "query_prompt" to queryPrompt,
+        querySuffix?.let { "query_suffix" to it },
         tokenizerSha256?.let { "tokenizer_sha256" to it },
         "weights_sha256" to weightsSha256,
     ).toMap()
@@ -49,10 +64,12 @@ public class VectorSpace internal constructor(
 
     /**
      * Whether vectors of both spaces may be compared: whether everything that both of them record is equal. The name of
-     * the teacher does not count; neither does what one of them lacks because an older edgeleaf wrote it.
+     * the teacher does not count; neither does a tokenizer or a direction that one of them lacks because an older
+     * edgeleaf wrote it.
      */
     public fun sameAs(other: VectorSpace): Boolean =
-        identity.all { (key, value) -> key !in other.identity || other.identity[key] == value }
+        AROUND.all { identity[it] == other.identity[it] } &&
+            identity.all { (key, value) -> key !in other.identity || other.identity[key] == value }
 
     override fun equals(other: Any?): Boolean =
         other is VectorSpace && teacher == other.teacher && revision == other.revision && identity == other.identity
@@ -75,7 +92,8 @@ public class VectorSpace internal constructor(
         private val NEEDED = listOf(
             "teacher", "revision", "weights_sha256", "pooling", "normalized", "query_prompt", "document_prompt", "dim",
         )
-        private val LATER = listOf("tokenizer_sha256", "attention")
+        private val AROUND = listOf("query_context", "query_suffix", "document_suffix", "bos_token", "eos_token")
+        private val LATER = listOf("tokenizer_sha256", "attention") + AROUND
 
         /**
          * Makes a space of parsed JSON.
@@ -113,6 +131,11 @@ public class VectorSpace internal constructor(
                         throw fault("attention", "bidirectional or causal")
                     }
                 },
+                queryContext = textOrNull("query_context"),
+                querySuffix = textOrNull("query_suffix"),
+                documentSuffix = textOrNull("document_suffix"),
+                bosToken = textOrNull("bos_token"),
+                eosToken = textOrNull("eos_token"),
             )
         }
     }

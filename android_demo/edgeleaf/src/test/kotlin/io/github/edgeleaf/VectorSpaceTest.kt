@@ -18,7 +18,7 @@ class VectorSpaceTest {
     @Test
     fun `ids equal Python's, whatever is in the prompts`() {
         val lines = Fixtures.lines("spaces.jsonl").toList()
-        assertEquals(5, lines.size)
+        assertEquals(6, lines.size)
         for (line in lines) assertEquals(line["id"], VectorSpace.read(line["space"]).id)
     }
 
@@ -48,6 +48,18 @@ class VectorSpaceTest {
     }
 
     @Test
+    fun `what the teacher reads around a text is compared even if one record has nothing there`() {
+        for (key in listOf("query_context", "query_suffix", "document_suffix", "bos_token", "eos_token")) {
+            val around = space(key to "</s>")
+            assertTrue(key, around.sameAs(space(key to "</s>")) && around == space(key to "</s>"))
+            assertFalse(key, around.sameAs(space()) || space().sameAs(around))
+            assertFalse(key, around.sameAs(space(key to "<s>")))
+            assertNotEquals(key, space().id, around.id)
+            assertEquals(key, space().id, space(key to null).id)
+        }
+    }
+
+    @Test
     fun `faults name the key`() {
         val faults = mapOf(
             table - "pooling" to "pooling is missing",
@@ -61,6 +73,7 @@ class VectorSpaceTest {
             table + ("revision" to 1L) to "revision is 1; a text is needed",
             table + ("normalized" to "yes") to "normalized is \"yes\"; true or false is needed",
             table + ("attention" to "both") to "attention is \"both\"; bidirectional or causal is needed",
+            table + ("eos_token" to 2L) to "eos_token is 2; a text is needed",
             listOf(1L) to "it is not a table",
         )
         for ((value, message) in faults) {

@@ -1,6 +1,5 @@
-// An index as `edgeleaf index` writes it: its .npy matrix, its documents, its vector space, and search in it.
-
-const FACTS_OF_A_NAME = ["teacher", "revision"];
+// Matrices of an index: read from .npy files, shortened along principal axes, searched.
+import { EdgeleafError } from "./errors.js";
 
 /**
  * A matrix from the bytes of a .npy file.
@@ -8,12 +7,12 @@ const FACTS_OF_A_NAME = ["teacher", "revision"];
  * @param {Uint8Array} bytes float16 or float32, little endian, C order, two axes
  * @param {string} name of the file, for errors
  * @returns {{rows: number, dim: number, data: Float32Array}} row after row
- * @throws {Error} if the file is something else
+ * @throws {EdgeleafError} if the file is something else
  */
 export function readNpy(bytes, name = "vectors.npy") {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const magic = String.fromCharCode(...bytes.subarray(1, 6));
-  if (bytes[0] !== 0x93 || magic !== "NUMPY") throw new Error(`${name} is not a .npy file`);
+  if (bytes[0] !== 0x93 || magic !== "NUMPY") throw new EdgeleafError(`${name} is not a .npy file`);
   const long = bytes[6] > 1;
   const start = long ? 12 : 10;
   const end = start + (long ? view.getUint32(8, true) : view.getUint16(8, true));
@@ -21,11 +20,11 @@ export function readNpy(bytes, name = "vectors.npy") {
   const type = /'descr': '([^']+)'/.exec(header)?.[1];
   const shape = /'shape': \((\d+), (\d+)\)/.exec(header);
   if (!shape || !/'fortran_order': False/.test(header) || (type !== "<f2" && type !== "<f4")) {
-    throw new Error(`${name}: a float16 or float32 matrix in C order is needed, this is ${header.trim()}`);
+    throw new EdgeleafError(`${name}: a float16 or float32 matrix in C order is needed, this is ${header.trim()}`);
   }
   const [rows, dim] = [Number(shape[1]), Number(shape[2])];
   const body = new Uint8Array(bytes.subarray(end)); // a copy, so that its numbers are aligned
-  if (body.length !== rows * dim * (type === "<f2" ? 2 : 4)) throw new Error(`${name} is cut off`);
+  if (body.length !== rows * dim * (type === "<f2" ? 2 : 4)) throw new EdgeleafError(`${name} is cut off`);
   return { rows, dim, data: type === "<f2" ? widened(new Uint16Array(body.buffer)) : new Float32Array(body.buffer) };
 }
 
@@ -74,27 +73,4 @@ export function nearest({ rows, dim, data }, query, count) {
   }
   const order = Array.from(scores.keys()).sort((a, b) => scores[b] - scores[a] || a - b);
   return order.slice(0, count).map((row) => ({ row, score: scores[row] }));
-}
-
-/**
- * Throw an error if the queries of a model cannot search an index. As in edgeleaf, the name under which the teacher was
- * found does not matter; its weights, pooling, prompts and width do.
- *
- * @param {object} model the space in a bundle's edgeleaf.json
- * @param {object} index the space in an index's index.json
- */
-export function checkSpace(model, index) {
-  const keys = [...new Set([...Object.keys(model), ...Object.keys(index)])];
-  const other = keys.filter((key) => !FACTS_OF_A_NAME.includes(key) && model[key] !== index[key]);
-  if (!other.length) return;
-  const differences = other.map((key) => `${key}: ${short(model[key])} here, ${short(index[key])} in the index`);
-  throw new Error(
-    `This model cannot search this index: the two are of different vector spaces (${differences.join("; ")}). ` +
-      "Encode the documents again with this bundle: edgeleaf index BUNDLE DOCUMENTS -o INDEX",
-  );
-}
-
-function short(value) {
-  const long = typeof value === "string" && value.length > 24;
-  return JSON.stringify(long ? `${value.slice(0, 12)}…` : value) ?? "nothing";
 }

@@ -1,0 +1,5 @@
+"""python -m edgeleaf: the command line."""
+
+from edgeleaf.cli.main import main
+
+main()

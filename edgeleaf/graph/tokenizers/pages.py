@@ -1,0 +1,61 @@
+"""Tables with an entry for every code point, stored by pages of 64 of which many are alike.
+
+number ─▶ page ─▶ where the kept copy of that page lies ─▶ entry
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from onnx import TensorProto, numpy_helper
+
+from edgeleaf.graph.builder import GraphBuilder
+
+PAGE = 64
+
+
+def small(numbers: np.ndarray) -> np.ndarray:
+    """The same numbers in the smallest of uint8, int16, int32 that holds them, or in int64."""
+    for kind in (np.uint8, np.int16, np.int32):
+        info = np.iinfo(kind)
+        if not numbers.size or (info.min <= numbers.min() and numbers.max() <= info.max):
+            return numbers.astype(kind)
+    return numbers.astype(np.int64)
+
+
+def append_entry(graph: GraphBuilder, numbers: str, table: np.ndarray) -> str:
+    """The entries of a table at these places; int64, of the shape of ``numbers``.
+
+    Args:
+        graph: the graph to add to.
+        numbers: places in the table, int64.
+        table: int64 [places].
+    """
+    return append_entries(graph, numbers, [table])[0]
+
+
+def append_entries(graph: GraphBuilder, numbers: str, tables: Sequence[np.ndarray]) -> list[str]:
+    """The entries of several tables of one length at the same places; int64 each."""
+    paged = [np.pad(table, (0, -len(table) % PAGE)).reshape(-1, PAGE) for table in tables]
+    _, first, kept = np.unique(np.concatenate(paged, axis=1), axis=0, return_index=True, return_inverse=True)
+    kept = kept.ravel()
+    moved = kept - np.arange(len(kept))
+    page = graph.Div(numbers, np.int64(PAGE))
+    shift = graph.Cast(graph.Gather(small(moved), page, axis=0), to=TensorProto.INT64)
+    found = graph.Add(numbers, graph.Mul(shift, np.int64(PAGE)))
+    return [
+        graph.Cast(graph.Gather(small(table[first].ravel()), found, axis=0), to=TensorProto.INT64) for table in paged
+    ]
+
+
+def lookup(graph: GraphBuilder, keys: str, table: Mapping[int, int], *, default: int) -> str:
+    """The values of keys, int64, of the shape of ``keys``; ``default`` for those that the table does not hold."""
+    keys_array, values = (np.fromiter(numbers, np.int64, len(table)) for numbers in (table.keys(), table.values()))
+    order = np.argsort(keys_array, kind="stable")
+    return graph.LabelEncoder(
+        keys,
+        keys_tensor=numpy_helper.from_array(keys_array[order], "keys"),
+        values_tensor=numpy_helper.from_array(values[order], "values"),
+        default_tensor=numpy_helper.from_array(np.array([default], np.int64), "default"),
+    )

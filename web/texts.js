@@ -1,0 +1,104 @@
+// Texts on their way into a fused file: checked, put into batches, and made a tensor of strings or of UTF-8 bytes.
+import { EdgeleafError } from "./errors.js";
+
+const FILLER = 0xff; // UTF-8 never holds this byte
+const ENCODE_BATCH = 32;
+const BATCH_CHARACTERS = 65_536; // of a batch, filler included, unless one text alone exceeds it
+const SHORT = 64; // texts up to this length share a batch, however short the shortest is
+const LONG = 20_000; // a text up to this length goes to the graph unchanged
+const UNIT = "[!-/:-@\\[-`{-~]|(?<![^\\t\\n\\r -/:-@\\[-`{-~])[0-9A-Za-z]"; // see edgeleaf/bundle/long_texts.py
+
+/**
+ * Throw an error unless these are texts.
+ *
+ * @param {unknown} texts
+ */
+export function checkTexts(texts) {
+  if (typeof texts === "string") throw new EdgeleafError("encode got one string; an array is needed: encode([text])");
+  if (!Array.isArray(texts)) throw new EdgeleafError(`encode got ${typeof texts}; an array of strings is needed`);
+  for (let place = 0; place < texts.length; place++) {
+    const text = texts[place];
+    if (typeof text !== "string") throw new EdgeleafError(`text ${place} is ${typeof text}; a string is needed`);
+    if (!text.isWellFormed()) {
+      throw new EdgeleafError(`text ${place} holds half a surrogate pair, which is not text; call toWellFormed() first`);
+    }
+  }
+}
+
+/**
+ * Batches of places of texts of similar length, the shortest first, to save padding; as in Python.
+ *
+ * @param {number[]} lengths
+ * @returns {number[][]}
+ */
+export function batches(lengths) {
+  const found = [];
+  let batch = [];
+  for (const place of lengths.map((_, place) => place).sort((a, b) => lengths[a] - lengths[b] || a - b)) {
+    const length = lengths[place];
+    const full = batch.length === ENCODE_BATCH || (batch.length + 1) * length > Math.max(BATCH_CHARACTERS, length);
+    if (batch.length && (full || length > Math.max(SHORT, 2 * lengths[batch[0]]))) {
+      found.push(batch);
+      batch = [];
+    }
+    batch.push(place);
+  }
+  if (batch.length) found.push(batch);
+  return found;
+}
+
+/**
+ * A function that leaves out of a long text what cannot affect its tokens, so that it needs little memory.
+ *
+ * @param {string | undefined} entry `edgeleaf.long_texts` of the file's metadata
+ * @returns {(text: string) => string}
+ */
+export function shortener(entry) {
+  const found = /^(\d{1,9}) (\d{1,9})$/.exec(entry ?? "");
+  if (!found || !Number(found[2])) return (text) => text;
+  const [units, characters] = [Number(found[1]), Number(found[2])];
+  return (text) => {
+    if (text.length <= LONG) return text;
+    let count = 0;
+    for (const { index } of text.matchAll(new RegExp(UNIT, "g"))) {
+      if (count === units) {
+        text = text.slice(0, index);
+        break;
+      }
+      count += 1;
+    }
+    return text
+      .replace(new RegExp(`([0-9A-Za-z]{${characters}})[0-9A-Za-z]+`, "g"), "$1")
+      .replace(/[\t\n\r ]{2,}/g, " ");
+  };
+}
+
+/**
+ * Texts as the input of one run: strings, or their UTF-8, whichever the file takes.
+ *
+ * @param {object} ort onnxruntime-web or onnxruntime-node
+ * @param {object} session of a fused file
+ * @param {string[]} texts
+ * @returns {object} the argument of session.run
+ */
+export function feed(ort, session, texts) {
+  return session.inputNames[0] === "utf8" ? { utf8: utf8Tensor(ort, texts) } : { text: textTensor(ort, texts) };
+}
+
+/** UTF-8, uint8 [texts, bytes], a text a row, short rows filled up on the right. */
+function utf8Tensor(ort, texts) {
+  const rows = texts.map((text) => new TextEncoder().encode(text));
+  const width = rows.reduce((widest, row) => Math.max(widest, row.length), 0);
+  const bytes = new Uint8Array(rows.length * width).fill(FILLER);
+  rows.forEach((row, i) => bytes.set(row, i * width));
+  return new ort.Tensor("uint8", bytes, [rows.length, width]);
+}
+
+/**
+ * Strings, string [texts]. onnxruntime passes strings as C strings, which end at U+0000, so U+FFFD replaces it; the
+ * tokenizer drops both alike.
+ */
+function textTensor(ort, texts) {
+  const strings = texts.map((text) => text.replaceAll("\0", "\ufffd"));
+  return new ort.Tensor("string", strings, [strings.length]);
+}
