@@ -191,8 +191,8 @@ class Worker:
                 raise PlaceError(f"{self._place.shown}/{name}{TEXTS} is not what was written there; run again")
             before = self._tries(name)
             if before >= TRIES:  # this shard's fault alone: the worker goes on with others
-                deadly = f"shard {name} has ended {before} workers, as too little memory would; give Ray fewer --workers"
-                return row | {"error": deadly, "kind": ModelError.__name__}
+                deadly = f"shard {name} has ended {before} workers, as too little memory would"
+                return row | {"error": f"{deadly}; give Ray fewer --workers", "kind": ModelError.__name__}
             self._place.write(name + TRIED, str(before + 1).encode())  # before it can kill this process
             if self._teacher is None:
                 self._teacher = self._open()
