@@ -106,6 +106,13 @@ def export_command(
     ] = None,
     max_length: Annotated[int | None, typer.Option(help="Window in tokens. Default: the model's own.")] = None,
     texts: TextFiles = None,
+    vocab_from: Annotated[
+        list[Path] | None,
+        typer.Option(help="File of texts, one per line: keep only the tokens that they use. May be repeated."),
+    ] = None,
+    languages: Annotated[
+        str, typer.Option(help="Keep only the tokens of these languages, such as de,en; needs --texts in them.")
+    ] = "",
     exporter: Annotated[
         str,
         typer.Option(help="What exports the graph: torch, or optimum (needs edgeleaf[optimum] and transformers 4)."),
@@ -131,6 +138,8 @@ def export_command(
         prompt_name=prompt_name,
         max_length=max_length,
         texts=texts or (),
+        vocab_from=vocab_from or (),
+        languages=[language.strip() for language in languages.split(",") if language.strip()],
         exporter=exporter,
         preset=preset,
         processors=processor_names(processors),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -18,11 +19,13 @@ from edgeleaf.recipe.specs import BenchmarkSpec, ExportSpec, QuantizationSpec
 from edgeleaf.stages.graph import CALIBRATION_TEXTS, check_form, exported_graph
 from edgeleaf.stages.job import Job
 from edgeleaf.stages.runner import Stages
-from edgeleaf.stages.student import normalized_copy
+from edgeleaf.stages.student import normalized_copy, vocabulary_facts
 from edgeleaf.stages.texts import check_texts, origin, own_queries, query_files
 from edgeleaf.stages.vectors import VECTOR_CACHE, write_vectors
 from edgeleaf.teachers.sentence_transformer import SentenceTransformerTeacher
+from edgeleaf.texts.corpus import read_corpus
 from edgeleaf.texts.readers import fingerprint
+from edgeleaf.texts.words import check_languages, words_of
 
 
 def export(
@@ -33,6 +36,8 @@ def export(
     prompt_name: str | None = None,
     max_length: int | None = None,
     texts: Sequence[str | Path] = (),
+    vocab_from: Sequence[str | Path] = (),
+    languages: Sequence[str] = (),
     exporter: str = ExportSpec().exporter,
     preset: str = QuantizationSpec().preset,
     processors: Sequence[str] = (),
@@ -53,6 +58,11 @@ def export(
         prompt_name: use the model's own prompt of this name; not together with ``prompt``.
         max_length: window in tokens; None means the model's own.
         texts: files with queries to check with, one per line; if empty, documentation found on this machine is used.
+        vocab_from: files of texts, one per line: the file keeps only the tokens that they use
+            (:mod:`edgeleaf.models.vocabulary`). Some of these texts are kept apart, and the certificate compares the
+            file on them with the whole model.
+        languages: codes of languages, such as ``de``: the file keeps only the tokens of their words. It then needs
+            ``texts`` or ``vocab_from``, since it is checked with texts in these languages only.
         exporter: torch or optimum, see :class:`edgeleaf.recipe.specs.ExportSpec`.
         preset: int8, int4, fp16 or fp32, see :class:`edgeleaf.recipe.specs.QuantizationSpec`.
         processors: as for :func:`run`.
@@ -68,6 +78,12 @@ def export(
     if preset not in PRESETS:
         raise InputError(f"preset is {preset!r}; allowed: {', '.join(PRESETS)}")
     own_queries(texts)
+    if languages:
+        check_languages(languages)
+        if not (texts or vocab_from):
+            raise InputError("languages need texts to check with: give --texts, queries in these languages")
+    own = vocab_from or (texts if languages else ())
+    queries = texts if vocab_from or not languages else ()
     if exporter not in (known := get_args(get_type_hints(ExportSpec)["exporter"])):
         raise InputError(f"exporter is {exporter!r}; allowed: {', '.join(known)}")
     require("export", *by_exporter(exporter))
@@ -77,16 +93,24 @@ def export(
     check_tokenizer(spec, prompt=spec.query_prompt)
     with Stages(work_folder(target), force=force) as stages:
         teacher = SentenceTransformerTeacher(spec)
-        inputs = {"files": fingerprint([*query_files(texts), MachineSource()], Path())}
+        machine = () if own else (MachineSource(),)
         held_out = stages.run(
             "texts",
-            inputs,
-            lambda folder: check_texts(folder, texts, calibration=CALIBRATION_TEXTS),
+            {"files": fingerprint([*query_files(queries), *query_files(own), *machine], Path())},
+            lambda folder: check_texts(folder, queries, others=own, calibration=CALIBRATION_TEXTS),
         )
+
+        def vocabulary() -> Iterable[str]:
+            kept = (text.text for text in read_corpus(held_out, "train")) if vocab_from else ()
+            return chain(kept, words_of(languages))
+
         student = stages.run(
             "student",
-            {"model": teacher.space, "max_length": spec.max_length},
-            lambda folder: normalized_copy(folder, teacher.folder, spec),
+            {"model": teacher.space, "max_length": spec.max_length}
+            | ({"texts": held_out, "vocabulary": [bool(vocab_from), *languages]} if own else {}),
+            lambda folder: normalized_copy(
+                folder, teacher.folder, spec, texts=held_out, vocabulary=vocabulary if own else None
+            ),
         )
         check_form(exported_graph(exported(stages, held_out, student, exporter=exporter)), preset)
         cache = stages.work / VECTOR_CACHE
@@ -102,8 +126,12 @@ def export(
             teacher=teacher.folder,
             teacher_max_length=spec.max_length,
             max_length=spec.max_length,
-            made_by={"start": spec.model, **({"teacher_trust_remote_code": True} if trust_remote_code else {})},
-            origin=origin(texts),
+            made_by={
+                "start": spec.model,
+                **vocabulary_facts(student),
+                **({"teacher_trust_remote_code": True} if trust_remote_code else {}),
+            },
+            origin=origin(queries, own),
             gates=export_gates(preset),
             benchmark=BenchmarkSpec(),
             exporter=exporter,

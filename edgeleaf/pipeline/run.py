@@ -25,7 +25,7 @@ from edgeleaf.recipe.reading import read_recipe
 from edgeleaf.recipe.specs import ObjectiveSpec, Recipe, TeacherSpec
 from edgeleaf.stages.job import Job
 from edgeleaf.stages.runner import Stages
-from edgeleaf.stages.student import train_student
+from edgeleaf.stages.student import train_student, vocabulary_facts
 from edgeleaf.stages.texts import collect_texts
 from edgeleaf.stages.vectors import VECTOR_CACHE, quantize_teacher, write_vectors
 from edgeleaf.teachers.base import Encodes, Teacher
@@ -106,6 +106,7 @@ def build(
                 "objective": asdict(_objective(spec, stages)),
                 "texts": len(read_corpus(texts, "train")),
                 "seed": spec.seed,
+                **vocabulary_facts(student),
                 **_descent(base_bundle),
                 **access_of(spec.teacher),
                 **({"teacher_trust_remote_code": True} if spec.teacher.trust_remote_code else {}),

@@ -24,6 +24,8 @@ class StudentSpec:
     layers: tuple[int, ...] | None = field(default=None, metadata={"low": 0, "high": 10**4, "empty": True})
     """The start's layers that the student keeps, in this order, 0 the first; None: all. An empty list keeps none, and
     leaves a mean of token vectors."""
+    trim_vocabulary: bool = False
+    """Whether the student keeps only the tokens that the training texts use (:mod:`edgeleaf.models.vocabulary`)."""
     ridge: float = between(1e-6, 1e6, 1.0)
     """Ridge term of the projection's least-squares start, on unit-norm inputs."""
     pooling: tuple[Literal["mean", "max", "cls"], ...] | None = None

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 
@@ -14,8 +14,11 @@ from edgeleaf.bundle import manifest as layout
 from edgeleaf.bundle.manifest import VectorSpace
 from edgeleaf.distributed.team import team
 from edgeleaf.errors import TrainingError
+from edgeleaf.files import write_json
 from edgeleaf.models.resolve import resolve
+from edgeleaf.models.vocabulary import trim
 from edgeleaf.recipe.specs import Recipe, TeacherSpec
+from edgeleaf.records import read_json
 from edgeleaf.texts.corpus import read_corpus
 from edgeleaf.texts.text import Text
 
@@ -23,6 +26,9 @@ START_TEXTS = 4096
 """Number of training texts for the closed-form fit of the projection's start."""
 ALONG_AXES = "along-axes.npy"
 """While a student is trained: the targets of :mod:`edgeleaf.training.axes`."""
+VOCABULARY = "vocabulary.json"
+VOCABULARY_TEXTS = 1_000_000
+"""Training texts, in random order, that a student's vocabulary is trimmed to."""
 EVALUATED = 256
 """Number of held-out queries that are evaluated during training."""
 
@@ -53,6 +59,11 @@ def train_student(folder: Path, texts: Path, vectors: Path, recipe: Recipe, spac
     )
     prompts = {"query": space.query_prompt, "document": space.document_prompt}
     corpus = read_corpus(texts, "train")
+    if spec.trim_vocabulary:
+        apart = Prompted(read_corpus(texts, "held_out"), prompts)
+        trimmed = trim(model, islice(Prompted(corpus, prompts), VOCABULARY_TEXTS), apart, name=spec.model)
+        if processes.main:
+            write_json(folder / VOCABULARY, trimmed)
     targets = np.load(vectors / "train.npy", mmap_mode="r")
     if recipe.objective.axes is not None:
         of_teacher, axes, projected = targets, recipe.objective.axes, folder / ALONG_AXES
@@ -106,8 +117,28 @@ class Prompted(Sequence[str]):
         return self._prompts[text.kind] + text.text
 
 
-def normalized_copy(folder: Path, source: Path, spec: TeacherSpec) -> None:
+def vocabulary_facts(student: Path) -> dict[str, Any]:
+    """Return the manifest's entries about the tokens that a student lost; none if it has all."""
+    path = student / VOCABULARY
+    return read_json(path) if path.is_file() else {}
+
+
+def normalized_copy(
+    folder: Path,
+    source: Path,
+    spec: TeacherSpec,
+    *,
+    texts: Path | None = None,
+    vocabulary: Callable[[], Iterable[str]] | None = None,
+) -> None:
     """Write the model into ``student/`` with a final Normalize, its window and its prompts.
+
+    Args:
+        folder: the stage's folder.
+        source: the model's folder.
+        spec: its window and prompts.
+        texts: folder with the held-out texts.
+        vocabulary: the texts whose tokens the model keeps; None keeps all.
 
     Raises:
         ModelError: it has modules that cannot be exported, or pools without its prompt.
@@ -122,4 +153,9 @@ def normalized_copy(folder: Path, source: Path, spec: TeacherSpec) -> None:
         model.append(Normalize())
     model.prompts = {"query": spec.query_prompt, "document": spec.document_prompt}
     model.default_prompt_name = None
+    if vocabulary is not None and texts is not None:
+        prompts = {"query": spec.query_prompt, "document": spec.document_prompt}
+        kept = (prompt + text for text in vocabulary() for prompt in {*prompts.values()})
+        held_out = Prompted(read_corpus(texts, "held_out"), prompts)
+        write_json(folder / VOCABULARY, trim(model, kept, held_out, name=spec.model))
     save_student(model, folder / layout.STUDENT)

@@ -13,6 +13,8 @@ from edgeleaf.texts.text import Corpus, Text
 
 CHECK_QUERIES = 1000
 CHECK_DOCUMENTS = 1000
+OTHER_TEXTS = 500_000
+"""Most texts that are used of files given instead of this machine's documentation."""
 LEAST_QUERIES = 20
 """With fewer queries than this, percentiles and overlaps mean nothing. A recipe must hold out at least as many."""
 
@@ -39,12 +41,25 @@ def own_queries(files: Sequence[str | Path]) -> Sequence[Text]:
     return queries
 
 
-def check_texts(folder: Path, files: Sequence[str | Path], *, calibration: int = 1) -> None:
-    """Collect texts to check with: queries from ``files`` if given, the rest from this machine.
+def check_texts(
+    folder: Path, files: Sequence[str | Path], *, others: Sequence[str | Path] = (), calibration: int = 1
+) -> None:
+    """Collect texts to check with: queries from ``files`` if given, the rest from this machine or from ``others``.
 
-    Another ``calibration`` texts from this machine go into ``train.jsonl``, for the quantiser.
+    Args:
+        folder: gets ``held_out.jsonl``, and ``train.jsonl`` for the quantiser.
+        files: files of queries.
+        others: files of texts to use instead of this machine's, which may be in other languages: up to 2,000 of them,
+            at most half, are held out, one half as queries unless there are ``files``; the rest are for training.
+        calibration: texts from this machine for ``train.jsonl``.
+
+    Raises:
+        TextsError: a file cannot be read, or there are too few texts.
     """
     own = own_queries(files)
+    if others:
+        write_corpus(_divided(own, others), folder)
+        return
     machine = collect(
         [MachineSource()],
         limit=calibration,
@@ -57,10 +72,28 @@ def check_texts(folder: Path, files: Sequence[str | Path], *, calibration: int =
     write_corpus(Corpus(train=machine.train, held_out=[*own, *machine.held_out]), folder)
 
 
-def origin(files: Sequence[str | Path]) -> str:
+def _divided(own: Sequence[Text], files: Sequence[str | Path]) -> Corpus:
+    texts = collect(
+        query_files(files), limit=OTHER_TEXTS, held_out_queries=0, held_out_documents=0, seed=0, base=Path()
+    ).train
+    held = min(CHECK_QUERIES, len(texts) // 4)
+    if held < LEAST_QUERIES:
+        raise TextsError(
+            f"{', '.join(map(str, files))}: {len(texts)} distinct texts; at least {4 * LEAST_QUERIES} are needed, of "
+            "which half are kept apart, to check the file with"
+        )
+    documents = [Text(text.text, "document") for text in texts[held : 2 * held]]
+    return Corpus(train=texts[2 * held :], held_out=[*(own or texts[:held]), *documents])
+
+
+def origin(files: Sequence[str | Path], others: Sequence[str | Path] = ()) -> str:
     """Describe the source of the texts of :func:`check_texts`."""
-    machine = "documentation found on the machine"
-    return f"queries of {', '.join(Path(name).name for name in files)}, documents from {machine}" if files else machine
+    rest = _names(others) if others else "documentation found on the machine"
+    return f"queries of {_names(files)}, documents from {rest}" if files else rest
+
+
+def _names(files: Sequence[str | Path]) -> str:
+    return ", ".join(Path(name).name for name in files)
 
 
 def collect_texts(folder: Path, spec: TextsSpec, seed: int, base: Path) -> None:

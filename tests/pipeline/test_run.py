@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import shutil
@@ -10,10 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -28,8 +25,6 @@ from edgeleaf.certify.certificate import Certificate
 from edgeleaf.errors import BundleError, EmulationError, GateFailed, InputError, ModelError, RecipeError, TextsError
 from edgeleaf.files import sha256
 from edgeleaf.graph.hard_texts import CODE_POINT_TEXTS, HARD_TEXTS
-from edgeleaf.latency import measure as latency
-from edgeleaf.latency import runner
 from edgeleaf.models.loading import load_sentence_transformer
 from edgeleaf.pipeline import adapt as adaptation
 from edgeleaf.pipeline import run as pipeline
@@ -40,9 +35,7 @@ from edgeleaf.recipe.presets import gates_for
 from edgeleaf.recipe.specs import Gates, ObjectiveSpec
 from edgeleaf.stages.student import normalized_copy
 from edgeleaf.stages.vectors import VECTOR_CACHE
-from edgeleaf.texts import documentation as texts_of_the_machine
 from edgeleaf.texts.corpus import read_corpus
-from edgeleaf.texts.text import Text
 from tests.conftest import make_tiny_model, needs_optimum, thin_code_points, tiny_texts, write_collection
 
 
@@ -96,43 +89,6 @@ def test_student_is_closer_to_its_teacher_than_chance(tiny_bundle: Path) -> None
     fused = next(rung for rung in certificate["rungs"] if rung["name"] == "fused")
     assert fused["teacher_cosine"]["mean"] > 0.85
     assert certificate["parity"]["mismatches"] == 0
-
-
-@pytest.fixture
-def briefly_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time only the fused file, and briefly: loading torch in every timing process would take seconds."""
-    measure = latency.measure
-
-    def fused_only(bundle: Path, **options: Any) -> dict[str, Any]:
-        return measure(bundle, **(options | {"threads": [1], "repeats": 2, "teacher": None, "include_student": False}))
-
-    monkeypatch.setattr(latency, "measure", fused_only)
-    monkeypatch.setattr(runner, "BATCH_VISIT_S", 0.01)
-
-
-@pytest.fixture(scope="module")
-def documentation() -> Iterator[None]:
-    """Read the machine's documentation only once for all tests of this module."""
-    candidates: Iterator[Text] = texts_of_the_machine._candidates()
-    read: list[Text] = []
-
-    def again() -> Iterator[Text]:
-        for place in itertools.count():
-            if place == len(read):
-                following = next(candidates, None)
-                if following is None:
-                    return
-                read.append(following)
-            yield read[place]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(texts_of_the_machine, "_candidates", again)
-        yield
-
-
-@pytest.fixture
-def quick(briefly_timed: None, fewer_code_points: None, documentation: None) -> None:
-    """All that makes a run quicker without another student."""
 
 
 @pytest.fixture(scope="module")
