@@ -17,6 +17,8 @@ from edgeleaf.bundle import hub
 from edgeleaf.bundle.manifest import MANIFEST, QUERY_ENCODER
 from edgeleaf.bundle.named import find, installed_bundle
 from edgeleaf.errors import BundleError, MissingExtra
+from edgeleaf.extras import NEEDS
+from tests.conftest import needs
 
 CODE = "raise SystemExit('code of the package was run')\n"
 
@@ -58,18 +60,29 @@ def fail(bundle: Path) -> None:
     (bundle / "certificate.json").write_text(json.dumps(certificate | {"passed": False}), encoding="utf-8")
 
 
+@pytest.mark.parametrize("command", ["encode", "serve"])
 def test_a_failed_certificate_is_pointed_out_whatever_the_bundle_is_named_by(
-    site: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+    site: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     from edgeleaf.cli import serve
     from edgeleaf.cli.use import encode_command
-    from edgeleaf.server import run
 
     said: list[str] = []
     monkeypatch.setattr(progress, "say", said.append)
-    monkeypatch.setattr(run, "serve", lambda *given: None)
+    if command == "serve":
+        needs(*NEEDS["serve"])
+        monkeypatch.setattr("edgeleaf.server.run.serve", lambda *given: None)
+
+    def use(name: str) -> str:
+        """Use a bundle; return the name that the message has."""
+        if command == "serve":
+            serve.serve_command([f"mine={name}"])
+            return "mine"
+        encode_command(name, ["lost parcel"])
+        return name
+
     folder = install(site, "edgeleaf_my_queries", points={"my-queries": "edgeleaf_my_queries"}, bundle=bundle)
-    encode_command("my-queries", ["lost parcel"])
+    use("my-queries")
     assert said == []
     fail(folder)
     cached = shutil.copytree(folder, site.parent / "cached")
@@ -77,11 +90,8 @@ def test_a_failed_certificate_is_pointed_out_whatever_the_bundle_is_named_by(
     places = {"my-queries": folder, "acme/queries": cached, str(folder): folder, str(folder / QUERY_ENCODER): folder}
     for name, place in places.items():
         said.clear()
-        encode_command(name, ["lost parcel"])
-        assert said == [f"{name}: its certificate reports FAILED; see {place / 'certificate.json'}"]
-        said.clear()
-        serve.serve_command([f"mine={name}"])
-        assert said == [f"mine: its certificate reports FAILED; see {place / 'certificate.json'}"]
+        shown = use(name)
+        assert said == [f"{shown}: its certificate reports FAILED; see {place / 'certificate.json'}"]
     QueryEncoder.load((folder / QUERY_ENCODER).read_bytes())
 
 
