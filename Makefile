@@ -10,7 +10,7 @@ export TOKENIZERS_PARALLELISM := false
 export ORT_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup try demo test android android-assets android-tools page runtimes languages bench bench-gpu lint format dist wheels test-runtime test-oldest clean
+.PHONY: help setup try demo test test-slow android android-assets android-tools page runtimes languages bench bench-gpu lint format dist wheels test-runtime test-oldest clean
 BUNDLE ?= out/demo
 PAGE := out/page-$(notdir $(BUNDLE))
 
@@ -40,8 +40,11 @@ demo: $(VENV)/.installed ## the main job: from texts on this machine to a certif
 	$(BIN)/edgeleaf run export/recipes/demo.toml -o out/demo
 
 WORKERS ?= auto
-test: $(VENV)/.installed ## run the tests on all cores (some need EDGELEAF_DATA, a folder of real texts)
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+test: $(VENV)/.installed ## run the tests on all cores (some need EDGELEAF_DATA, a folder of real texts), but the slow ones
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow"
+
+test-slow: $(VENV)/.installed ## run the slow tests: all of Unicode, whole builds, frameworks, several processes
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow
 
 test-runtime: ## test the wheel with only numpy and onnxruntime, for one PYTHON=python3.12
 	$(PYTHON) .ci/runtime.py

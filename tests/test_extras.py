@@ -177,6 +177,7 @@ def test_other_commands_name_what_they_need(given: dict[str, list[object]], tmp_
     assert done.stderr.startswith(f"edgeleaf: {command} needs {listed}, not installed: pip install 'edgeleaf[{extra}]'")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["tokenize", "fuse"])
 def test_a_command_runs_with_what_it_says_it_needs(
     given: dict[str, list[object]], tmp_path: Path, command: str
@@ -189,6 +190,7 @@ def test_a_command_runs_with_what_it_says_it_needs(
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_an_index_needs_nothing_that_only_exports_and_pages_need(
     given: dict[str, list[object]], tmp_path: Path
 ) -> None:

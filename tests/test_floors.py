@@ -74,6 +74,7 @@ def run(bin_folder: Path, *arguments: object) -> subprocess.CompletedProcess[str
     return subprocess.run(command, env=kept, cwd=bin_folder, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_every_command_explains_itself(oldest: Path) -> None:
     from edgeleaf.cli.main import COMMANDS
 

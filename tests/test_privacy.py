@@ -198,6 +198,7 @@ def seen(lines: list[str], output: Path) -> Watched:
     return Watched(tuple(sockets), tuple(dict.fromkeys(written)))
 
 
+@pytest.mark.slow
 def test_nothing_is_sent_and_nothing_left_behind_by_encoding_and_searching(
     strace: list[str], tmp_path: Path, tiny_bundle: Path
 ) -> None:
@@ -206,6 +207,7 @@ def test_nothing_is_sent_and_nothing_left_behind_by_encoding_and_searching(
     assert [path.name for path in (tmp_path / "home").iterdir()] == ["output"]
 
 
+@pytest.mark.slow
 def test_the_watch_sees_onnxruntime_report(strace: list[str], tmp_path: Path, tiny_bundle: Path) -> None:
     """Without the variable, the same process opens sockets and writes files, which the test above would notice."""
     import onnxruntime
@@ -221,6 +223,7 @@ def test_the_watch_sees_onnxruntime_report(strace: list[str], tmp_path: Path, ti
     assert any("onnxruntime.db" in path for path in found.written)
 
 
+@pytest.mark.slow
 def test_nothing_is_sent_by_an_export(strace: list[str], tmp_path: Path, tiny_teacher: Path) -> None:
     (texts := tmp_path / "queries.txt").write_text("\n".join(tiny_texts(40, low=3, high=8, seed=3)))
     found = watch(strace, tmp_path / "home", EXPORT, tiny_teacher, texts, tmp_path / "home" / "output")

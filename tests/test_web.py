@@ -212,6 +212,7 @@ def test_the_page_finds_what_numpy_finds(
     assert not shown["wider_than_the_window"]
 
 
+@pytest.mark.slow
 def test_the_page_never_shows_the_hits_of_another_query(
     web: Path, chromium: Path, tiny_bundle: Path, tmp_path: Path
 ) -> None:

@@ -146,6 +146,7 @@ def test_standard_input_that_is_empty_has_blank_lines_or_is_asked_for(tiny_bundl
     assert "blank lines included" in " ".join(edgeleaf("encode", "--help").stdout.replace("│", " ").split())
 
 
+@pytest.mark.slow
 def test_a_failed_gate_exits_1_and_names_it(tiny_bundle: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(tiny_bundle, tmp_path / "b")
     manifest = json.loads((copy / "edgeleaf.json").read_text())
@@ -158,6 +159,7 @@ def test_a_failed_gate_exits_1_and_names_it(tiny_bundle: Path, tmp_path: Path) -
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
+@pytest.mark.slow
 def test_check_of_collections(tiny_bundle: Path, tmp_path: Path) -> None:
     copy, collection = shutil.copytree(tiny_bundle, tmp_path / "b"), write_collection(tmp_path / "mine")
     manifest = json.loads((copy / "edgeleaf.json").read_text())
@@ -185,6 +187,7 @@ def test_a_reader_of_a_table_that_goes_away_is_no_error(tiny_bundle: Path) -> No
     assert (done.stdout.strip(), done.stderr) == ("0", "")
 
 
+@pytest.mark.slow
 def test_index_and_search(tiny_bundle: Path, tmp_path: Path) -> None:
     corpus = tmp_path / "corpus.jsonl"
     texts = tiny_texts(40, low=8, high=14, seed=21)

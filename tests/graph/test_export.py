@@ -151,6 +151,7 @@ def test_a_folder_that_is_no_model_for_optimum(tmp_path: Path) -> None:
         export_onnx(tmp_path, exporter="optimum")
 
 
+@pytest.mark.slow
 def test_minilm_int8_stays_close_and_ignores_its_neighbours(minilm: Path) -> None:
     model, torch_model = export_onnx(minilm), load_sentence_transformer(minilm, max_length=128)
     assert validate(model, torch_model, TEXTS) < 1e-5

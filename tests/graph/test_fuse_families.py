@@ -70,6 +70,7 @@ def test_the_parts_come_out_again(tokenizer: dict[str, Any]) -> None:
     assert [entry.name for entry in encoder_of(models["text"]).graph.input] == ["input_ids", "attention_mask"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", ["Left", "Right"])
 def test_long_texts(tokenizer: dict[str, Any], side: str) -> None:
     """Longer than what is looked at whole, between short ones, and with words that the window cuts."""

@@ -32,6 +32,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return lines
 
 
+@pytest.mark.slow
 def test_a_fused_file_loads_and_encodes(parts: tuple[Path, Path], tmp_path: Path) -> None:
     output = tmp_path / "new" / "out.onnx"
     made = fuse_file(*parts, output, pooling="mean", max_length=32)
@@ -43,6 +44,7 @@ def test_a_fused_file_loads_and_encodes(parts: tuple[Path, Path], tmp_path: Path
     assert [path.name for path in output.parent.iterdir()] == ["out.onnx"]
 
 
+@pytest.mark.usefixtures("fewer_code_points")
 @pytest.mark.parametrize("reads", [True, False])
 def test_token_types_reach_an_encoder_that_reads_them_or_are_said_to_be_left_out(
     reads: bool, parts: tuple[Path, Path], tmp_path: Path, said: list[str]
@@ -60,6 +62,7 @@ def test_token_types_reach_an_encoder_that_reads_them_or_are_said_to_be_left_out
     assert (left_out in said) == (not reads)
 
 
+@pytest.mark.usefixtures("fewer_code_points")
 def test_prompt_window_and_dim(parts: tuple[Path, Path], tmp_path: Path) -> None:
     output = tmp_path / "out.onnx"
     fuse_file(*parts, output, pooling="mean", max_length=5, prompt="where is ", dim=3)
@@ -69,6 +72,7 @@ def test_prompt_window_and_dim(parts: tuple[Path, Path], tmp_path: Path) -> None
     assert (row.equal, long.equal, len(long.input_ids)) == (True, True, 5)
 
 
+@pytest.mark.usefixtures("fewer_code_points")
 def test_the_tokenizers_own_window_counts(parts: tuple[Path, Path], tmp_path: Path) -> None:
     tokenizer, encoder = parts
     with pytest.raises(ExportError, match="sets no maximum length for texts; give one with --max-length"):
@@ -78,6 +82,7 @@ def test_the_tokenizers_own_window_counts(parts: tuple[Path, Path], tmp_path: Pa
     assert fuse_file(tokenizer, encoder, tmp_path / "out.onnx", pooling="mean").max_length == 7
 
 
+@pytest.mark.usefixtures("fewer_code_points")
 def test_tokenizing_without_a_tokenizer_gives_ids(parts: tuple[Path, Path], tmp_path: Path) -> None:
     output = tmp_path / "out.onnx"
     fuse_file(*parts, output, pooling="mean", max_length=32)
@@ -86,6 +91,7 @@ def test_tokenizing_without_a_tokenizer_gives_ids(parts: tuple[Path, Path], tmp_
     assert tokenize(output, []) == []
 
 
+@pytest.mark.usefixtures("fewer_code_points")
 def test_a_file_that_does_not_say_its_window(parts: tuple[Path, Path], tmp_path: Path) -> None:
     output = tmp_path / "out.onnx"
     fuse_file(*parts, output, pooling="mean", max_length=32)
@@ -96,6 +102,7 @@ def test_a_file_that_does_not_say_its_window(parts: tuple[Path, Path], tmp_path:
         tokenize(output, ["where"], tokenizer_json=parts[0])
 
 
+@pytest.mark.usefixtures("fewer_code_points")
 def test_another_tokenizer_shows(parts: tuple[Path, Path], tmp_path: Path) -> None:
     output, other = tmp_path / "out.onnx", tmp_path / "other.json"
     fuse_file(*parts, output, pooling="mean", max_length=32)
@@ -111,6 +118,7 @@ def test_a_bundle_is_tokenized_with_its_own_tokenizer(tiny_bundle: Path) -> None
         assert row.tokens[0] == "[CLS]"
 
 
+@pytest.mark.usefixtures("fewer_code_points")
 def test_a_text_with_other_ids_leaves_no_file(
     parts: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,6 +164,7 @@ def test_inputs_that_do_not_fit(parts: tuple[Path, Path], tmp_path: Path) -> Non
     assert not output.exists()
 
 
+@pytest.mark.usefixtures("fewer_code_points")
 def test_a_window_that_is_wider_than_the_encoders(parts: tuple[Path, Path], tmp_path: Path) -> None:
     """An encoder with 16 position embeddings."""
     from edgeleaf.graph.builder import GraphBuilder

@@ -22,6 +22,7 @@ def test_each_framework_has_one() -> None:
     assert PAGE.count("```python") == len(SNIPPETS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "snippet"), SNIPPETS, ids=[name for name, _ in SNIPPETS])
 def test_it_runs(name: str, snippet: str, tiny_bundle: Path, tmp_path: Path) -> None:
     """With the tiny bundle in the place of the reference one, whose teacher takes longer."""

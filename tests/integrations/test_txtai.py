@@ -48,6 +48,7 @@ def test_documents_added_later(tiny_bundle: Path, own: Own) -> None:
     assert [hit["text"] for hit in made.search(QUERIES[0], K)] == own.nearest[0]
 
 
+@pytest.mark.slow
 def test_a_saved_index_finds_its_class_again(tiny_bundle: Path, own: Own, tmp_path: Path) -> None:
     made = embeddings(tiny_bundle)
     made.index(DOCUMENTS)

@@ -269,6 +269,7 @@ def edgeleaf(*arguments: object, stdin: str = "") -> subprocess.CompletedProcess
     return subprocess.run(command, capture_output=True, text=True, input=stdin, env=os.environ.copy(), check=False)
 
 
+@pytest.mark.slow
 def test_the_command_line_from_standard_input_to_a_hybrid_search(
     tiny_bundle: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

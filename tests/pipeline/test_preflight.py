@@ -101,6 +101,7 @@ def with_mish(encoder: Path, folder: Path) -> Path:
     return saved(folder / "model", [Transformer(str(folder / "encoder")), Pooling(32), Normalize()])
 
 
+@pytest.mark.slow
 def test_a_part_without_an_exact_form_is_refused_before_the_teacher_encodes(
     tmp_path: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

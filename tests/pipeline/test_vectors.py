@@ -71,6 +71,7 @@ def test_rows_are_the_teachers_vectors_of_the_lines(recipe: Path, tmp_path: Path
     assert written.longer is not None and written.longer >= 1
 
 
+@pytest.mark.slow
 def test_what_is_put_around_is_said(recipe: Path, tmp_path: Path) -> None:
     done = edgeleaf("vectors", recipe, tmp_path / "t.txt", "-o", tmp_path / "v.npy", "--role", "query", "--json")
     assert done.returncode == 0, done.stderr

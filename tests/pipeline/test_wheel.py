@@ -229,6 +229,7 @@ def with_certificate(bundle: Path, *, ok: bool) -> Path:
     return bundle
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fewer_code_points")
 def test_a_wheel_may_take_another_input(tiny_bundle: Path, tmp_path: Path) -> None:
     made = ship_wheel(tiny_bundle, output=tmp_path, name="bytes", keep_texts=True, takes="utf8")

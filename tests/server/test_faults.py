@@ -286,6 +286,7 @@ def test_a_full_queue_answers_429_and_loses_nothing(start: Start) -> None:
     assert still_answers(server)
 
 
+@pytest.mark.slow
 def test_a_short_request_does_not_wait_for_a_long_one(server: Running) -> None:
     long = Load(server.port, json.dumps({"input": ["word " * 100] * 1000}).encode())
     long.start()

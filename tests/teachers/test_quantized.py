@@ -62,6 +62,7 @@ def test_its_vectors_are_kept_apart_from_the_teachers(
     assert sorted("int8" in folder.name for folder in tmp_path.iterdir()) == [False, True]
 
 
+@pytest.mark.slow
 def test_training_texts_only(tiny_recipe: Path, tmp_path: Path) -> None:
     text = tiny_recipe.read_text().replace("[teacher]", '[teacher]\ntraining_vectors = "int8"')
     text = text.replace('"queries.txt"', f'"{tiny_recipe.parent / "queries.txt"}"')

@@ -106,6 +106,7 @@ def test_single_words(flags: str, normalizer: dict[str, Any]) -> None:
     assert [int((pair.run([text])[0] == foo).sum()) for text in ("foo", "xfoo", "foo,foo", "foo2")] == [1, 0, 2, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", ["s", "sn"])
 def test_single_words_beside_every_code_point(flags: str) -> None:
     pairs = [Pair(with_added(tiny(), token("foo", flags)), takes=takes) for takes in INPUTS]
@@ -152,6 +153,7 @@ TEXTS = st.lists(st.text(alphabet="abABx ,_éE\u0301中#-\u200b\t\n\u3000[SEP]",
 PROPERTY = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 
 
+@pytest.mark.slow
 @PROPERTY
 @given(
     normalizer=st.sampled_from([{}, {"lowercase": False}, {"clean_text": False, "handle_chinese_chars": False}]),

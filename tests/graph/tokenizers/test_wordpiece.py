@@ -92,14 +92,17 @@ def test_hard_texts_are_not_all_unknown(pair: Pair, tiny: Pair) -> None:
 EMPTY_PLANES = range(0x40000, 0xE0000)  # never assigned, so far
 
 
+@pytest.mark.slow
 def test_every_code_point_alone(pair: Pair) -> None:
     pair.check([character for character in code_points() if ord(character) not in EMPTY_PLANES])
 
 
+@pytest.mark.slow
 def test_every_code_point_inside_a_word(pair: Pair) -> None:
     pair.check([f"a{character}b" for character in code_points() if ord(character) not in EMPTY_PLANES])
 
 
+@pytest.mark.slow
 def test_every_code_point_of_the_empty_planes(pair: Pair) -> None:
     """Sixteen to a text, alone and in words: a wrong one shifts or changes an id."""
     for start in range(EMPTY_PLANES.start, EMPTY_PLANES.stop, 0x10000):
@@ -200,6 +203,7 @@ TEXT, TEXT_1 = ({"Sequence": {"id": "A", "type_id": kind}} for kind in (0, 1))
 TEMPLATES = ([TEXT], [TEXT, A], [A, TEXT], [A, B, TEXT_1, A, B], [B, B, TEXT, A, A, A])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", ["Left", "Right"])
 @pytest.mark.parametrize("template", TEMPLATES, ids=range(len(TEMPLATES)))
 def test_templates_padding_and_sides_of_truncation(template: list[Json], side: str, takes: Input) -> None:
@@ -263,6 +267,7 @@ TEXTS = st.lists(st.lists(PIECES, max_size=8).map("".join), min_size=1, max_size
 PROPERTY = settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
+@pytest.mark.slow
 @PROPERTY
 @given(texts=TEXTS)
 def test_any_batch_of_any_text(pair: Pair, texts: list[str]) -> None:
@@ -284,6 +289,7 @@ def lines_of(path: Path) -> Iterator[str]:
             yield json.loads(line) if ".jsonl" in path.name else line.rstrip("\n").partition("\t")[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["blns.json", "unicode-test-strings.jsonl.gz", "udhr.tsv.gz", "multilingual-questions.tsv.gz"]
 )
@@ -306,6 +312,7 @@ def test_mpnets_tokenizer(mpnet: Path, takes: Input) -> None:
     assert other.run(["<UNK>"])[0].tolist() == [[0, 3, 2]]
 
 
+@pytest.mark.slow
 def test_vocabularies_of_other_languages(data: Path) -> None:
     """Trained on real text; every 997th of `python -m bench.studies.tokenizer_parity`'s texts, all of the hard ones."""
     sets = parity_bench.text_sets(data, 997, 1)

@@ -107,6 +107,7 @@ def test_a_model_learns_to_rank_its_pairs(tiny_student: Path, pairs: PairSet, si
     assert losses[1] < losses[0]
 
 
+@pytest.mark.slow
 def test_one_seed_one_result_and_a_killed_run_goes_on_bit_for_bit(
     tiny_student: Path, pairs: PairSet, signals: Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
