@@ -39,8 +39,8 @@ def used_tokens(tokenizer: Any, texts: Iterable[str]) -> set[int]:
 def trim(model: Any, texts: Iterable[str], held_out: Iterable[str], *, name: str) -> dict[str, int]:
     """Remove, from a sentence-transformers model, the tokens that texts do not use.
 
-    Kept are also special tokens, tokens without letters and their marks, bytes, single characters that occur in a kept token, and with
-    BPE everything that a kept token is merged from.
+    Kept are also special tokens, tokens without letters and their marks, bytes, single characters that occur in a kept
+    token, and with BPE everything that a kept token is merged from.
 
     Args:
         model: a model whose first module is a Transformer with a fast tokenizer; it is changed in place.
