@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from edgeleaf.bundle.feed import TEXT, Input
+from edgeleaf.bundle.long_texts import METADATA_LONG_TEXTS
 from edgeleaf.errors import TokenizerNotSupported
 from edgeleaf.graph.builder import GraphBuilder
 from edgeleaf.graph.tokenizers import nfc, opening, sentencepiece_bpe
+from edgeleaf.graph.tokenizers.long_texts import read_host_words
 from edgeleaf.graph.tokenizers.merges import Merges, read_pairs
 from edgeleaf.graph.tokenizers.slots import append_slots
 from edgeleaf.graph.tokenizers.spec import Json, TokenizerSpec
@@ -41,6 +43,8 @@ def append(
     check_model(model)
     if model.get("byte_fallback"):
         return sentencepiece_bpe.append(graph, text, spec, max_length=max_length, prompt=prompt, takes=takes)
+    if long_texts := read_host_words(spec, max_length):
+        graph.metadata[METADATA_LONG_TEXTS] = str(long_texts)
     composes = _check_normalizer(spec.settings.get("normalizer"))
     rules, adds_space = read_rules(spec.settings.get("pre_tokenizer"))
     of_bytes = _byte_tokens(spec.vocab)
