@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.studies.tokenizer_parity import MAX_LENGTH
+from bench.studies.tokenizer_parity import EXAMPLES, MAX_LENGTH
 from bench.studies.tokenizer_peer import bert_tokenizer_graph, json_tokenizer_graph, opened_with_extensions
 from bench.studies.tokenizer_texts import tagged, text_sets
 from bench.studies.tokenizer_vocabularies import FAMILIES, special_tokens
@@ -110,8 +110,10 @@ def measured(name: str, tokenizer: dict[str, Any], data: Path, rounds: int, ever
         calls["extensions"] = lambda query: peer.run(None, {"text": np.array([query], dtype=object)})[0]
         sets = text_sets(data, every, 10, special_tokens(tokenizer))
         texts = [*chain.from_iterable(make() for make in sets.values())]
-        wrong = sum(not same_ids(calls["extensions"], uncut, query) for query in texts)
-        other = f"{wrong:,} / {len(texts):,}"
+        wrong = [query for query in texts if not same_ids(calls["extensions"], uncut, query)]
+        other = f"{len(wrong):,} / {len(texts):,}"
+        for query in wrong[:EXAMPLES]:
+            sys.stderr.write(f"{name}, extensions differ: {query[:80]!r}\n")
     cells = [f"{len(model) / 1e6:.2f}", f"{len(text.encode()) / 1e6:.2f}"]
     cells += [f"{load[part]:.0f}" if part in load else "" for part in ("graph", "tokenizers", "extensions")]
     for queries in (english(data), chinese(data)):

@@ -43,13 +43,13 @@ def append(
     check_model(model)
     if model.get("byte_fallback"):
         return sentencepiece_bpe.append(graph, text, spec, max_length=max_length, prompt=prompt, takes=takes)
-    if long_texts := read_host_words(spec, max_length):
-        graph.metadata[METADATA_LONG_TEXTS] = str(long_texts)
     composes = _check_normalizer(spec.settings.get("normalizer"))
     rules, adds_space = read_rules(spec.settings.get("pre_tokenizer"))
     of_bytes = _byte_tokens(spec.vocab)
     merges = _read_merges(spec, of_bytes)
     patterns = opening.read_patterns(spec)
+    if long_texts := read_host_words(spec, patterns, max_length):
+        graph.metadata[METADATA_LONG_TEXTS] = str(long_texts)
     begins = opening.split_prompt(prompt, spec, max_length)
     units = read_units([*opening.needed(spec, begins)])
     line = append_units(

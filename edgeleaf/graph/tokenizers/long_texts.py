@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -125,12 +125,18 @@ def read_host_limits(limits: Limits, characters: Census, raw: Sequence[str]) -> 
     return LongTexts(units=limits.words * longest, characters=max(limits.characters, longest + 1))
 
 
-def read_host_words(spec: TokenizerSpec, max_length: int) -> LongTexts | None:
+def read_host_words(spec: TokenizerSpec, patterns: Iterable[str], max_length: int) -> LongTexts | None:
     """Return what of a long text can matter to BPE or Unigram, by its ASCII words, or None where that does not tell.
 
     Of a model that joins no letter or digit with a space behind it, every word gives a token or more of its own.
+
+    Args:
+        spec: the tokenizer.
+        patterns: how its added tokens of the normalised text are written there.
+        max_length: tokens of a row.
     """
-    if spec.truncates_left or any(re.search("[0-9A-Za-z][ \u2581][0-9A-Za-z]", token.content) for token in spec.added):
+    contents = [*patterns, *(token.content for token in spec.raw)]
+    if spec.truncates_left or any(re.search("[0-9A-Za-z][ \u2581][0-9A-Za-z]", content) for content in contents):
         return None
     return LongTexts(units=max_length + 2, characters=0)
 

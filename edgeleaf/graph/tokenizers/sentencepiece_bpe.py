@@ -49,10 +49,10 @@ def append(graph: GraphBuilder, text: str, spec: TokenizerSpec, *, max_length: i
     if merges.uses(of_bytes):
         raise TokenizerNotSupported("merges of byte tokens such as <0x0A> are not supported: only of characters")
     glued = {token[i - 1] for token in spec.vocab for i in range(1, len(token)) if token[i] == SPACE} | {SPACE}
-    long_texts = read_host_words(spec, max_length)
+    patterns = opening.read_patterns(spec)
+    long_texts = read_host_words(spec, patterns, max_length)
     if long_texts and not any(character.isascii() and character.isalnum() for character in glued):
         graph.metadata[METADATA_LONG_TEXTS] = str(long_texts)
-    patterns = opening.read_patterns(spec)
     begins = opening.split_prompt(prompt, spec, max_length, cuts=lambda head: head[-1] not in glued)
     units = read_units(opening.needed(spec, begins))
     characters = sorted(token for token in spec.vocab if len(token) == 1)

@@ -52,11 +52,11 @@ def append(
     steps = _steps(spec.settings.get("normalizer"))
     at_spaces = _check_pre_tokenizer(spec.settings.get("pre_tokenizer"))
     pieces = _read_pieces(spec)
+    patterns = opening.read_patterns(spec)
     plain = {*string.ascii_letters, *string.digits, " "}
-    long_texts = read_host_words(spec, max_length)
+    long_texts = read_host_words(spec, patterns, max_length)
     if long_texts and not any(plain & set(step.single) for step in steps if isinstance(step, CharsMap)):
         graph.metadata[METADATA_LONG_TEXTS] = str(long_texts)
-    patterns = opening.read_patterns(spec)
     begins = opening.split_prompt(prompt, spec, max_length, cuts=lambda head: head[-1].isascii())
     units = read_units(opening.needed(spec, begins))
     listed = {character for piece in spec.vocab for character in piece}

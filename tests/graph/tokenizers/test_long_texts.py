@@ -302,6 +302,13 @@ def test_a_token_that_holds_the_end_of_a_word_and_another_one(family: str, token
     assert not Pair(with_added(FAMILIES[family], token)).model.metadata_props
 
 
+def test_a_token_that_does_so_once_it_is_normalised() -> None:
+    charsmap = with_added(unigram(), {"content": "\uff21 b", "normalized": True})
+    assert not Pair(charsmap).model.metadata_props
+    raw = with_added(unigram(), {"content": "\uff21 b"})
+    assert Pair(raw).model.metadata_props
+
+
 def test_a_vocabulary_that_joins_words_or_a_map_that_changes_letters() -> None:
     assert not Pair(with_bytes()).model.metadata_props
     encoded = base64.b64encode(map_of({"x": ""})).decode()
