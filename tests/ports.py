@@ -22,7 +22,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from bench.studies.tokenizer_parity import packed
+from bench.studies.tokenizer_texts import packed
 from edgeleaf.bundle.golden import TOKENIZER
 from edgeleaf.bundle.manifest import GOLDEN, QUERY_ENCODER, STUDENT, Manifest
 

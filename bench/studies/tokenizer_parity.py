@@ -1,216 +1,140 @@
 """Does the graph always give the token ids of `tokenizers`? Prints a table of all sets of texts and vocabularies.
 
-    EDGELEAF_DATA=... python -m bench.studies.tokenizer_parity [-o FILE.json] [--every N]
+    EDGELEAF_DATA=... python -m bench.studies.tokenizer_parity [--family NAME ...] [-o FILE.json] [--every N]
 
-The vocabularies are those of all-MiniLM-L6-v2 and all-mpnet-base-v2, and some trained here on real text of other
-languages. The trained ones get every tenth English text, the others all. Ids and attention masks are
-compared in batches of mixed lengths; a run with any difference ends with exit code 1.
+The families and their vocabularies are those of tokenizer_vocabularies.py, the texts those of tokenizer_texts.py. Ids
+and attention masks are compared in batches of mixed lengths; a run with any difference ends with exit code 1.
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgeleaf.graph.hard_texts import HARD_TEXTS
+from bench.studies.tokenizer_texts import Sets, text_sets
+from bench.studies.tokenizer_vocabularies import FAMILIES, special_tokens
+from edgeleaf.errors import EdgeleafError
 from edgeleaf.graph.tokenizers import as_model
-from edgeleaf.graph.tokenizers.characters import code_points
-from edgeleaf.graph.tokenizers.spec import reference_tokenizer
-from edgeleaf.models.resolve import resolve
+from edgeleaf.graph.tokenizers.spec import parse, read_spec, reference_tokenizer
 
 MAX_LENGTH = 128
 BATCH = 512
-RANDOM_TEXTS = 20_000
-
-Sets = dict[str, Callable[[], Iterable[str]]]
-
-LANGUAGES: dict[str, tuple[tuple[str, ...] | None, tuple[str, ...] | None, str, int, dict[str, Any]]] = {
-    # name: tags of the Declaration and of the questions (None: all), wordfreq's language, number of entries, normaliser
-    "Vietnamese": (("vie",), (), "vi", 5_000, {"strip_accents": False}),
-    "Turkish, cased": (("tur",), (), "tr", 20_000, {"lowercase": False}),
-    "Greek": (("ell_monotonic", "ell_polytonic"), (), "el", 20_000, {}),
-    "Japanese": (("jpn",), ("ja",), "ja", 32_000, {"strip_accents": False}),
-    "Japanese, ideographs in words": (("jpn",), ("ja",), "ja", 32_000, {"handle_chinese_chars": False}),
-    "Arabic": (("arb",), ("ar",), "ar", 60_000, {}),
-    "380 languages, cased": (None, None, "", 120_000, {"lowercase": False, "strip_accents": False}),
-}
+CHARACTERS = 200_000
+"""A batch is full with so many texts, or so many characters, padding included."""
+EXAMPLES = 3
 
 
-def lines(path: Path) -> Iterator[str]:
-    """Return the lines of a gzipped file, cut only at newlines."""
-    with gzip.open(path, "rt", encoding="utf-8", newline="\n") as file:
-        for line in file:
-            yield line.rstrip("\n")
+def every_english(family: str, name: str) -> int:
+    """How many times fewer English texts a vocabulary gets: BERT's own get all of them."""
+    if family == "wordpiece":
+        return 1 if name.startswith("all-") else 10
+    return 10 if family == "byte-level" else 4
 
 
-def tagged(path: Path, tags: tuple[str, ...] | None) -> Iterator[str]:
-    """Return the texts with some tags, or all texts, of a gzipped table of tag and text."""
-    for line in lines(path):
-        tag, _, text = line.partition("\t")
-        if tags is None or tag in tags:
-            yield text
+def batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Yield the texts in batches, none of them empty."""
+    batch: list[str] = []
+    longest = 0
+    for text in texts:
+        if len(batch) == BATCH or (batch and (len(batch) + 1) * max(longest, len(text)) > CHARACTERS):
+            yield batch
+            batch, longest = [], 0
+        batch.append(text)
+        longest = max(longest, len(text))
+    if batch:
+        yield batch
 
 
-def vocabularies(data: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield a name and a tokenizer.json for every vocabulary; those that no model has are trained."""
-    for name in ("sentence-transformers/all-MiniLM-L6-v2", "sentence-transformers/all-mpnet-base-v2"):
-        yield name.split("/")[1], json.loads((resolve(name) / "tokenizer.json").read_text(encoding="utf-8"))
-    for name, (declaration, questions, words, entries, normalizer) in LANGUAGES.items():
-        texts = [
-            *tagged(data / "unicode" / "udhr.tsv.gz", declaration),
-            *tagged(data / "unicode" / "multilingual-questions.tsv.gz", questions),
-            *(word_list(words) if words else islice(tagged(data / "texts" / "queries.tsv.gz", None), 0, None, 4)),
-        ]
-        made = trained(texts, entries, **normalizer)
-        yield f"{name}, {len(made['model']['vocab']):,}", made
-
-
-def word_list(language: str) -> list[str]:
-    """Return a language's words from the package wordfreq, if it is installed; they give larger vocabularies."""
-    try:
-        import wordfreq
-    except ImportError:
-        sys.stderr.write(f"wordfreq is not installed: the {language} vocabulary is small; pip install wordfreq\n")
-        return []
-    return list(wordfreq.get_frequency_dict(language, wordlist="best"))
-
-
-def trained(texts: Iterable[str], entries: int, **normalizer: Any) -> dict[str, Any]:
-    """Return the tokenizer.json of a WordPiece vocabulary trained on the texts, with DistilBERT's special tokens."""
-    from tokenizers import BertWordPieceTokenizer
-    from tokenizers.processors import TemplateProcessing
-
-    tokenizer = BertWordPieceTokenizer(**normalizer)
-    tokenizer.train_from_iterator(texts, vocab_size=entries, min_frequency=1, show_progress=False)
-    special = [(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
-    tokenizer._tokenizer.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=special)
-    tokenizer.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"])
-    made: dict[str, Any] = json.loads(tokenizer.to_str())
-    return made
-
-
-def text_sets(data: Path, every: int, every_english: int) -> Sets:
-    """Return the sets of texts by name, with every ``every``-th text of each."""
-    unicode, texts = data / "unicode", data / "texts"
-    passages = sorted(path for path in texts.glob("*.txt.gz"))
-
-    def thin(name: str, make: Callable[[], Iterable[str]]) -> Callable[[], Iterable[str]]:
-        return lambda: islice(make(), 0, None, every * (every_english if name.startswith("English") else 1))
-
-    sets: Sets = {
-        "every code point": lambda: packed(code_points(), 8),
-        "adversarial random": adversarial,
-        "Unicode test strings": lambda: map(json.loads, lines(unicode / "unicode-test-strings.jsonl.gz")),
-        "naughty strings": lambda: json.loads((unicode / "blns.json").read_text(encoding="utf-8")),
-        "rights, 380 languages": lambda: tagged(unicode / "udhr.tsv.gz", None),
-        "questions, 18 languages": lambda: tagged(unicode / "multilingual-questions.tsv.gz", None),
-        "English queries": lambda: tagged(texts / "queries.tsv.gz", None),
-        "English passages": lambda: (line for path in passages for line in lines(path)),
-    }
-    return {"hard texts": lambda: HARD_TEXTS} | {name: thin(name, make) for name, make in sets.items()}
-
-
-def packed(characters: Iterable[str], size: int) -> Iterator[str]:
-    """Yield texts of several characters, each alone and inside a word, so that an error shifts or changes an id."""
-    rest = iter(characters)
-    while group := list(islice(rest, size)):
-        yield " ".join(f"{character} a{character}b" for character in group)
-
-
-def adversarial() -> Iterator[str]:
-    """Yield random strings of kinds that break tokenizers; they are always the same."""
-    chance = np.random.default_rng(0)
-    combining = [*"\u0300\u0301\u0316\u0323\u0327\u0345\u0591\u0f71\u3099\u302a\U0001d165\u20dd"]
-    invisible = [*"\u200b\u200c\u200d\u2060\ufeff\u00ad\u061c\u202e\ufffd\x00\x01\x7f\x85\x9f\u2028\u3000\xa0\t\n"]
-    mixed = [*"abcXYZéßİıſſΣςдЙѝ中国豈がギ한ᄀ각हिन्दीتالשלוםไทย😀👩🏳️🇩🇪𝔘①ﬁ", "\U000e0041", "\ue000", "\uffff"]
-    words = ["[SEP]", "[CLS]", "[UNK]", "<s>", "</s>", "<mask>", "##ing", "un", "able", "parcel", " ", " ", ",", "-"]
-    alphabets = [combining, invisible, mixed, words, [*"abcdefgh"]]
-    every = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
-    for i in range(RANDOM_TEXTS):
-        parts: list[str] = []
-        for _ in range(int(chance.integers(1, 7))):
-            kind = int(chance.integers(0, len(alphabets) + 3))
-            count = int(chance.integers(1, 9))
-            if kind < len(alphabets):
-                parts += list(chance.choice(alphabets[kind], count))
-            elif kind == len(alphabets):
-                parts += [every[k] for k in chance.integers(0, len(every), count)]
-            elif kind == len(alphabets) + 1:
-                parts.append(str(chance.choice(["a", "é", "e\u0301", "한", "x\u200b", "中", "ing"])) * (98 + count % 4))
-            else:
-                parts.append("[SEP]" * count)
-        if i % 997 == 0:
-            parts.append(str(chance.choice(["x", "é", "한", "ab\u0301"])) * 10_000)
-        yield "".join(parts)
-
-
-def mismatches(tokenizer: dict[str, Any], sets: Sets) -> dict[str, dict[str, Any]]:
-    """Compare the graph of a tokenizer with it on every set; return the texts tried, and the first that differ."""
+def mismatches(tokenizer: dict[str, Any], graph: bytes, sets: Sets) -> dict[str, dict[str, Any]]:
+    """Compare a tokenizer with its graph on every set; return the texts tried, and the first that differ."""
     import onnxruntime as ort
 
-    pad = tokenizer.get("padding") or {}
-    session = ort.InferenceSession(as_model(tokenizer, max_length=MAX_LENGTH).SerializeToString())
+    pad = read_spec(parse(tokenizer)).pad_id
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(graph, options)
     reference = reference_tokenizer(tokenizer, MAX_LENGTH)
     found = {}
     for name, make in sets.items():
-        tried, wrong, first, texts = 0, 0, [], iter(make())
-        while batch := list(islice(texts, BATCH)):
+        tried, wrong = 0, []
+        for batch in batches(make()):
             ids, mask = session.run(["input_ids", "attention_mask"], {"text": np.array(batch, dtype=object)})
-            expected = [encoding.ids for encoding in reference.encode_batch_fast(batch)]
-            same_width = ids.shape == mask.shape == (len(batch), max(map(len, expected)))
-            for text, row, ones, want in zip(batch, ids, mask, expected, strict=True):
-                padded = [*want, *[pad.get("pad_id", 0)] * (len(row) - len(want))]
-                if (
-                    not same_width
-                    or row.tolist() != padded
-                    or ones.tolist() != [1] * len(want) + [0] * (len(row) - len(want))
-                ):
-                    wrong += 1
-                    first += [text][: 3 - len(first)]
+            wanted = [encoding.ids for encoding in reference.encode_batch_fast(batch)]
+            wrong += [batch[i] for i in different(ids, mask, wanted, pad)]
             tried += len(batch)
-        found[name] = {"texts": tried, "mismatches": wrong, "examples": first}
+        found[name] = {"texts": tried, "mismatches": len(wrong), "examples": wrong[:EXAMPLES]}
+        sys.stderr.write(f"  {name}: {len(wrong)} / {tried:,}\n")
     return found
 
 
+def different(ids: np.ndarray, mask: np.ndarray, wanted: list[list[int]], pad: int) -> list[int]:
+    """Return which rows, int64 [batch, sequence], are not the wanted ids, padded to the longest; all, if misshapen."""
+    lengths = np.array([len(row) for row in wanted])
+    width = int(lengths.max())
+    if not ids.shape == mask.shape == (len(wanted), width):
+        return list(range(len(wanted)))
+    ones = np.arange(width) < lengths[:, None]
+    expected = np.full(ids.shape, pad, np.int64)
+    expected[ones] = np.fromiter(chain.from_iterable(wanted), np.int64, int(lengths.sum()))
+    rows: list[int] = np.flatnonzero(((ids != expected) | (mask != ones)).any(axis=1)).tolist()
+    return rows
+
+
 def main() -> int:
-    """Print the table; return 1 if anything differs."""
+    """Print a table for every family; return 1 if anything differs, 2 if something is missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("-o", "--output", type=Path, help="also write the counts as JSON")
     parser.add_argument("--every", type=int, default=1, help="only every N-th text of each set")
+    parser.add_argument("--family", action="append", choices=FAMILIES, help="only this one; may be repeated")
     options = parser.parse_args()
     data = os.environ.get("EDGELEAF_DATA")
     if not data:
         sys.stderr.write("EDGELEAF_DATA is not set: point it to the folder with texts/ and unicode/\n")
         return 2
     results: dict[str, Any] = {}
-    columns = ["vocabulary", "file, MB", *text_sets(Path(data), 1, 1)]
-    sys.stdout.write(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}\n")
-    for name, tokenizer in vocabularies(Path(data)):
-        started = time.monotonic()
-        real = name.startswith("all-")
-        found = mismatches(tokenizer, text_sets(Path(data), options.every, 1 if real else 10))
-        size = as_model(tokenizer, max_length=MAX_LENGTH).ByteSize() / 1e6
-        results[name] = {"mb": round(size, 3), "sets": found}
-        cells = [f"{entry['mismatches']} of {entry['texts']:,}" for entry in found.values()]
-        sys.stdout.write(f"| {name} | {size:.2f} | {' | '.join(cells)} |\n")
-        sys.stdout.flush()
-        sys.stderr.write(f"{name}: {time.monotonic() - started:.0f} s\n")
-        for entry in found.values():
-            for text in entry["examples"]:
-                sys.stderr.write(f"  differs: {text[:200]!r}\n")
+    try:
+        for family in options.family or FAMILIES:
+            compare(family, Path(data), options.every, results)
+    except EdgeleafError as error:
+        sys.stderr.write(f"tokenizer_parity: {error}\n")
+        return 2
     if options.output:
         options.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     return int(any(entry["mismatches"] for result in results.values() for entry in result["sets"].values()))
+
+
+def compare(family: str, data: Path, every: int, results: dict[str, Any]) -> None:
+    """Print a family's table, and add the counts of its vocabularies to ``results``."""
+    columns = [family, "file, MB", *text_sets(data, 1, 1), "total"]
+    sys.stdout.write(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}\n")
+    totals = {"mismatches": 0, "texts": 0}
+    for name, tokenizer in FAMILIES[family](data):
+        started = time.monotonic()
+        tokens = special_tokens(tokenizer)
+        graph = as_model(tokenizer, max_length=MAX_LENGTH).SerializeToString()
+        sys.stderr.write(f"{name}\n")
+        found = mismatches(tokenizer, graph, text_sets(data, every, every_english(family, name), tokens))
+        size = len(graph) / 1e6
+        results[name] = {"family": family, "mb": round(size, 3), "sets": found}
+        all_sets = {count: sum(entry[count] for entry in found.values()) for count in totals}
+        cells = [f"{entry['mismatches']} / {entry['texts']:,}" for entry in (*found.values(), all_sets)]
+        sys.stdout.write(f"| {name} | {size:.2f} | {' | '.join(cells)} |\n")
+        sys.stdout.flush()
+        sys.stderr.write(f"{name}: {time.monotonic() - started:.0f} s\n")
+        for text in chain.from_iterable(entry["examples"] for entry in found.values()):
+            sys.stderr.write(f"  differs: {text[:200]!r}\n")
+        totals = {count: totals[count] + all_sets[count] for count in totals}
+    sys.stdout.write(f"\n{family}: {totals['mismatches']} of {totals['texts']:,} texts differ\n\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

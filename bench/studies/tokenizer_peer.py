@@ -1,6 +1,6 @@
-"""onnxruntime-extensions' BertTokenizer, which others fuse into graphs, to measure beside ours.
+"""onnxruntime-extensions' tokenizers, which others fuse into graphs, to measure beside ours.
 
-It is a custom operator, so its library has to be shipped and registered wherever the file runs.
+They are custom operators, so their library has to be shipped and registered wherever the file runs.
 """
 
 from __future__ import annotations
@@ -24,8 +24,6 @@ EVERY_CODE_POINT = 50
 
 def bert_tokenizer(tokenizer_json: str, notes: list[str]) -> Callable[[str], list[int]] | None:
     """Return onnxruntime-extensions' BertTokenizer with this vocabulary; None, with a note, if it is not available."""
-    import onnxruntime as ort
-
     try:
         import onnxruntime_extensions
     except ImportError:
@@ -35,11 +33,7 @@ def bert_tokenizer(tokenizer_json: str, notes: list[str]) -> Callable[[str], lis
     if "[CLS]" not in model["vocab"] or sorted(model["vocab"].values()) != list(range(len(model["vocab"]))):
         notes.append("onnxruntime-extensions is not measured: its BertTokenizer has BERT's special tokens built in")
         return None
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.register_custom_ops_library(onnxruntime_extensions.get_library_path())
-    data = bert_tokenizer_graph(tokenizer_json).SerializeToString()
-    opened = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    opened = opened_with_extensions(bert_tokenizer_graph(tokenizer_json).SerializeToString())
     notes.append(f"onnxruntime-extensions {onnxruntime_extensions.__version__}: ids only, not cut to the window")
 
     def token_ids(text: str) -> list[int]:
@@ -77,6 +71,35 @@ def bert_tokenizer_graph(tokenizer_json: str) -> Any:
     )
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.contrib", 1)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
+def json_tokenizer_graph(tokenizer_json: str, tokenizer_class: str) -> Any:
+    """Return a graph of one HfJsonTokenizer, for BPE and Unigram: ``text``, string [1], to ids, int64 of any shape."""
+    from onnx import TensorProto, helper
+
+    node = helper.make_node(
+        "HfJsonTokenizer",
+        ["text"],
+        ["ids"],
+        domain="ai.onnx.contrib",
+        tokenizer_config=json.dumps({"tokenizer_class": tokenizer_class}),
+        tokenizer_vocab=tokenizer_json,
+    )
+    text = helper.make_tensor_value_info("text", TensorProto.STRING, [1])
+    graph = helper.make_graph([node], "peer", [text], [helper.make_tensor_value_info("ids", TensorProto.INT64, None)])
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.contrib", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=8)
+
+
+def opened_with_extensions(graph: bytes) -> Any:
+    """Return a session, on one thread, of a graph that holds operators of onnxruntime-extensions."""
+    import onnxruntime as ort
+    import onnxruntime_extensions
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.register_custom_ops_library(onnxruntime_extensions.get_library_path())
+    return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 def mismatches(

@@ -19,6 +19,9 @@ _UNIT = re.compile(r"[!-/:-@\[-`{-~]|(?<![^\t\n\r -/:-@\[-`{-~])[0-9A-Za-z]")
 """ASCII punctuation, or an ASCII letter or digit that begins a word. Each unit is at least one token, or part of an
 added token; the number of units in the file's metadata makes allowance for added tokens."""
 _SPACES = re.compile(r"[\t\n\r ]{2,}")
+_WORD = re.compile(r"(?<=[0-9A-Za-z] )[0-9A-Za-z]")
+"""An ASCII letter or digit that begins a word, with one space between it and another one. Each is at least one token
+of BPE or Unigram, and what lies before it does not depend on it."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,8 @@ class LongTexts:
     Attributes:
         units: number of ASCII words and punctuation marks after which nothing matters.
         characters: number of ASCII letters and digits of a word after which nothing matters: longer words are unknown
-            anyway.
+            anyway. 0 if all of a word and every space matters, and no punctuation mark counts as a unit, as with BPE
+            and Unigram. Ports of this module pass such texts to the graph unchanged.
     """
 
     units: int
@@ -38,7 +42,7 @@ class LongTexts:
     def read(metadata: Mapping[str, str]) -> LongTexts | None:
         """Return the entry of a file's metadata, or None if there is no valid entry."""
         found = re.fullmatch(r"(\d{1,9}) (\d{1,9})", metadata.get(METADATA_LONG_TEXTS, ""))
-        return LongTexts(int(found[1]), int(found[2])) if found and int(found[2]) else None
+        return LongTexts(int(found[1]), int(found[2])) if found else None
 
     def __str__(self) -> str:
         return f"{self.units} {self.characters}"
@@ -47,9 +51,11 @@ class LongTexts:
         """Return a text that has the same tokens in the encoder's window but leaves out most of the rest."""
         if len(text) <= LONG:
             return text
-        for count, unit in enumerate(_UNIT.finditer(text)):
+        for count, unit in enumerate((_UNIT if self.characters else _WORD).finditer(text)):
             if count == self.units:
                 text = text[: unit.start()]
                 break
+        if not self.characters:
+            return text
         text = re.sub(rf"([0-9A-Za-z]{{{self.characters}}})[0-9A-Za-z]+", r"\1", text)
         return _SPACES.sub(" ", text)

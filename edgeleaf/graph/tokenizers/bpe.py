@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from edgeleaf.bundle.feed import TEXT, Input
+from edgeleaf.bundle.long_texts import METADATA_LONG_TEXTS
 from edgeleaf.errors import TokenizerNotSupported
 from edgeleaf.graph.builder import GraphBuilder
 from edgeleaf.graph.tokenizers import nfc, opening, sentencepiece_bpe
+from edgeleaf.graph.tokenizers.long_texts import read_host_words
 from edgeleaf.graph.tokenizers.merges import Merges, read_pairs
 from edgeleaf.graph.tokenizers.slots import append_slots
 from edgeleaf.graph.tokenizers.spec import Json, TokenizerSpec
@@ -46,6 +48,8 @@ def append(
     of_bytes = _byte_tokens(spec.vocab)
     merges = _read_merges(spec, of_bytes)
     patterns = opening.read_patterns(spec)
+    if long_texts := read_host_words(spec, patterns, max_length):
+        graph.metadata[METADATA_LONG_TEXTS] = str(long_texts)
     begins = opening.split_prompt(prompt, spec, max_length)
     units = read_units([*opening.needed(spec, begins)])
     line = append_units(

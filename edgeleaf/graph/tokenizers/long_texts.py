@@ -17,8 +17,9 @@ Shapes beside the calls: B texts, C chunks in the longest, n characters of a blo
 
 from __future__ import annotations
 
+import re
 import string
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +28,7 @@ from onnx import TensorProto
 from edgeleaf.bundle.long_texts import LongTexts
 from edgeleaf.graph.builder import GraphBuilder
 from edgeleaf.graph.tokenizers.characters import SPACE, Census, Symbol, any_but, literal
-from edgeleaf.graph.tokenizers.spec import RESERVED, AddedToken
+from edgeleaf.graph.tokenizers.spec import RESERVED, AddedToken, TokenizerSpec
 
 CHUNK = 200  # characters (or added tokens) of a chunk; RE2 has no memory for a counted repetition of 1,000
 BLOCK = 25  # chunks read at a time
@@ -122,6 +123,22 @@ def read_host_limits(limits: Limits, characters: Census, raw: Sequence[str]) -> 
             return None
     longest = max(map(len, raw), default=1)
     return LongTexts(units=limits.words * longest, characters=max(limits.characters, longest + 1))
+
+
+def read_host_words(spec: TokenizerSpec, patterns: Iterable[str], max_length: int) -> LongTexts | None:
+    """Return what of a long text can matter to BPE or Unigram, by its ASCII words, or None where that does not tell.
+
+    Of a model that joins no letter or digit with a space behind it, every word gives a token or more of its own.
+
+    Args:
+        spec: the tokenizer.
+        patterns: how its added tokens of the normalised text are written there.
+        max_length: tokens of a row.
+    """
+    contents = [*patterns, *(token.content for token in spec.raw)]
+    if spec.truncates_left or any(re.search("[0-9A-Za-z][ \u2581][0-9A-Za-z]", content) for content in contents):
+        return None
+    return LongTexts(units=max_length + 2, characters=0)
 
 
 def _overlap(a: Sequence[object], b: Sequence[object]) -> bool:

@@ -13,10 +13,12 @@ from __future__ import annotations
 import numpy as np
 
 from edgeleaf.bundle.feed import Input
+from edgeleaf.bundle.long_texts import METADATA_LONG_TEXTS
 from edgeleaf.errors import TokenizerNotSupported
 from edgeleaf.graph.builder import GraphBuilder
 from edgeleaf.graph.tokenizers import opening
 from edgeleaf.graph.tokenizers.characters import CODE_POINTS
+from edgeleaf.graph.tokenizers.long_texts import read_host_words
 from edgeleaf.graph.tokenizers.merges import Merges, read_pairs
 from edgeleaf.graph.tokenizers.pages import append_entry
 from edgeleaf.graph.tokenizers.slots import append_slots
@@ -48,6 +50,9 @@ def append(graph: GraphBuilder, text: str, spec: TokenizerSpec, *, max_length: i
         raise TokenizerNotSupported("merges of byte tokens such as <0x0A> are not supported: only of characters")
     glued = {token[i - 1] for token in spec.vocab for i in range(1, len(token)) if token[i] == SPACE} | {SPACE}
     patterns = opening.read_patterns(spec)
+    long_texts = read_host_words(spec, patterns, max_length)
+    if long_texts and not any(character.isascii() and character.isalnum() for character in glued):
+        graph.metadata[METADATA_LONG_TEXTS] = str(long_texts)
     begins = opening.split_prompt(prompt, spec, max_length, cuts=lambda head: head[-1] not in glued)
     units = read_units(opening.needed(spec, begins))
     characters = sorted(token for token in spec.vocab if len(token) == 1)

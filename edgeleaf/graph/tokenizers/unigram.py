@@ -8,16 +8,19 @@ Shapes beside the calls: N units.
 from __future__ import annotations
 
 import json
+import string
 
 import numpy as np
 from onnx import TensorProto
 
 from edgeleaf.bundle.feed import TEXT, Input
+from edgeleaf.bundle.long_texts import METADATA_LONG_TEXTS
 from edgeleaf.errors import TokenizerNotSupported
 from edgeleaf.graph.builder import GraphBuilder
 from edgeleaf.graph.tokenizers import opening
 from edgeleaf.graph.tokenizers.best_path import Pieces, append_best_path
 from edgeleaf.graph.tokenizers.charsmap import CharsMap, append_charsmap, read_charsmap
+from edgeleaf.graph.tokenizers.long_texts import read_host_words
 from edgeleaf.graph.tokenizers.pages import append_entry
 from edgeleaf.graph.tokenizers.spec import Json, TokenizerSpec
 from edgeleaf.graph.tokenizers.units import (
@@ -50,6 +53,10 @@ def append(
     at_spaces = _check_pre_tokenizer(spec.settings.get("pre_tokenizer"))
     pieces = _read_pieces(spec)
     patterns = opening.read_patterns(spec)
+    plain = {*string.ascii_letters, *string.digits, " "}
+    long_texts = read_host_words(spec, patterns, max_length)
+    if long_texts and not any(plain & set(step.single) for step in steps if isinstance(step, CharsMap)):
+        graph.metadata[METADATA_LONG_TEXTS] = str(long_texts)
     begins = opening.split_prompt(prompt, spec, max_length, cuts=lambda head: head[-1].isascii())
     units = read_units(opening.needed(spec, begins))
     listed = {character for piece in spec.vocab for character in piece}

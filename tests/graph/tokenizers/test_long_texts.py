@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +18,9 @@ from hypothesis import strategies as st
 from edgeleaf.bundle import long_texts as host
 from edgeleaf.bundle.feed import INPUTS, Input
 from edgeleaf.graph.tokenizers import long_texts, utf8
+from edgeleaf.graph.tokenizers.charsmap import map_of
 from tests.graph.tokenizers.pairs import HARD, TRAINING, Json, Pair, trained, with_added
+from tests.graph.tokenizers.trained import byte_level, unigram, with_bytes
 
 ENDLESS = {
     "words": "lorem ipsum [SEP] dolor ",
@@ -228,6 +232,90 @@ def test_where_ascii_does_not_tell_a_program_leaves_nothing_out(token: str) -> N
     assert not Pair(with_added(trained(), token)).model.metadata_props
 
 
-@pytest.mark.parametrize("value", ["", "1", "a b", "-1 5", "5 0", "1 2 3", "9" * 30 + " 1"])
+WORDS = st.sampled_from(
+    [
+        *"a1é中😀.'_\n\t▁>",
+        "a b c d ",
+        "x y z",
+        "12 3 4 ",
+        "the parcel is ",
+        " ",
+        "  ",
+        "e\u0301 ",
+        "\u0301",
+        "'s",
+        "<s>",
+        "<mask>",
+    ]
+)
+
+
+def apart(tokenizer: Json) -> Json:
+    """The tokenizer without the tokens that hold a ▁ behind a letter or digit, as large vocabularies are."""
+    joined = re.compile("[0-9A-Za-z]▁")
+    merges = [pair for pair in tokenizer["model"]["merges"] if not joined.search("".join(pair))]
+    vocab = {token: i for token, i in tokenizer["model"]["vocab"].items() if not joined.search(token)}
+    return tokenizer | {"model": tokenizer["model"] | {"vocab": vocab, "merges": merges}}
+
+
+FAMILIES = {
+    "gpt2": byte_level(),
+    "gpt2, a space before": byte_level(prefix=True),
+    "qwen, NFC": byte_level(regex="qwen", nfc=True),
+    "llama3, whole words": byte_level(regex="llama3", ignore_merges=True),
+    "llama2": apart(with_bytes()),
+    "gemma": apart(with_bytes(prepend=False)),
+    "xlm-r": unigram(),
+    "t5": unigram(at_spaces=False, strip=True),
+}
+
+
+@pytest.mark.parametrize("prompt", ["", "query: "])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_words_that_a_program_leaves_out_do_not_matter_to_bpe_and_unigram(
+    monkeypatch: pytest.MonkeyPatch, family: str, prompt: str
+) -> None:
+    """Every text counts as long, and the window is small."""
+    monkeypatch.setattr(host, "LONG", 0)
+    pair = Pair(with_added(FAMILIES[family], "<l>", "b|", "x "), max_length=8 + 2 * len(prompt), prompt=prompt)
+    long = host.LongTexts.read({prop.key: prop.value for prop in pair.model.metadata_props})
+    assert long == host.LongTexts(units=10 + 2 * len(prompt), characters=0)
+    shortened = 0
+
+    @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(pieces=st.lists(WORDS, min_size=15, max_size=80))
+    def any_text(pieces: list[str]) -> None:
+        nonlocal shortened
+        text = "".join(pieces)
+        shorter = long.shortened(text)
+        shortened += shorter != text
+        assert pair.reference.encode(prompt + shorter).ids == pair.reference.encode(prompt + text).ids
+
+    any_text()
+    assert shortened > 10
+    assert len(long.shortened("where is my parcel " * 1000)) < 200
+
+
+@pytest.mark.parametrize("token", ["a b", "<1\u2581b>"])
+@pytest.mark.parametrize("family", ["gpt2", "llama2", "xlm-r"])
+def test_a_token_that_holds_the_end_of_a_word_and_another_one(family: str, token: str) -> None:
+    assert not Pair(with_added(FAMILIES[family], token)).model.metadata_props
+
+
+def test_a_token_that_does_so_once_it_is_normalised() -> None:
+    charsmap = with_added(unigram(), {"content": "\uff21 b", "normalized": True})
+    assert not Pair(charsmap).model.metadata_props
+    raw = with_added(unigram(), {"content": "\uff21 b"})
+    assert Pair(raw).model.metadata_props
+
+
+def test_a_vocabulary_that_joins_words_or_a_map_that_changes_letters() -> None:
+    assert not Pair(with_bytes()).model.metadata_props
+    encoded = base64.b64encode(map_of({"x": ""})).decode()
+    mapped = unigram() | {"normalizer": {"type": "Precompiled", "precompiled_charsmap": encoded}}
+    assert not Pair(mapped).model.metadata_props
+
+
+@pytest.mark.parametrize("value", ["", "1", "a b", "-1 5", "1 2 3", "9" * 30 + " 1"])
 def test_metadata_that_says_nothing(value: str) -> None:
     assert host.LongTexts.read({host.METADATA_LONG_TEXTS: value}) is None

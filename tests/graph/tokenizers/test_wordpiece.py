@@ -14,11 +14,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bench.studies import tokenizer_parity as parity_bench
+from bench.studies import tokenizer_parity, tokenizer_texts, tokenizer_vocabularies
 from edgeleaf.bundle.feed import UTF8, Input
 from edgeleaf.errors import ExportError, TokenizerNotSupported
 from edgeleaf.graph.builder import GraphBuilder
-from edgeleaf.graph.tokenizers import append_tokenizer
+from edgeleaf.graph.tokenizers import append_tokenizer, as_model
 from edgeleaf.graph.tokenizers.characters import code_points
 from tests.graph.tokenizers.pairs import HARD, TRAINING, Json, Pair, trained
 
@@ -300,7 +300,7 @@ def test_real_text_of_every_language(pair: Pair, data: Path, name: str) -> None:
 
 
 def test_random_strings_of_adversarial_shape(pair: Pair) -> None:
-    assert pair.mismatches(list(islice(parity_bench.adversarial(), 3000)), batch=64) == []
+    assert pair.mismatches(list(islice(tokenizer_texts.adversarial(), 3000)), batch=64) == []
 
 
 def test_mpnets_tokenizer(mpnet: Path, takes: Input) -> None:
@@ -308,20 +308,22 @@ def test_mpnets_tokenizer(mpnet: Path, takes: Input) -> None:
     other = Pair(json.loads((mpnet / "tokenizer.json").read_text(encoding="utf-8")), takes=takes)
     texts = ["<UNK> a<unk>b <ünk>", "<s> </s><pad>x <mask>  y <MASK>", "< unk> <unk", "<unk><unk>"]
     other.check([*HARD, *TRAINING, *texts])
-    assert other.mismatches(list(islice(parity_bench.adversarial(), 1000)), batch=64) == []
+    assert other.mismatches(list(islice(tokenizer_texts.adversarial(), 1000)), batch=64) == []
     assert other.run(["<UNK>"])[0].tolist() == [[0, 3, 2]]
 
 
 @pytest.mark.slow
 def test_vocabularies_of_other_languages(data: Path) -> None:
     """Trained on real text; every 997th of `python -m bench.studies.tokenizer_parity`'s texts, all of the hard ones."""
-    sets = parity_bench.text_sets(data, 997, 1)
+    sets = tokenizer_texts.text_sets(data, 997, 1)
     trained_ones = {
-        name: parity_bench.mismatches(tokenizer, sets)
-        for name, tokenizer in parity_bench.vocabularies(data)
+        name: tokenizer_parity.mismatches(
+            tokenizer, as_model(tokenizer, max_length=tokenizer_parity.MAX_LENGTH).SerializeToString(), sets
+        )
+        for name, tokenizer in tokenizer_vocabularies.wordpiece(data)
         if not name.startswith("all-")
     }
-    assert len(trained_ones) == len(parity_bench.LANGUAGES)
+    assert len(trained_ones) == len(tokenizer_vocabularies.LANGUAGES)
     for found in trained_ones.values():
         assert sum(counts["texts"] for counts in found.values()) > 500
         assert [counts["examples"] for counts in found.values()] == [[]] * len(found)
