@@ -155,7 +155,7 @@ def share(whole: Any, left: set[str], texts: list[str]) -> str:
 
 
 def measured(file: Path) -> tuple[float, float, float]:
-    """Return processor time of loading and of a query in ms, and memory after loading in MB, in a process of its own."""
+    """Return processor time of loading and of a query, ms, and memory after loading, MB, in a process of its own."""
     made = subprocess.run([sys.executable, "-c", MEASURE, str(file), QUERY], capture_output=True, text=True, check=True)
     load, p50, memory = map(float, made.stdout.split())
     return load, p50, memory
