@@ -86,6 +86,48 @@ def test_imports_run_one_way() -> None:
     assert violations(ROOT) == []
 
 
+OUTSIDE = (".ci", "android_demo", "bench", "examples", "export", "tests", "web_demo")
+"""Folders of scripts, which mypy does not read, or not all."""
+
+
+def names_of(module: str) -> set[str]:
+    """Return what a module of this repository binds, anywhere but inside functions and classes, and its submodules."""
+    folder = ROOT.joinpath(*module.split("."))
+    path = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
+    found = {part.stem for part in folder.iterdir()} if folder.is_dir() else set[str]()
+    todo: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))] if path.is_file() else []
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+            continue
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {alias.asname or alias.name.partition(".")[0] for alias in node.names}
+        todo += ast.iter_child_nodes(node)
+    return found
+
+
+def missing_names(script: Path) -> list[str]:
+    """Return what a script imports from this repository that is not there."""
+    nodes = ast.walk(ast.parse(script.read_text(encoding="utf-8")))
+    wanted = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level]
+    ours = [node for node in wanted if str(node.module).partition(".")[0] in ("edgeleaf", "bench", "tests")]
+    return [f"{n.module}.{a.name}" for n in ours for a in n.names if a.name not in names_of(str(n.module))]
+
+
+def test_what_scripts_import_is_there(tmp_path: Path) -> None:
+    scripts = [path for folder in OUTSIDE for path in (ROOT / folder).rglob("*.py") if "node_modules" not in path.parts]
+    lazy = {"edgeleaf"}  # its public names are looked up when they are used
+    found = {str(path.relative_to(ROOT)): missing_names(path) for path in scripts}
+    wrong = {path: [name for name in names if name.rpartition(".")[0] not in lazy] for path, names in found.items()}
+    assert {path: names for path, names in wrong.items() if names} == {}
+    script = tmp_path / "script.py"
+    script.write_text("from edgeleaf.search.stored import HEADER\nfrom edgeleaf.vectors import unit_rows\n")
+    assert missing_names(script) == ["edgeleaf.search.stored.HEADER"]
+
+
 @pytest.mark.parametrize(
     ("place", "line", "message"),
     [

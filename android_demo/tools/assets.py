@@ -18,7 +18,7 @@ from edgeleaf.bundle.manifest import CERTIFICATE, QUERY_ENCODER, Manifest
 from edgeleaf.errors import EdgeleafError
 from edgeleaf.files import sha256
 from edgeleaf.search import Index
-from edgeleaf.search.stored import DOCUMENTS, HEADER, PCA_FILE, VECTORS
+from edgeleaf.search.header import DOCUMENTS, HEADER, PCA_FILE, VECTORS
 
 LONG_AGO = (1980, 1, 1, 0, 0, 0)
 """The date of each entry, so that the same index gives the same zip."""

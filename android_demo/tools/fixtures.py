@@ -37,7 +37,7 @@ sys.path.insert(0, str(ROOT))
 import numpy as np
 import onnx
 
-from bench.studies.tokenizer_parity import packed
+from bench.studies.tokenizer_texts import packed
 from edgeleaf import QueryEncoder
 from edgeleaf.bundle.long_texts import LongTexts
 from edgeleaf.bundle.manifest import QUERY_ENCODER, STUDENT, Manifest
