@@ -15,7 +15,7 @@ from edgeleaf.pipeline.preflight import check_tokenizer, export_spec
 from edgeleaf.recipe.presets import PRESETS, export_gates
 from edgeleaf.recipe.sources import MachineSource
 from edgeleaf.recipe.specs import BenchmarkSpec, ExportSpec, QuantizationSpec
-from edgeleaf.stages.graph import CALIBRATION_TEXTS, check_form, exported_graph
+from edgeleaf.stages.graph import CALIBRATION_TEXTS, check_form, check_runtime, exported_graph
 from edgeleaf.stages.job import Job
 from edgeleaf.stages.runner import Stages
 from edgeleaf.stages.student import normalized_copy
@@ -54,7 +54,7 @@ def export(
         max_length: window in tokens; None means the model's own.
         texts: files with queries to check with, one per line; if empty, documentation found on this machine is used.
         exporter: torch or optimum, see :class:`edgeleaf.recipe.specs.ExportSpec`.
-        preset: int8, int4, fp16 or fp32, see :class:`edgeleaf.recipe.specs.QuantizationSpec`.
+        preset: a name in :data:`edgeleaf.recipe.presets.PRESETS`, such as int8 or int4-weights.
         processors: as for :func:`run`.
         trust_remote_code: run code that comes with the model while it is loaded; the manifest records it. A model that
             consists of such code is still refused, because a bundle is data. Distil it instead (:func:`run`).
@@ -67,6 +67,7 @@ def export(
     check_names(processors)
     if preset not in PRESETS:
         raise InputError(f"preset is {preset!r}; allowed: {', '.join(PRESETS)}")
+    check_runtime(preset)
     own_queries(texts)
     if exporter not in (known := get_args(get_type_hints(ExportSpec)["exporter"])):
         raise InputError(f"exporter is {exporter!r}; allowed: {', '.join(known)}")

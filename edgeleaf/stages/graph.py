@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from edgeleaf import progress
+from edgeleaf import progress, quiet
 from edgeleaf.bundle import manifest as layout
 from edgeleaf.bundle.manifest import VectorSpace
+from edgeleaf.bundle.session import too_old
+from edgeleaf.errors import ExportError
 from edgeleaf.files import write_bytes, write_json
 from edgeleaf.recipe.presets import PRESETS, quantized_onnx
 from edgeleaf.texts.corpus import read_corpus
@@ -37,6 +39,17 @@ def export_graph(folder: Path, student: Path, texts: Path, exporter: str) -> Non
     write_bytes(folder / layout.ONNX_FP32, serialize(model))
 
 
+def check_runtime(preset: str) -> None:
+    """Check, before the long work, whether the installed onnxruntime runs a preset's files.
+
+    Raises:
+        ExportError: it is too old.
+    """
+    version, needed = quiet.onnxruntime().__version__, PRESETS[preset].onnxruntime
+    if too_old(needed, version):
+        raise ExportError(f"the preset {preset} needs onnxruntime {needed} or newer; {version} is installed")
+
+
 def check_form(model: Any, preset: str) -> None:
     """Check, before the long work, whether a preset has a form of everything in a float32 graph.
 
@@ -45,7 +58,7 @@ def check_form(model: Any, preset: str) -> None:
     """
     from edgeleaf.graph.quantization.quantize import planned
 
-    if PRESETS[preset].bits in (4, 8):
+    if PRESETS[preset].bits in (4, 8) and not PRESETS[preset].weights_only:
         planned(model)
 
 
@@ -65,6 +78,7 @@ def quantize_graph(
     from edgeleaf.graph.builder import serialize
     from edgeleaf.graph.quantization.half import to_half
     from edgeleaf.graph.quantization.quantize import quantize
+    from edgeleaf.graph.quantization.weights import quantize_weights
     from edgeleaf.graph.tokenizers.spec import reference_tokenizer
 
     facts: dict[str, Any] = {"preset": preset}
@@ -81,20 +95,24 @@ def quantize_graph(
     calibration = [prompts[text.kind] + text.text for text in read_corpus(texts, "train")[:CALIBRATION_TEXTS]]
     encodings = reference_tokenizer(settings, max_length).encode_batch(calibration)
     ids = [encoding.ids for encoding in encodings]
-    result = quantize(onnx.load(graph / layout.ONNX_FP32), ids, bits=found.bits)
-    data = serialize(result.model)
+    exported = onnx.load(graph / layout.ONNX_FP32)
+    facts |= {"weights": found.weights, "calibration_texts": len(calibration)}
+    if found.weights_only:
+        weights = quantize_weights(exported, ids, bits=found.bits)
+        model, layers, tables = weights.model, weights.layers, weights.tables
+        facts |= {"activations": "float32", "layers": layers, "onnxruntime": f"{found.onnxruntime} or newer"}
+    else:
+        result = quantize(exported, ids, bits=found.bits)
+        model, layers, tables = result.model, result.fixed + result.running, result.tables
+        facts |= {
+            "activations": "uint8, scales fixed on texts where numbers are bounded, one scale per token elsewhere",
+            "fixed": result.fixed,
+            "running": result.running,
+        }
+    data = serialize(model)
     write_bytes(folder / found.file, data)
-    facts |= {
-        "weights": found.weights,
-        "activations": "uint8, scales fixed on texts where numbers are bounded, one scale per token elsewhere",
-        "calibration_texts": len(calibration),
-        "fixed": result.fixed,
-        "running": result.running,
-        "embedding_tables": result.tables,
-    }
-    write_json(folder / QUANTIZATION, facts)
-    layers = result.fixed + result.running
-    progress.say(f"quantise: {layers} layers and {result.tables} tables, {len(data) / 1e6:.1f} MB")
+    write_json(folder / QUANTIZATION, facts | {"embedding_tables": tables})
+    progress.say(f"quantise: {layers} layers and {tables} tables, {len(data) / 1e6:.1f} MB")
 
 
 def fuse_graph(folder: Path, graph: Path, quantized: Path, student: Path, space: VectorSpace, max_length: int) -> None:

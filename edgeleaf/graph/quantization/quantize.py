@@ -48,6 +48,6 @@ def planned(model: onnx.ModelProto) -> LayerPlan:
     if without := plan.without_form():
         raise ExportError(
             f"int8 and int4 have no form of {', '.join(without)} that gives the same vector on every processor; use "
-            "the preset fp16 or fp32"
+            "the preset int8-weights or int4-weights, or fp16 or fp32"
         )
     return plan
