@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,6 @@ from edgeleaf.errors import BundleError, reason_of
 METADATA_SPACE = "edgeleaf.space"
 METADATA_SCHEMA = "edgeleaf.schema_version"
 METADATA_WINDOW = "edgeleaf.max_length"
-METADATA_ONNXRUNTIME = "edgeleaf.onnxruntime"
-"""The oldest onnxruntime that runs a file, where :data:`OLDEST` does not, as "1.23"."""
-OLDEST = "1.20"
-"""The oldest onnxruntime that runs a file that names none."""
-_METADATA_BYTES = 1 << 16
-"""Metadata are a model's last field, so they are among its last bytes."""
 MASK = "attention_mask"
 """Inner tensor of a fused file, int64 [batch, sequence]: 1 for a token, 0 for padding."""
 ROW_LENGTH = "tokenizer/row_length"
@@ -38,12 +31,9 @@ def session(
         also: inner tensors, int64, that the model shall give out too.
 
     Raises:
-        BundleError: onnxruntime cannot open it or is too old for it, or has no such provider.
+        BundleError: onnxruntime cannot open it, or has no such provider.
     """
     ort = quiet.onnxruntime()
-    name = str(model) if isinstance(model, Path) else "the graph"
-    if too_old(needed := _needed(model), ort.__version__):
-        raise BundleError(f"{name}: needs onnxruntime {needed} or newer; {ort.__version__} is installed")
     available = ort.get_available_providers()
     if providers is None:
         providers = ["CPUExecutionProvider"]
@@ -66,34 +56,11 @@ def session(
             str(opened) if isinstance(opened, Path) else opened, options, providers=list(providers)
         )
     except Exception as error:  # onnxruntime's errors have no common base below Exception
+        name = str(model) if isinstance(model, Path) else "the graph"
         raise BundleError(
             f"{name}: onnxruntime {ort.__version__} cannot open it; the file is damaged or the onnxruntime too old "
-            f"({OLDEST} or newer is needed): {reason_of(error)}"
+            f"(1.20 or newer is needed): {reason_of(error)}"
         ) from None
-
-
-def too_old(needed: str, version: str) -> bool:
-    """Return whether a version of onnxruntime is older than the one that is needed; an unreadable one is not."""
-    have = re.match(r"(\d+)\.(\d+)", version)
-    return have is not None and tuple(map(int, have.groups())) < tuple(map(int, needed.split(".")))
-
-
-def _needed(model: Path | bytes) -> str:
-    """Return the oldest onnxruntime that runs a model, by its metadata, which are read without opening it.
-
-    onnxruntime 1.22 opens a file of eight-bit weights but cannot run it; 1.21 names a line of C++ as the reason.
-    """
-    if isinstance(model, Path):
-        try:
-            with model.open("rb") as file:
-                file.seek(max(0, model.stat().st_size - _METADATA_BYTES))
-                end = file.read()
-        except OSError:  # opening it gives the reason
-            return OLDEST
-    else:
-        end = model[-_METADATA_BYTES:]
-    found = re.search(re.escape(METADATA_ONNXRUNTIME).encode() + rb"\x12.(\d{1,3}\.\d{1,3})", end, re.DOTALL)
-    return found[1].decode() if found else OLDEST
 
 
 def with_outputs(model: bytes, tensors: Sequence[str]) -> bytes:

@@ -15,7 +15,7 @@ from edgeleaf.pipeline.preflight import check_tokenizer, export_spec
 from edgeleaf.recipe.presets import PRESETS, export_gates
 from edgeleaf.recipe.sources import MachineSource
 from edgeleaf.recipe.specs import BenchmarkSpec, ExportSpec, QuantizationSpec
-from edgeleaf.stages.graph import CALIBRATION_TEXTS, check_form, check_runtime, exported_graph
+from edgeleaf.stages.graph import CALIBRATION_TEXTS, check_form, exported_graph
 from edgeleaf.stages.job import Job
 from edgeleaf.stages.runner import Stages
 from edgeleaf.stages.student import normalized_copy
@@ -67,7 +67,6 @@ def export(
     check_names(processors)
     if preset not in PRESETS:
         raise InputError(f"preset is {preset!r}; allowed: {', '.join(PRESETS)}")
-    check_runtime(preset)
     own_queries(texts)
     if exporter not in (known := get_args(get_type_hints(ExportSpec)["exporter"])):
         raise InputError(f"exporter is {exporter!r}; allowed: {', '.join(known)}")

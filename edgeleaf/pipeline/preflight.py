@@ -12,7 +12,7 @@ from edgeleaf.models.resolve import identity, resolve
 from edgeleaf.models.safety import check_model
 from edgeleaf.recipe.sources import KINDS
 from edgeleaf.recipe.specs import Recipe, StudentSpec, TeacherSpec
-from edgeleaf.stages.graph import check_form, check_runtime
+from edgeleaf.stages.graph import check_form
 from edgeleaf.texts.corpus import read_corpus
 
 if TYPE_CHECKING:
@@ -64,12 +64,11 @@ def check_encoder(spec: StudentSpec, *, exporter: str, preset: str) -> None:
     Known architectures are not tried.
 
     Raises:
-        ExportError: it cannot; the message names the part that has no form. Or onnxruntime is too old for the preset.
+        ExportError: it cannot; the message names the part that has no form.
     """
     from edgeleaf.graph.export import export_onnx
     from edgeleaf.graph.exporters import KNOWN_ENCODERS
 
-    check_runtime(preset)
     folder = resolve(spec.model, revision=spec.revision)
     kind = encoder_kind(folder)
     if kind not in KNOWN_ENCODERS:

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgeleaf.bundle.session import OLDEST
 from edgeleaf.errors import RecipeError
 from edgeleaf.recipe.specs import Gates, shown
 
@@ -25,7 +24,6 @@ class Preset:
             Its ranking is compared with its own, where any rounding moves a few documents, so that loss has no gate.
         weights_only: whether the encoder computes in float32, and only weights are quantised
             (:mod:`edgeleaf.graph.quantization.weights`).
-        onnxruntime: the oldest onnxruntime that runs the file.
     """
 
     bits: int
@@ -34,7 +32,6 @@ class Preset:
     gates: Gates
     export_gates: Gates
     weights_only: bool = False
-    onnxruntime: str = OLDEST
 
 
 _ANY_SIZE = Gates(quantization_overlap_loss=False, file_mb=False)
@@ -77,7 +74,7 @@ PRESETS: Mapping[str, Preset] = {
     "int8-weights": Preset(
         bits=8,
         file="onnx/model_w8.onnx",
-        weights="8 bits, a scale 32 rows of a matrix and a row of a table; errors compensated",
+        weights="8 bits, a scale a column of a matrix and a row of a table; errors compensated; unpacked to float32",
         gates=Gates(
             quantization_cosine_mean=0.9995,
             quantization_cosine_min=0.998,
@@ -88,11 +85,10 @@ PRESETS: Mapping[str, Preset] = {
             padding_invariance_cosine_min=0.99999,
             processor_cosine_min=0.9999,
             token_mismatches=0,
-            file_mb=26.0,
+            file_mb=24.0,
         ),
         export_gates=replace(_ANY_SIZE, cosine_mean=0.999, cosine_p01=0.998, overlap_at_10=0.95),
         weights_only=True,
-        onnxruntime="1.23",
     ),
     "int4-weights": Preset(
         bits=4,

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 from edgeleaf.bundle.feed import TEXT, UTF8
 from edgeleaf.bundle.manifest import Manifest
-from edgeleaf.bundle.session import OLDEST
-from edgeleaf.recipe.presets import PRESETS
 
 if TYPE_CHECKING:
     from edgeleaf.certify.certificate import Certificate
@@ -26,7 +24,7 @@ base_model: {start}
 
 A string goes in, a {dim}-dimensional vector in the space of **{teacher}** comes out, with unit L2 norm. Documents are
 encoded by the teacher{document_prompt}; queries by `query_encoder.onnx`, which holds tokenizer{query_prompt}, encoder,
-pooling and normalisation. Any stock ONNX Runtime ({onnxruntime} or newer) opens it.
+pooling and normalisation. Any stock ONNX Runtime (1.20 or newer) opens it.
 
 ```python
 from edgeleaf import QueryEncoder  # needs numpy and onnxruntime, nothing else
@@ -84,7 +82,7 @@ byte, with some tokenizers up to 550, so cut texts that may have megabytes.
 
 def model_card(manifest: Manifest, certificate: Certificate) -> str:
     """Return the bundle's README.md."""
-    space, preset = manifest.space, PRESETS.get(str(manifest.quantization.get("preset")))
+    space = manifest.space
     rows = []
     for rung in certificate.rungs:
         cosine = rung.teacher_cosine
@@ -98,7 +96,6 @@ def model_card(manifest: Manifest, certificate: Certificate) -> str:
         teacher=space.teacher,
         dim=space.dim,
         input=_INPUTS[manifest.input],
-        onnxruntime=preset.onnxruntime if preset else OLDEST,
         bindings=_BINDINGS[manifest.input],
         query_prompt=f", query prompt (`{space.query_prompt}`)" if space.query_prompt else "",
         document_prompt=f" with the prompt `{space.document_prompt}`" if space.document_prompt else "",

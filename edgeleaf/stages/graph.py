@@ -6,11 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from edgeleaf import progress, quiet
+from edgeleaf import progress
 from edgeleaf.bundle import manifest as layout
 from edgeleaf.bundle.manifest import VectorSpace
-from edgeleaf.bundle.session import too_old
-from edgeleaf.errors import ExportError
 from edgeleaf.files import write_bytes, write_json
 from edgeleaf.recipe.presets import PRESETS, quantized_onnx
 from edgeleaf.texts.corpus import read_corpus
@@ -37,17 +35,6 @@ def export_graph(folder: Path, student: Path, texts: Path, exporter: str) -> Non
     worst = validate(model, load_sentence_transformer(student / layout.STUDENT), samples)
     progress.say(f"export: names, axes, shapes and values hold; largest difference to torch {worst:.1e}")
     write_bytes(folder / layout.ONNX_FP32, serialize(model))
-
-
-def check_runtime(preset: str) -> None:
-    """Check, before the long work, whether the installed onnxruntime runs a preset's files.
-
-    Raises:
-        ExportError: it is too old.
-    """
-    version, needed = quiet.onnxruntime().__version__, PRESETS[preset].onnxruntime
-    if too_old(needed, version):
-        raise ExportError(f"the preset {preset} needs onnxruntime {needed} or newer; {version} is installed")
 
 
 def check_form(model: Any, preset: str) -> None:
@@ -100,7 +87,7 @@ def quantize_graph(
     if found.weights_only:
         weights = quantize_weights(exported, ids, bits=found.bits)
         model, layers, tables = weights.model, weights.layers, weights.tables
-        facts |= {"activations": "float32", "layers": layers, "onnxruntime": f"{found.onnxruntime} or newer"}
+        facts |= {"activations": "float32", "layers": layers}
     else:
         result = quantize(exported, ids, bits=found.bits)
         model, layers, tables = result.model, result.fixed + result.running, result.tables

@@ -1,21 +1,28 @@
-"""Weights alone in 8 or 4 bits: linear layers as ``MatMulNBits``, tables by rows; everything else stays in float32.
+"""Weights alone in 8 or 4 bits; the encoder itself computes in float32, as it was exported.
 
-ONNX Runtime multiplies float32 by such weights block by block. So any encoder can be stored like this, but its sums are
-float32's, whose last bits depend on the batch, the processor and ONNX Runtime's version: no vector is bit-equal
-elsewhere. :mod:`edgeleaf.graph.quantization.quantize` writes encoders whose vectors are.
+Any encoder can be stored like this, but its sums are float32's, whose last bits depend on the batch, the processor and
+ONNX Runtime's version. :mod:`edgeleaf.graph.quantization.quantize` writes encoders whose vectors are bit-equal.
+
+- **8 bits**: nodes that read only constants turn matrices into float32, once, when ONNX Runtime loads the file.
+  ``MatMulNBits`` has 8 bits too, but multiplies float32 by them only since onnxruntime 1.23, and takes 25 ms of
+  processor time for 8 tokens where float32 takes 5 (docs/log/quantisation.md).
+- **4 bits**: ``MatMulNBits``, as fast as float32; matrices stay in 4 bits in memory. onnxruntime 1.20 has it.
+
+Tables are looked up row by row (:mod:`edgeleaf.graph.quantization.tables`). onnxruntime's own quantiser of 8 and 4 bits
+is newer than the oldest onnxruntime that edgeleaf works with, and compensates for no errors.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import onnx
-from onnx import numpy_helper
+from onnx import TensorProto, numpy_helper
 
-from edgeleaf.bundle.session import METADATA_ONNXRUNTIME
 from edgeleaf.errors import ExportError
 from edgeleaf.graph.builder import GraphBuilder
 from edgeleaf.graph.quantization.calibration import observe
@@ -27,35 +34,30 @@ from edgeleaf.graph.quantization.tables import append_table
 from edgeleaf.graph.simplify import prune
 
 BLOCK = 32
-"""Rows of a matrix that share a scale, in each column."""
+"""Rows of a matrix in 4 bits that share a scale, in each column. With 8 bits, the whole column does."""
 FLOAT32 = 1
 """``accuracy_level`` of MatMulNBits at which the inputs stay in float32; at 4 they are rounded to int8."""
-NEEDS = {4: "1.20", 8: "1.23"}
-"""The oldest onnxruntime that multiplies float32 by weights of so many bits: 1.21 refuses 8 bits when it opens a file,
-1.22 when it runs one."""
 
 
 @dataclass(frozen=True)
-class Blocks:
-    """A matrix [in, out] whose columns are cut into blocks of :data:`BLOCK` numbers; the last one may be shorter.
+class Rounded:
+    """A matrix [in, out] whose columns are cut into blocks of equal length; the last one may be shorter.
 
     Args:
         codes: int8 [in, out], symmetric about 0.
         scales: float32 [blocks, out]; a number is its code times its block's scale.
-        bits: 8 or 4.
     """
 
     codes: npt.NDArray[np.int8]
     scales: npt.NDArray[np.float32]
-    bits: int
 
     def packed(self) -> npt.NDArray[np.uint8]:
-        """Return the codes as MatMulNBits reads them, uint8 [out, blocks, bytes of a block], the zero point added."""
+        """Return codes of 4 bits as MatMulNBits reads them: two in a byte, 8 added, uint8 [out, blocks, BLOCK / 2]."""
         height, width = self.codes.shape
-        whole = np.zeros((len(self.scales) * BLOCK, width), dtype=np.int16)
+        whole = np.zeros((len(self.scales) * BLOCK, width), dtype=np.int8)
         whole[:height] = self.codes
-        codes = (whole + 2 ** (self.bits - 1)).astype(np.uint8).T.reshape(width, len(self.scales), BLOCK)
-        return np.ascontiguousarray(codes if self.bits == 8 else codes[:, :, 0::2] | (codes[:, :, 1::2] << 4))
+        codes = (whole + 8).astype(np.uint8).T.reshape(width, len(self.scales), BLOCK)
+        return np.ascontiguousarray(codes[:, :, 0::2] | (codes[:, :, 1::2] << 4))
 
 
 @dataclass(frozen=True)
@@ -88,16 +90,25 @@ def quantize_weights(model: onnx.ModelProto, texts: Sequence[Sequence[int]], *, 
         raise ExportError("the graph has no MatMul with a weight matrix, so there is nothing to quantise")
     moments = observe(plain, sorted({node.input[0] for node in linears}), texts[:OBSERVED])
     products: dict[str, npt.NDArray[np.float64]] = {}
-    for node in linears:  # layers may share a weight
+    first: dict[bytes, str] = {}
+    for node in linears:  # layers may share a weight, of which exporters write copies
+        node.input[1] = first.setdefault(_key(weights[node.input[1]]), node.input[1])
         seen = moments[node.input[0]].products
         products[node.input[1]] = products.get(node.input[1], np.zeros_like(seen)) + seen
 
     g = GraphBuilder("weights", opset=opset(plain))
-    rounded = {name: round_blocks(weights[name], seen, bits=bits) for name, seen in products.items()}
+    rounded = {name: round_matrix(weights[name], seen, bits=bits) for name, seen in products.items()}
+    expanded: dict[str, str] = {}
     tables = 0
     for node in plain.graph.node:
         if node.op_type == "MatMul" and node.input[1] in rounded:
-            made = _append_product(g, node.input[0], rounded[node.input[1]])
+            name = node.input[1]
+            if bits == 4:
+                made = append_product(g, node.input[0], rounded[name])
+            else:
+                if name not in expanded:
+                    expanded[name] = append_matrix(g, rounded[name])
+                made = g.MatMul(node.input[0], expanded[name])
         elif node.op_type == "Gather" and node.input[0] in large and not attribute(node, "axis"):
             made = append_table(g, weights[node.input[0]], node.input[1], bits=bits)
             tables += 1
@@ -111,14 +122,13 @@ def quantize_weights(model: onnx.ModelProto, texts: Sequence[Sequence[int]], *, 
     have = {opset.domain for opset in plain.opset_import}
     versions = g.domains().items()
     plain.opset_import.extend(onnx.helper.make_opsetid(name, number) for name, number in versions if name not in have)
-    onnx.helper.set_model_props(plain, {METADATA_ONNXRUNTIME: NEEDS[bits]})
     prune(plain)
     onnx.checker.check_model(plain)
     return WeightsQuantized(plain, len(linears), tables)
 
 
-def round_blocks(weight: _Floats, moments: _Floats, *, bits: int) -> Blocks:
-    """Round [in, out] block by block with error compensation (GPTQ, arXiv 2210.17323).
+def round_matrix(weight: _Floats, moments: _Floats, *, bits: int) -> Rounded:
+    """Round [in, out] with error compensation (GPTQ, arXiv 2210.17323).
 
     Args:
         weight: [in, out].
@@ -126,20 +136,21 @@ def round_blocks(weight: _Floats, moments: _Floats, *, bits: int) -> Blocks:
         bits: 8 or 4.
     """
     top = 2 ** (bits - 1) - 1
+    length = BLOCK if bits == 4 else len(weight)
     rest = weight.astype(np.float64)
     importance = np.diag(moments)[:, None] + 1e-12
     codes = np.zeros(rest.shape, dtype=np.int8)
     scales: list[npt.NDArray[np.float32]] = []
 
     def rounded(row: int) -> _Floats:
-        if row % BLOCK == 0:
-            block = slice(row, row + BLOCK)
+        if row % length == 0:
+            block = slice(row, row + length)
             scales.append(_scale(rest[block], importance[block], top))
         codes[row] = np.clip(np.round(rest[row] / scales[-1]), -top, top)
         return np.asarray(codes[row] * scales[-1].astype(np.float64))
 
     compensate(rest, moments, rounded, block=BLOCK)
-    return Blocks(codes, np.array(scales), bits)
+    return Rounded(codes, np.array(scales))
 
 
 def _scale(block: _Floats, importance: _Floats, top: int) -> npt.NDArray[np.float32]:
@@ -153,10 +164,20 @@ def _scale(block: _Floats, importance: _Floats, top: int) -> npt.NDArray[np.floa
     return np.asarray(np.take_along_axis(np.array(scales), np.argmin(errors, axis=0)[None], axis=0)[0], np.float32)
 
 
-def _append_product(g: GraphBuilder, x: str, matrix: Blocks) -> str:
-    """Multiply float32 [..., in] by a matrix [in, out]."""
+def _key(weight: npt.NDArray[np.float32]) -> bytes:
+    """Return a hash of a matrix's shape and numbers."""
+    return hashlib.sha256(repr(weight.shape).encode() + weight.tobytes()).digest()
+
+
+def append_product(g: GraphBuilder, x: str, matrix: Rounded) -> str:
+    """Multiply float32 [..., in] by a matrix [in, out] that stays in 4 bits."""
     height, width = matrix.codes.shape
     scales = np.ascontiguousarray(matrix.scales.T)  # [out, blocks]
     return g.MatMulNBits(
-        x, matrix.packed(), scales, K=height, N=width, bits=matrix.bits, block_size=BLOCK, accuracy_level=FLOAT32
+        x, matrix.packed(), scales, K=height, N=width, bits=4, block_size=BLOCK, accuracy_level=FLOAT32
     )
+
+
+def append_matrix(g: GraphBuilder, matrix: Rounded) -> str:
+    """Add nodes that read only constants and give a matrix of 8 bits as float32 [in, out]."""
+    return g.Mul(g.Cast(g.constant(matrix.codes), to=TensorProto.FLOAT), matrix.scales)
