@@ -4,8 +4,8 @@ Any encoder can be stored like this, but its sums are float32's, whose last bits
 ONNX Runtime's version. :mod:`edgeleaf.graph.quantization.quantize` writes encoders whose vectors are bit-equal.
 
 - **8 bits**: nodes that read only constants turn matrices into float32, once, when ONNX Runtime loads the file.
-  ``MatMulNBits`` has 8 bits too, but multiplies float32 by them only since onnxruntime 1.23, and takes 25 ms of
-  processor time for 8 tokens where float32 takes 5 (docs/log/quantisation.md).
+  ``MatMulNBits`` has 8 bits too, but multiplies float32 by them only since onnxruntime 1.23, and takes 20 ms
+  for 8 tokens where float32 takes 4 (docs/log/quantisation.md).
 - **4 bits**: ``MatMulNBits``, as fast as float32; matrices stay in 4 bits in memory. onnxruntime 1.20 has it.
 
 Tables are looked up row by row (:mod:`edgeleaf.graph.quantization.tables`). onnxruntime's own quantiser of 8 and 4 bits
