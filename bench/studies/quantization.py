@@ -1,10 +1,11 @@
 """Compares ways to quantise an encoder: size, fidelity, equality in batches and on other processors, latency.
 
     python -m bench.studies.quantization MODEL QUERIES CALIBRATION -o DIR [--processors x86-64-v3,armv8.2-dotprod]
+        [--kinds fp32,int8]
 
 MODEL is a sentence-transformers model; QUERIES and CALIBRATION are files with one text per line (.txt, .tsv, .jsonl,
 .gz). Writes table.md, results.json and frontier.png; the models that it builds stay in DIR.work for the next run.
-Encoders get token ids, so no tokenizer is measured.
+Encoders get token ids, so no tokenizer is measured. Times are the processor's own, on one thread.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from edgeleaf.graph.exporters import OUTPUT, optimum_graph
 from edgeleaf.graph.quantization import rewriter, rounding, scales
 from edgeleaf.graph.quantization.half import to_half
 from edgeleaf.graph.quantization.quantize import quantize
+from edgeleaf.graph.quantization.weights import quantize_weights
 from edgeleaf.graph.tokenizers.spec import reference_tokenizer
 from edgeleaf.models.loading import load_sentence_transformer
 from edgeleaf.models.resolve import resolve
@@ -63,12 +65,12 @@ class Given:
 
     Args:
         fp32: edgeleaf's export.
-        raw: optimum's own export, which its quantiser needs because it cannot read fused operators.
+        raw: makes optimum's own export, which its quantiser needs because it cannot read fused operators.
         texts: token ids to calibrate on.
     """
 
     fp32: onnx.ModelProto
-    raw: onnx.ModelProto
+    raw: Callable[[], onnx.ModelProto]
     texts: Ids
 
 
@@ -126,15 +128,15 @@ def static(given: Given, scratch: Path) -> onnx.ModelProto:
     return onnx.load(scratch / "out.onnx")
 
 
-def blocks(bits: int) -> Make:
-    """onnxruntime's MatMulNBits, blocks of 32, int8 arithmetic; tables stay in float32."""
+def blocks(bits: int, *, level: int = 4) -> Make:
+    """onnxruntime's MatMulNBits, blocks of 32; tables stay in float32. Arithmetic: int8 at level 4, float32 at 1."""
 
     def make(given: Given, _: Path) -> onnx.ModelProto:
         from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
         copy = onnx.ModelProto()
         copy.CopyFrom(given.fp32)
-        quantizer = MatMulNBitsQuantizer(copy, bits=bits, block_size=32, is_symmetric=True, accuracy_level=4)
+        quantizer = MatMulNBitsQuantizer(copy, bits=bits, block_size=32, is_symmetric=True, accuracy_level=level)
         quantizer.process()
         made: onnx.ModelProto = quantizer.model.model
         return made
@@ -150,7 +152,7 @@ def preset(name: str) -> Make:
         from optimum.onnxruntime.configuration import AutoQuantizationConfig
 
         (scratch / "model").mkdir()
-        onnx.save(given.raw, scratch / "model" / "model.onnx")
+        onnx.save(given.raw(), scratch / "model" / "model.onnx")
         (scratch / "model" / "config.json").write_text('{"model_type": "bert"}')
         quantizer = ORTQuantizer.from_pretrained(scratch / "model", file_name="model.onnx")
         config = getattr(AutoQuantizationConfig, name)(is_static=False, per_channel=False)
@@ -166,6 +168,15 @@ def edgeleaf(bits: int, **changes: Any) -> Make:
     def make(given: Given, _: Path) -> onnx.ModelProto:
         with changed(**changes):
             return quantize(given.fp32, given.texts, bits=bits).model
+
+    return make
+
+
+def of_weights(bits: int) -> Make:
+    """Our presets of weights alone."""
+
+    def make(given: Given, _: Path) -> onnx.ModelProto:
+        return quantize_weights(given.fp32, given.texts, bits=bits).model
 
     return make
 
@@ -200,6 +211,9 @@ KINDS: dict[str, Make] = {
     "static QDQ, min-max": static,
     "MatMulNBits 8": blocks(8),
     "MatMulNBits 4": blocks(4),
+    "MatMulNBits 8 in float32": blocks(8, level=1),
+    "edgeleaf int8-weights": of_weights(8),
+    "edgeleaf int4-weights": of_weights(4),
     "edgeleaf int8": edgeleaf(8),
     "edgeleaf int8, no smoothing": edgeleaf(8, NORM_STRENGTH=0.0, ATTENTION_STRENGTH=0.0),
     "edgeleaf int8, to nearest": edgeleaf(8, round_columns=nearest),
@@ -218,6 +232,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--queries", dest="count", type=int, default=1000)
     parser.add_argument("--processors", default="x86-64-v3,armv8.2-dotprod")
+    parser.add_argument("--kinds", help=f"names, separated by commas; {PLAIN} and fp32 are always there")
     options = parser.parse_args()
     progress.show()
 
@@ -234,14 +249,18 @@ def main() -> None:
     queries = [ids for ids in queries if ids not in calibration]
     del torch_model
     fp32 = export_onnx(folder)
-    with tempfile.TemporaryDirectory() as scratch:
-        given = Given(fp32, optimum_graph(folder, Path(scratch)), calibration)
+
+    def raw() -> onnx.ModelProto:
+        with tempfile.TemporaryDirectory() as scratch:
+            return optimum_graph(folder, Path(scratch))
+
+    given = Given(fp32, raw, calibration)
     names = [name for name in options.processors.split(",") if name]
     prepared = emulation.prepare(names)
     work = options.output.with_name(f"{options.output.name}.work")
     work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        files = build(given, work)
+        files = build(given, work, options.kinds.split(",") if options.kinds else list(KINDS))
         sessions = {name: session(file) for name, file in files.items()}
         times = latencies(sessions)
         reference = encode(sessions["fp32"], queries, 1)
@@ -269,10 +288,12 @@ def main() -> None:
     sys.stdout.write(table(results, names))
 
 
-def build(given: Given, folder: Path) -> dict[str, Path]:
+def build(given: Given, folder: Path, kinds: Sequence[str]) -> dict[str, Path]:
     """Make every kind; one that fails is left out, with the reason on standard error."""
     files = {}
     for number, (name, make) in enumerate(KINDS.items()):
+        if name not in (*kinds, PLAIN, "fp32"):
+            continue
         files[name] = folder / f"{number}.onnx"
         with tempfile.TemporaryDirectory() as scratch:
             try:
@@ -316,9 +337,9 @@ def latencies(sessions: dict[str, ort.InferenceSession]) -> dict[int, dict[str, 
         for _ in range(ROUNDS):
             for name, opened in sessions.items():
                 opened.run(None, feed)  # refills the caches after the previous turn
-                start = time.perf_counter()
+                start = time.thread_time()  # other work on the machine does not count
                 opened.run(None, feed)
-                times[name].append(time.perf_counter() - start)
+                times[name].append(time.thread_time() - start)
         found[length] = {name: float(np.median(values)) * 1e3 for name, values in times.items()}
     return found
 

@@ -123,7 +123,9 @@ def export_command(
             "--trust-remote-code", help="Run code that comes with the model, to load it. Never on by default."
         ),
     ] = False,
-    preset: Annotated[str, typer.Option(help="How the file is quantised: int8, int4, fp16 or fp32.")] = "int8",
+    preset: Annotated[
+        str, typer.Option(help="How the file is quantised: int8, int4, int8-weights, int4-weights, fp16 or fp32.")
+    ] = "int8",
     processors: Processors = "",
     force: Force = False,
     as_json: AsJson = False,

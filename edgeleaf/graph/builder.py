@@ -27,7 +27,9 @@ IR_VERSION = 8
 Operand = str | np.ndarray | np.generic
 
 _ML_OPS = frozenset({"LabelEncoder"})
-_CONTRIB_OPS = frozenset({"FusedMatMul", "MatMulIntegerToFloat", "MurmurHash3", "QLinearSigmoid", "Tokenizer"})
+_CONTRIB_OPS = frozenset(
+    {"FusedMatMul", "MatMulIntegerToFloat", "MatMulNBits", "MurmurHash3", "QLinearSigmoid", "Tokenizer"}
+)
 
 
 class GraphBuilder:

@@ -64,7 +64,7 @@ def export(
         languages: codes of languages, such as ``de``: the file keeps only the tokens of their words. It then needs
             ``texts`` or ``vocab_from``, since it is checked with texts in these languages only.
         exporter: torch or optimum, see :class:`edgeleaf.recipe.specs.ExportSpec`.
-        preset: int8, int4, fp16 or fp32, see :class:`edgeleaf.recipe.specs.QuantizationSpec`.
+        preset: a name in :data:`edgeleaf.recipe.presets.PRESETS`, such as int8 or int4-weights.
         processors: as for :func:`run`.
         trust_remote_code: run code that comes with the model while it is loaded; the manifest records it. A model that
             consists of such code is still refused, because a bundle is data. Distil it instead (:func:`run`).

@@ -22,6 +22,8 @@ class Preset:
         gates: limits of a recipe that sets none. File sizes are for a student of 23M parameters.
         export_gates: limits for a model that is exported unchanged, compared with the model itself, whatever its size.
             Its ranking is compared with its own, where any rounding moves a few documents, so that loss has no gate.
+        weights_only: whether the encoder computes in float32, and only weights are quantised
+            (:mod:`edgeleaf.graph.quantization.weights`).
     """
 
     bits: int
@@ -29,6 +31,7 @@ class Preset:
     weights: str | None
     gates: Gates
     export_gates: Gates
+    weights_only: bool = False
 
 
 _ANY_SIZE = Gates(quantization_overlap_loss=False, file_mb=False)
@@ -67,6 +70,42 @@ PRESETS: Mapping[str, Preset] = {
             file_mb=14.5,
         ),
         export_gates=replace(_ANY_SIZE, cosine_mean=0.97, cosine_p01=0.94, overlap_at_10=0.70, quantization_loss=0.03),
+    ),
+    "int8-weights": Preset(
+        bits=8,
+        file="onnx/model_w8.onnx",
+        weights="8 bits, a scale a column of a matrix and a row of a table; errors compensated; unpacked to float32",
+        gates=Gates(
+            quantization_cosine_mean=0.9995,
+            quantization_cosine_min=0.998,
+            quantization_loss=0.0005,
+            quantization_overlap_loss=0.005,
+            quantization_ndcg_loss=0.002,
+            batch_invariance_cosine_min=0.99999,
+            padding_invariance_cosine_min=0.99999,
+            processor_cosine_min=0.9999,
+            token_mismatches=0,
+            file_mb=24.0,
+        ),
+        export_gates=replace(_ANY_SIZE, cosine_mean=0.999, cosine_p01=0.998, overlap_at_10=0.95),
+        weights_only=True,
+    ),
+    "int4-weights": Preset(
+        bits=4,
+        file="onnx/model_w4.onnx",
+        weights="4 bits, a scale 32 rows of a matrix and 32 columns of a table; errors compensated",
+        gates=Gates(
+            quantization_loss=0.01,
+            quantization_overlap_loss=0.02,
+            quantization_ndcg_loss=0.015,
+            batch_invariance_cosine_min=0.99999,
+            padding_invariance_cosine_min=0.99999,
+            processor_cosine_min=0.9999,
+            token_mismatches=0,
+            file_mb=15.5,
+        ),
+        export_gates=replace(_ANY_SIZE, cosine_mean=0.97, cosine_p01=0.94, overlap_at_10=0.70, quantization_loss=0.03),
+        weights_only=True,
     ),
     "fp16": Preset(
         bits=16,

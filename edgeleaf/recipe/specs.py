@@ -76,8 +76,9 @@ class ExportSpec:
 class QuantizationSpec:
     """How the graph is quantised."""
 
-    preset: Literal["int8", "int4", "fp16", "fp32"] = "int8"
-    """int8 and int4 for processors, with equal vectors on all of them; fp16 and fp32 for accelerators."""
+    preset: Literal["int8", "int4", "int8-weights", "int4-weights", "fp16", "fp32"] = "int8"
+    """int8 and int4 for processors, with equal vectors on all of them; int8-weights and int4-weights for encoders that
+    these refuse; fp16 and fp32 for accelerators."""
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ def check_form(model: Any, preset: str) -> None:
     """
     from edgeleaf.graph.quantization.quantize import planned
 
-    if PRESETS[preset].bits in (4, 8):
+    if PRESETS[preset].bits in (4, 8) and not PRESETS[preset].weights_only:
         planned(model)
 
 
@@ -65,6 +65,7 @@ def quantize_graph(
     from edgeleaf.graph.builder import serialize
     from edgeleaf.graph.quantization.half import to_half
     from edgeleaf.graph.quantization.quantize import quantize
+    from edgeleaf.graph.quantization.weights import quantize_weights
     from edgeleaf.graph.tokenizers.spec import reference_tokenizer
 
     facts: dict[str, Any] = {"preset": preset}
@@ -81,20 +82,24 @@ def quantize_graph(
     calibration = [prompts[text.kind] + text.text for text in read_corpus(texts, "train")[:CALIBRATION_TEXTS]]
     encodings = reference_tokenizer(settings, max_length).encode_batch(calibration)
     ids = [encoding.ids for encoding in encodings]
-    result = quantize(onnx.load(graph / layout.ONNX_FP32), ids, bits=found.bits)
-    data = serialize(result.model)
+    exported = onnx.load(graph / layout.ONNX_FP32)
+    facts |= {"weights": found.weights, "calibration_texts": len(calibration)}
+    if found.weights_only:
+        weights = quantize_weights(exported, ids, bits=found.bits)
+        model, layers, tables = weights.model, weights.layers, weights.tables
+        facts |= {"activations": "float32", "layers": layers}
+    else:
+        result = quantize(exported, ids, bits=found.bits)
+        model, layers, tables = result.model, result.fixed + result.running, result.tables
+        facts |= {
+            "activations": "uint8, scales fixed on texts where numbers are bounded, one scale per token elsewhere",
+            "fixed": result.fixed,
+            "running": result.running,
+        }
+    data = serialize(model)
     write_bytes(folder / found.file, data)
-    facts |= {
-        "weights": found.weights,
-        "activations": "uint8, scales fixed on texts where numbers are bounded, one scale per token elsewhere",
-        "calibration_texts": len(calibration),
-        "fixed": result.fixed,
-        "running": result.running,
-        "embedding_tables": result.tables,
-    }
-    write_json(folder / QUANTIZATION, facts)
-    layers = result.fixed + result.running
-    progress.say(f"quantise: {layers} layers and {result.tables} tables, {len(data) / 1e6:.1f} MB")
+    write_json(folder / QUANTIZATION, facts | {"embedding_tables": tables})
+    progress.say(f"quantise: {layers} layers and {tables} tables, {len(data) / 1e6:.1f} MB")
 
 
 def fuse_graph(folder: Path, graph: Path, quantized: Path, student: Path, space: VectorSpace, max_length: int) -> None:

@@ -232,5 +232,5 @@ def test_a_part_without_an_exact_form_is_refused_by_name(exported: Exported) -> 
     changed.CopyFrom(exported.float32)
     gelu = next(node for node in changed.graph.node if node.op_type == "BiasGelu")
     gelu.CopyFrom(helper.make_node("Softplus", [gelu.input[0]], list(gelu.output)))
-    with pytest.raises(ExportError, match="no form of Softplus that gives the same .*; use the preset fp16 or fp32"):
+    with pytest.raises(ExportError, match="no form of Softplus with equal .*; use int8-weights, int4-weights, fp16 or"):
         planned(changed)

@@ -108,7 +108,10 @@ def test_a_part_without_an_exact_form_is_refused_before_the_teacher_encodes(
     monkeypatch.setattr("edgeleaf.pipeline.export.write_vectors", lambda *_, **__: pytest.fail("encoded"))
     folder = with_mish(encoder, tmp_path)
     (tmp_path / "queries.txt").write_text("\n".join(tiny_texts(60, low=2, high=9, seed=1)), encoding="utf-8")
-    with pytest.raises(ExportError, match=r"no form of (Mish|Softplus) that gives .*; use the preset fp16"):
+    with pytest.raises(
+        ExportError,
+        match=r"no form of (Mish|Softplus) with equal .*; use int8-weights, int4-weights",
+    ):
         edgeleaf.export(str(folder), output=tmp_path / "out", texts=[tmp_path / "queries.txt"])
     assert not (tmp_path / "out").exists()
 

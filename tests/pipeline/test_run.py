@@ -177,7 +177,10 @@ def test_export_of_an_existing_model(
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize(("preset", "least"), [("int4", 0.9), ("fp16", 0.9999), ("fp32", 0.99999)])
+@pytest.mark.parametrize(
+    ("preset", "least"),
+    [("int4", 0.9), ("int8-weights", 0.999), ("int4-weights", 0.9), ("fp16", 0.9999), ("fp32", 0.99999)],
+)
 def test_export_by_another_preset(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, preset: str, least: float, tiny_teacher: Path
 ) -> None:
@@ -187,7 +190,8 @@ def test_export_by_another_preset(
     queries.write_text("\n".join(tiny_texts(60, low=2, high=10, seed=8)))
     result = edgeleaf.export(str(tiny_teacher), output=tmp_path / "out", texts=[queries], preset=preset)
     names = {path.name for path in (result.bundle / "onnx").iterdir()}
-    made = {"int4": {"model_q4.onnx"}, "fp16": {"model_fp16.onnx"}, "fp32": set[str]()}
+    weights = {"int8-weights": {"model_w8.onnx"}, "int4-weights": {"model_w4.onnx"}}
+    made = {**weights, "int4": {"model_q4.onnx"}, "fp16": {"model_fp16.onnx"}, "fp32": set[str]()}
     assert names == {"model.onnx"} | made[preset]
     assert result.manifest.quantization["preset"] == preset
     to_torch = result.certificate.rungs[-1].student_cosine  # the teacher's own vectors are in bfloat16 on some machines
@@ -196,7 +200,9 @@ def test_export_by_another_preset(
 
 
 def test_export_by_no_preset(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"preset is 'int2'; allowed: int8, int4, fp16, fp32"):
+    with pytest.raises(
+        InputError, match=r"preset is 'int2'; allowed: int8, int4, int8-weights, int4-weights, fp16, fp32"
+    ):
         edgeleaf.export("anything", output=tmp_path / "out", preset="int2")
 
 

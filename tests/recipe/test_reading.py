@@ -68,13 +68,20 @@ def test_a_preset_fills_the_gates_that_a_recipe_leaves_out(tmp_path: Path) -> No
 
 def test_what_quantisation_may_cost_is_the_presets() -> None:
     nothing = recipe.Gates()
-    assert set(PRESETS) == {"int8", "int4", "fp16", "fp32"}
+    assert set(PRESETS) == {"int8", "int4", "int8-weights", "int4-weights", "fp16", "fp32"}
     sizes = {preset: gates_for(preset, nothing).file_mb for preset in PRESETS}
-    assert sizes == {"int8": 24.0, "int4": 14.5, "fp16": None, "fp32": None}
+    assert sizes == {
+        "int8": 24.0,
+        "int4": 14.5,
+        "int8-weights": 24.0,
+        "int4-weights": 15.5,
+        "fp16": None,
+        "fp32": None,
+    }
     assert gates_for("int4", nothing).quantization_cosine_min is None
     assert gates_for("fp16", nothing).quantization_ndcg_loss == 0.002
     assert all(gates_for(preset, nothing).token_mismatches == 0 for preset in PRESETS)
-    with pytest.raises(RecipeError, match='preset is "int2"; allowed: "int8", "int4", "fp16", "fp32"'):
+    with pytest.raises(RecipeError, match='preset is "int2"; allowed: "int8", "int4", "int8-weights", "int4-w'):
         gates_for("int2", nothing)
 
 

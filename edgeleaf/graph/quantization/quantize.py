@@ -47,7 +47,7 @@ def planned(model: onnx.ModelProto) -> LayerPlan:
         raise ExportError("the graph has no MatMul with a weight matrix, so there is nothing to quantise")
     if without := plan.without_form():
         raise ExportError(
-            f"int8 and int4 have no form of {', '.join(without)} that gives the same vector on every processor; use "
-            "the preset fp16 or fp32"
+            f"int8 and int4 have no form of {', '.join(without)} with equal vectors everywhere; use "
+            "int8-weights, int4-weights, fp16 or fp32"
         )
     return plan
