@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import Dense, LayerNorm, Normalize, Pooling, Transformer
@@ -114,6 +115,21 @@ def test_a_part_without_an_exact_form_is_refused_before_the_teacher_encodes(
     ):
         edgeleaf.export(str(folder), output=tmp_path / "out", texts=[tmp_path / "queries.txt"])
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("quick")
+def test_the_preset_that_the_refusal_names_takes_it(tmp_path: Path, encoder: Path) -> None:
+    folder = with_mish(encoder, tmp_path)
+    texts = tiny_texts(60, low=2, high=9, seed=1)
+    (tmp_path / "queries.txt").write_text("\n".join(texts), encoding="utf-8")
+    result = edgeleaf.export(
+        str(folder), output=tmp_path / "out", texts=[tmp_path / "queries.txt"], preset="int8-weights"
+    )
+    assert result.certificate.passed
+    expected = SentenceTransformer(str(folder), device="cpu").encode(texts, normalize_embeddings=True)
+    found = edgeleaf.QueryEncoder.load(result.bundle).encode(texts)
+    assert np.sum(expected * found, axis=1).min() > 0.999
 
 
 def test_a_students_unknown_architecture_is_tried_first(
