@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import islice, tee
 from typing import Any
 
 import numpy as np
@@ -45,11 +45,11 @@ def trim(model: Any, texts: Iterable[str], held_out: Iterable[str], *, name: str
     Args:
         model: a model whose first module is a Transformer with a fast tokenizer; it is changed in place.
         texts: texts as the model gets them, with their prompts.
-        held_out: other texts, to count those that a removed token is missing in.
+        held_out: other texts, to count those that get other tokens.
         name: for messages.
 
     Returns:
-        ``whole_vocabulary``, the number of tokens before, and ``held_out_with_removed_tokens``, a number of texts.
+        ``whole_vocabulary``, the number of tokens before, and ``held_out_with_other_tokens``, a number of texts.
 
     Raises:
         ModelError: the vocabulary cannot be changed without changing texts that do not concern it.
@@ -83,11 +83,11 @@ def trim(model: Any, texts: Iterable[str], held_out: Iterable[str], *, name: str
     model[0].processor = _like(model.tokenizer, smaller)
     if sample and np.abs(_vectors(model, sample) - before).max() > MAX_DIFFERENCE:
         raise ModelError(f"{name} gives other vectors once tokens are removed that a text does not have; leave them in")
-    changed = sum(not new.keys() >= set(ids) for ids in _ids(backend, held_out))
-    progress.say(
-        f"vocabulary of {name}: {len(old):,} of {size:,} tokens are kept; {changed:,} held-out texts lack some"
-    )
-    return {"whole_vocabulary": size, "held_out_with_removed_tokens": changed}
+    whole, trimmed = (_ids(each, texts) for each, texts in zip((backend, smaller), tee(held_out), strict=True))
+    changed = sum([new.get(number) for number in ids] != after for ids, after in zip(whole, trimmed, strict=True))
+    kept = f"{len(old):,} of {size:,} tokens are kept"
+    progress.say(f"vocabulary of {name}: {kept}; {changed:,} held-out texts have other tokens now")
+    return {"whole_vocabulary": size, "held_out_with_other_tokens": changed}
 
 
 def trimmed_settings(settings: Json, used: Collection[int], tokenizer: Any, *, name: str) -> tuple[Json, list[int]]:
@@ -233,6 +233,8 @@ def _untouched(tokenizer: Any, new: Mapping[int, int], texts: Iterable[str]) -> 
 
 
 def _ids(tokenizer: Any, texts: Iterable[str]) -> Iterator[list[int]]:
+    tokenizer.no_padding()  # transformers may have set both, for texts that it encoded
+    tokenizer.no_truncation()
     rest = iter(texts)
     while batch := list(islice(rest, BATCH)):
         yield from (encoding.ids for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False))
