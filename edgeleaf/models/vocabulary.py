@@ -1,13 +1,15 @@
 """Trims a model to the tokens that given texts use: fewer rows in its token table, a smaller tokenizer.
 
 Most tokens of a multilingual model belong to languages that one user does not have. A text in which no token was
-removed keeps its tokens, under new numbers, and its vector: what is removed never competes with what is kept. Another
-text is cut into smaller tokens, down to characters or bytes, or gets the unknown token.
+removed keeps its tokens, under new numbers, and its vector: what is removed never competes with what is kept. (There
+is one exception: a word that WordPiece gave up as unknown may become known.) Another text is cut into smaller tokens,
+down to characters or bytes, or gets the unknown token.
 """
 
 from __future__ import annotations
 
 import json
+import string
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice, tee
@@ -39,8 +41,8 @@ def used_tokens(tokenizer: Any, texts: Iterable[str]) -> set[int]:
 def trim(model: Any, texts: Iterable[str], held_out: Iterable[str], *, name: str) -> dict[str, int]:
     """Remove, from a sentence-transformers model, the tokens that texts do not use.
 
-    Kept are also special tokens, tokens without letters and their marks, bytes, single characters that occur in a kept
-    token, and with BPE everything that a kept token is merged from.
+    Kept are also special tokens, tokens without letters and their marks, bytes, the letters A to Z, single characters
+    that occur in a kept token, and with BPE everything that a kept token is merged from.
 
     Args:
         model: a model whose first module is a Transformer with a fast tokenizer; it is changed in place.
@@ -122,7 +124,7 @@ def trimmed_settings(settings: Json, used: Collection[int], tokenizer: Any, *, n
 
         kept.update(set(ByteLevel.alphabet()) & vocab.keys())
     kept |= {token for token in vocab if _is_byte(token) or not _has_letters(surface(token))}
-    characters = {character for token in kept for character in surface(token)}
+    characters = {character for token in kept for character in surface(token)} | {*string.ascii_letters}
     kept |= {token for token in vocab if len(text := surface(token)) == 1 and text in characters}
     if kind == "BPE":
         model["merges"] = _with_parts(model["merges"], kept)

@@ -70,9 +70,13 @@ def test_a_trimmed_tokenizer_fuses(kind: str) -> None:
 @pytest.mark.parametrize("name", ["bert", "roberta", "xlm-roberta", "qwen2", "gemma3"])
 def test_vectors_of_texts_without_a_removed_token_stay(tmp_path: Path, name: str) -> None:
     folder = make_tiny_model(tmp_path, seed=3, hidden=32) if name == "bert" else write_architecture(tmp_path, name)
-    whole, model = (load_sentence_transformer(folder).to("cpu") for _ in range(2))
+    both = whole, model = [load_sentence_transformer(folder).to("cpu") for _ in range(2)]
     words = ["train a small model", "line path folder", "match the score"]
-    trim(model, [word.upper() for word in words] + words, ["zebra"], name=name)
+    others = ["the zebra's quagmire", *words, "über zwölf"]
+    facts = trim(model, [word.upper() for word in words] + words, others, name=name)
+    cut = [[each.tokenizer.convert_ids_to_tokens(each.tokenizer(text).input_ids) for text in others] for each in both]
+    different = [text for text, before, after in zip(others, *cut, strict=True) if before != after]
+    assert facts["held_out_with_other_tokens"] == len(different) < len(others)
     table = model[0].auto_model.get_input_embeddings()
     assert table.weight.shape[0] == model[0].auto_model.config.vocab_size == len(model.tokenizer)
     assert len(model.tokenizer) < len(whole.tokenizer)
