@@ -51,8 +51,8 @@ def export(
     Args:
         model: a local folder, a hub id, or a model that a pip package carries. It needs a tokenizer that
             ``edgeleaf.graph.tokenizers`` accepts (WordPiece as BERT's, byte-level BPE, SentencePiece's BPE with byte
-            fallback, Unigram) and mean or CLS pooling, with or without Dense and Normalize (vectors are normalised in
-            any case).
+            fallback, Unigram) and mean, CLS or last-token pooling, with or without Dense and Normalize (vectors are
+            normalised in any case).
         output: folder of the bundle.
         prompt: text that the file puts before every query; None means the model's own query prompt.
         prompt_name: use the model's own prompt of this name; not together with ``prompt``.

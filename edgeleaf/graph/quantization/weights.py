@@ -6,7 +6,7 @@ ONNX Runtime's version. :mod:`edgeleaf.graph.quantization.quantize` writes encod
 - **8 bits**: nodes that read only constants turn matrices into float32, once, when ONNX Runtime loads the file.
   ``MatMulNBits`` has 8 bits too, but multiplies float32 by them only since onnxruntime 1.23, and takes 20 ms
   for 8 tokens where float32 takes 4 (docs/log/quantisation.md).
-- **4 bits**: ``MatMulNBits``, as fast as float32; matrices stay in 4 bits in memory. onnxruntime 1.20 has it.
+- **4 bits**: ``MatMulNBits``, a little slower than float32; matrices stay in 4 bits in memory. onnxruntime 1.20 has it.
 
 Tables are looked up row by row (:mod:`edgeleaf.graph.quantization.tables`). onnxruntime's own quantiser of 8 and 4 bits
 is newer than the oldest onnxruntime that edgeleaf works with, and compensates for no errors.
