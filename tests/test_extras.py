@@ -202,10 +202,11 @@ def test_an_index_needs_nothing_that_only_exports_and_pages_need(
 def test_the_extra_brings_every_package_that_a_command_names() -> None:
     brought = installed_by([*project()[""], *project()[extras.BUILD_EXTRA]])
     serving = set(extras.NEEDS["serve"])
-    others = {"optimum"} | serving | {*extras.NEEDS["teach with labels"]}
+    others = {"optimum", "wordfreq"} | serving | {*extras.NEEDS["teach with labels"]}
     assert {name for names in extras.NEEDS.values() for name in names} - others <= brought
     assert {*extras.NEEDS["teach with labels"]} <= installed_by([*project()[""], *project()["bench"]])
     assert serving <= installed_by([*project()[""], *project()["serve"]])
+    assert {*extras.NEEDS["export --languages"]} <= installed_by([*project()[""], *project()["languages"]])
     assert set(extras.NEEDS["push"]) <= installed_by([*project()[""], *project()["hub"]])
     assert {*extras.RAY, "s3fs"} <= installed_by([*project()[""], *project()["ray"]]) or find_spec("ray") is None
 

@@ -283,7 +283,7 @@ def test_words_that_a_program_leaves_out_do_not_matter_to_bpe_and_unigram(
     shortened = 0
 
     @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(pieces=st.lists(WORDS, min_size=15, max_size=80))
+    @given(pieces=st.lists(WORDS, min_size=40, max_size=120))
     def any_text(pieces: list[str]) -> None:
         nonlocal shortened
         text = "".join(pieces)
