@@ -92,7 +92,7 @@ def make_tiny_model(folder: Path, *, seed: int, hidden: int, pooling: str = "mea
 
 
 def make_other_model(folder: Path, architecture: str, tiny_student: Path) -> None:
-    """Write a DistilBert or MPNet sentence-transformers model, ``folder/model``, with the tiny student's tokenizer."""
+    """Write a DistilBert, Electra or MPNet model, ``folder/model``, with the tiny student's tokenizer."""
     import transformers
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.models import Normalize, Pooling, Transformer
@@ -101,9 +101,9 @@ def make_other_model(folder: Path, architecture: str, tiny_student: Path) -> Non
     if architecture == "DistilBert":
         config = transformers.DistilBertConfig(**sizes, dim=32, n_layers=2, n_heads=4, hidden_dim=64)
     else:
-        config = transformers.MPNetConfig(
-            **sizes, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64
-        )
+        sizes |= {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        small = {"embedding_size": 16} if architecture == "Electra" else {}  # electra-small projects its embeddings
+        config = getattr(transformers, f"{architecture}Config")(**sizes, **small)
     encoder = folder / "encoder"
     getattr(transformers, f"{architecture}Model")(config).save_pretrained(encoder)
     shutil.copyfile(tiny_student / "tokenizer.json", encoder / "tokenizer.json")

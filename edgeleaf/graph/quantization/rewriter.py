@@ -389,6 +389,9 @@ class Rewriter:
         operands = [self.g.Cast(self.old(name), to=TensorProto.DOUBLE) for name in node.input[:count]]
         operands += [self.old(name) for name in node.input[count:]]
         kind = node.op_type
+        if kind == "MatMul":  # onnxruntime 1.32 crashes where it takes a Transpose before a Cast into the product
+            lowest = np.float64(-np.inf)
+            operands[:2] = [self.g.Max(wide, lowest) for wide in operands[:2]]
         if kind == "Cos":  # onnxruntime 1.20 has no Cos in float64
             kind, operands = "Sin", [self.g.Add(operands[0], np.float64(np.pi / 2))]
         wide = self.g.node(kind, *operands, **attributes)[0]

@@ -191,7 +191,7 @@ def test_no_product_saturates(tiny: tuple[onnx.ModelProto, onnx.ModelProto, Any]
         assert (size[0::2] + size[1::2]).max() <= 128
 
 
-@pytest.mark.parametrize("architecture", ["DistilBert", "MPNet"])
+@pytest.mark.parametrize("architecture", ["DistilBert", "Electra", "MPNet"])
 def test_other_bert_like_encoders(architecture: str, tiny_student: Path, tmp_path: Path) -> None:
     """Attention with relative positions, which ONNX Runtime does not fuse, gives the same vector in any batch too."""
     make_other_model(tmp_path, architecture, tiny_student)
