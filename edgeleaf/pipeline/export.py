@@ -96,7 +96,10 @@ def export(
         machine = () if own else (MachineSource(),)
         held_out = stages.run(
             "texts",
-            {"files": fingerprint([*query_files(queries), *query_files(own), *machine], Path())},
+            {
+                "files": fingerprint([*query_files(queries), *machine], Path()),
+                "others": fingerprint(query_files(own), Path()),
+            },
             lambda folder: check_texts(folder, queries, others=own, calibration=CALIBRATION_TEXTS),
         )
 

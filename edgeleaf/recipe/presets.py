@@ -35,6 +35,7 @@ class Preset:
 
 
 _ANY_SIZE = Gates(quantization_overlap_loss=False, file_mb=False)
+_FOUR_BITS = replace(_ANY_SIZE, cosine_mean=0.97, cosine_p01=0.94, overlap_at_10=0.70, quantization_loss=0.03)
 
 PRESETS: Mapping[str, Preset] = {
     "int8": Preset(
@@ -69,7 +70,7 @@ PRESETS: Mapping[str, Preset] = {
             token_mismatches=0,
             file_mb=14.5,
         ),
-        export_gates=replace(_ANY_SIZE, cosine_mean=0.97, cosine_p01=0.94, overlap_at_10=0.70, quantization_loss=0.03),
+        export_gates=_FOUR_BITS,
     ),
     "int8-weights": Preset(
         bits=8,
@@ -104,7 +105,7 @@ PRESETS: Mapping[str, Preset] = {
             token_mismatches=0,
             file_mb=15.5,
         ),
-        export_gates=replace(_ANY_SIZE, cosine_mean=0.97, cosine_p01=0.94, overlap_at_10=0.70, quantization_loss=0.03),
+        export_gates=_FOUR_BITS,
         weights_only=True,
     ),
     "fp16": Preset(

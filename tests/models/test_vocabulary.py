@@ -102,6 +102,11 @@ def test_rows_that_do_not_belong_to_their_tokens_are_seen(tmp_path: Path, monkey
         trim(load_sentence_transformer(folder).to("cpu"), ["a text"], [], name="roberta")
 
 
+def test_a_kind_of_tokenizer_without_removable_tokens_is_named() -> None:
+    with pytest.raises(ModelError, match="mine has a WordLevel tokenizer, whose tokens cannot be removed; leave them"):
+        trimmed_settings({"model": {"type": "WordLevel"}}, [], None, name="mine")
+
+
 def test_words_of_languages() -> None:
     needs("wordfreq")
     check_languages(["de", "zh"])

@@ -10,7 +10,7 @@ import pytest
 
 import edgeleaf
 from edgeleaf import QueryEncoder
-from edgeleaf.errors import InputError, TextsError
+from edgeleaf.errors import InputError, ModelError, TextsError
 from tests.conftest import needs, tiny_texts
 from tests.graph.architectures import write_architecture
 
@@ -58,6 +58,28 @@ def test_a_recipe_whose_student_keeps_the_tokens_of_its_texts(tmp_path: Path, ti
     assert student["held_out_with_other_tokens"] == 0
     again = edgeleaf.run(recipe, output=tmp_path / "out")
     assert again.manifest.student == student
+
+
+def test_files_that_change_sides_are_read_again(
+    tmp_path: Path, tiny_student: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[tuple[object, object]] = []
+
+    def noted(folder: Path, files: object, *, others: object = (), calibration: int = 1) -> None:
+        read.append((files, others))
+
+    def stop(*_: object, **__: object) -> None:
+        raise ModelError("far enough")
+
+    monkeypatch.setattr("edgeleaf.pipeline.export.check_texts", noted)
+    monkeypatch.setattr("edgeleaf.pipeline.export.normalized_copy", stop)
+    one, other = tmp_path / "one.txt", tmp_path / "other.txt"
+    for seed, file in enumerate((one, other)):
+        file.write_text("\n".join(tiny_texts(90, low=2, high=8, seed=seed)))
+    for texts, vocabulary in (([one], [other]), ([], [one, other])):
+        with pytest.raises(ModelError, match="far enough"):
+            edgeleaf.export(str(tiny_student), output=tmp_path / "out", texts=texts, vocab_from=vocabulary)
+    assert read == [([one], [other]), ([], [one, other])]
 
 
 def test_languages_need_texts(tmp_path: Path) -> None:

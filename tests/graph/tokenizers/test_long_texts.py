@@ -199,17 +199,14 @@ HOST_PIECES = st.one_of(
 )
 
 
-@pytest.mark.parametrize("prompt", ["", "query: un"])
-def test_what_a_program_leaves_out_of_a_long_text_does_not_matter(monkeypatch: pytest.MonkeyPatch, prompt: str) -> None:
-    """Every text counts as long, and the window is small."""
-    monkeypatch.setattr(host, "LONG", 0)
-    pair = Pair(with_added(trained(limit=7), UNK, "<ab>", "中"), max_length=6, prompt=prompt)
-    long = host.LongTexts.read({prop.key: prop.value for prop in pair.model.metadata_props})
-    assert long is not None
+def shortened_texts(
+    pair: Pair, long: host.LongTexts, prompt: str, texts: st.SearchStrategy[list[str]], *, examples: int
+) -> int:
+    """Check that random texts, joined of pieces, keep their ids when they are shortened; return how many were."""
     shortened = 0
 
-    @settings(max_examples=500, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(pieces=st.lists(HOST_PIECES, min_size=1, max_size=40))
+    @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(pieces=texts)
     def any_text(pieces: list[str]) -> None:
         nonlocal shortened
         text = "".join(pieces)
@@ -218,6 +215,17 @@ def test_what_a_program_leaves_out_of_a_long_text_does_not_matter(monkeypatch: p
         assert pair.reference.encode(prompt + shorter).ids == pair.reference.encode(prompt + text).ids
 
     any_text()
+    return shortened
+
+
+@pytest.mark.parametrize("prompt", ["", "query: un"])
+def test_what_a_program_leaves_out_of_a_long_text_does_not_matter(monkeypatch: pytest.MonkeyPatch, prompt: str) -> None:
+    """Every text counts as long, and the window is small."""
+    monkeypatch.setattr(host, "LONG", 0)
+    pair = Pair(with_added(trained(limit=7), UNK, "<ab>", "中"), max_length=6, prompt=prompt)
+    long = host.LongTexts.read({prop.key: prop.value for prop in pair.model.metadata_props})
+    assert long is not None
+    shortened = shortened_texts(pair, long, prompt, st.lists(HOST_PIECES, min_size=1, max_size=40), examples=500)
     for piece in [*ENDLESS.values(), "a ", "a.b ", "a\u200b", "<ab>", "<unk>", "中a"]:
         text = piece * 3000 + " the end"
         shorter = long.shortened(text)
@@ -280,18 +288,7 @@ def test_words_that_a_program_leaves_out_do_not_matter_to_bpe_and_unigram(
     pair = Pair(with_added(FAMILIES[family], "<l>", "b|", "x "), max_length=8 + 2 * len(prompt), prompt=prompt)
     long = host.LongTexts.read({prop.key: prop.value for prop in pair.model.metadata_props})
     assert long == host.LongTexts(units=10 + 2 * len(prompt), characters=0)
-    shortened = 0
-
-    @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
-    @given(pieces=st.lists(WORDS, min_size=40, max_size=120))
-    def any_text(pieces: list[str]) -> None:
-        nonlocal shortened
-        text = "".join(pieces)
-        shorter = long.shortened(text)
-        shortened += shorter != text
-        assert pair.reference.encode(prompt + shorter).ids == pair.reference.encode(prompt + text).ids
-
-    any_text()
+    shortened = shortened_texts(pair, long, prompt, st.lists(WORDS, min_size=40, max_size=120), examples=300)
     assert shortened > 10
     assert len(long.shortened("where is my parcel " * 1000)) < 200
 
