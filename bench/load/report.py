@@ -126,6 +126,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     given = parser.parse_args()
     measured = json.loads(given.results.read_text(encoding="utf-8"))
+    given.output.mkdir(parents=True, exist_ok=True)
     (given.output / "RESULTS.md").write_text(report(measured), encoding="utf-8")
     plot(measured, given.output / "load.png")
 

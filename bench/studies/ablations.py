@@ -1,14 +1,15 @@
 """Shows what each choice of a distillation is worth: small runs with equally many tokens that differ in one thing.
 
     python -m bench.studies.ablations WORK COLLECTION [COLLECTION ...] -o DIR [--texts 60000] [--arm NAME ...]
+        [--start NAME=FOLDER ...]
 
-WORK is the ``.work`` folder of a run of a recipe; the arms learn from its texts and teacher vectors. Writes
-ablations.json after every arm (arms that are in it are not run again), ablations.md, and ablations.png, on which every
-arm is a point: cosine to the teacher on the collections' queries against the share of its nDCG@10 that is kept.
-Between unit vectors the squared distance is 2 - 2 cosine, so the base is also the arm of the cosine. Two arms that
-differ only in their seed show the size of chance. All arms learn little compared with a whole run, in small batches:
-what wins here may not win there. At the end, the int8 encoders of the base and of smaller students are measured in size
-and, taking turns, in time.
+WORK is the ``.work`` folder of a run of a recipe; the arms (:mod:`bench.studies.arms`) learn from its texts and teacher
+vectors. Some start from encoders that :mod:`bench.studies.starts` makes. Writes ablations.json after every arm (arms
+that are in it are not run again), ablations.md, and ablations.png, on which every arm is a point: cosine to the teacher
+on the collections' queries against the share of its nDCG@10 that is kept. Between unit vectors the squared distance is
+2 - 2 cosine, so the base is also the arm of the cosine. Two arms that differ only in their seed show the size of
+chance. All arms learn little compared with a whole run, in small batches: what wins here may not win there. At the end,
+the int8 encoders of the base and of smaller students are measured in size and, taking turns, in time.
 """
 
 from __future__ import annotations
@@ -18,15 +19,16 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
+from bench.studies.arms import ARMS, BASE, OFF_THE_HUB, START, TEACHER, WINDOW, Arm, Averages, untrained
 from bench.studies.quantization import LENGTHS, latencies, session
 from bench.tables import markdown_table
 from edgeleaf import progress
@@ -39,20 +41,18 @@ from edgeleaf.graph.quantization.quantize import quantize
 from edgeleaf.graph.tokenizers.spec import reference_tokenizer
 from edgeleaf.models.resolve import resolve
 from edgeleaf.recipe.sources import KINDS, FilesSource, Pieces
-from edgeleaf.recipe.specs import ObjectiveSpec, TeacherSpec
+from edgeleaf.recipe.specs import TeacherSpec
 from edgeleaf.teachers.opening import load_teacher
 from edgeleaf.texts.collection import read_collections
 from edgeleaf.texts.corpus import read_corpus
 from edgeleaf.texts.pieces import pieces_of
 from edgeleaf.texts.readers import file_texts
 from edgeleaf.texts.text import Text
-from edgeleaf.training.student import build_student, save_student, start_projection
+from edgeleaf.training.student import save_student, start_projection
 from edgeleaf.training.trainer import Examples, HeldOutEvaluator, train
 from edgeleaf.vectors import cosine_rows, nearest
 
-TEACHER = "sentence-transformers/all-mpnet-base-v2"
-START, LAYERS = "sentence-transformers/all-MiniLM-L6-v2", 6
-WINDOW, HELD_OUT, MAX_CHARS = 128, 1000, 300
+HELD_OUT, MAX_CHARS = 1000, 300
 """As in export/recipes/mpnet.toml."""
 CALIBRATION = 300
 """Number of texts for quantising an encoder that is measured."""
@@ -62,49 +62,6 @@ PIECES: tuple[Pieces, ...] = ("whole", "sentences", "spans", "windows")
 """The forms that definitions may have among the training texts."""
 
 
-@dataclass(frozen=True)
-class Arm:
-    """One run. Anything that it does not set is as in the base.
-
-    Args:
-        objective: changed fields of ObjectiveSpec.
-        kinds: kinds of training texts.
-        share: share of the budget's texts; additional passes make up for it.
-        pooling, layers, ridge: of the student; ridge None leaves the projection random.
-        definitions: whether the texts of ``--definitions`` stay among the training texts.
-        seed: seed of the order of texts.
-    """
-
-    objective: dict[str, Any] = field(default_factory=dict)
-    kinds: tuple[str, ...] = ("query", "document")
-    share: float = 1.0
-    pooling: tuple[str, ...] = ("mean",)
-    layers: int | None = None
-    ridge: float | None = 1.0
-    definitions: bool = True
-    seed: int = 0
-
-
-BASE = ObjectiveSpec(epochs=1.0, batch_size=32, learning_rate=5e-4, checkpoint_steps=10**6)
-ARMS = {
-    "base": Arm(),
-    "base, another seed": Arm(seed=1),
-    "mean and cls": Arm(pooling=("mean", "cls")),
-    "mean, max and cls": Arm(pooling=("mean", "max", "cls")),
-    "queries only": Arm(kinds=("query",)),
-    "documents only": Arm(kinds=("document",)),
-    "a third of the texts, three passes": Arm(share=1 / 3, objective={"epochs": 3.0}),
-    "batch 16, rate 3.5e-4": Arm(objective={"batch_size": 16, "learning_rate": 3.5e-4}),
-    "batch 128, rate 1e-3": Arm(objective={"batch_size": 128, "learning_rate": 1e-3}),
-    "rate 2.5e-4": Arm(objective={"learning_rate": 2.5e-4}),
-    "rate 1e-3": Arm(objective={"learning_rate": 1e-3}),
-    "no definitions": Arm(definitions=False),
-    "random projection": Arm(ridge=None),
-    "four layers": Arm(layers=4),
-    "three layers": Arm(layers=3),
-}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
@@ -112,13 +69,20 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--texts", type=int, default=60_000, help="training texts of an arm")
     parser.add_argument("--arm", action="append", help="one of the arms, may be repeated; default: all")
+    parser.add_argument("--start", action="append", default=[], help="NAME=FOLDER of an encoder that arms start from")
     parser.add_argument("--definitions", type=Path, help="file of words' definitions, for the arm without them")
     given = parser.parse_args()
-    arms = given.arm or list(ARMS)
+    starts = {name: Path(folder) for name, _, folder in (part.partition("=") for part in given.start)}
+    reachable = [name for name, arm in ARMS.items() if arm.start not in OFF_THE_HUB - set(starts)]
+    arms = given.arm or reachable
     if unknown := [name for name in arms if name not in ARMS]:
         raise SystemExit(f"no such arm: {', '.join(unknown)}; there are: {', '.join(ARMS)}")
     if given.definitions is None and not all(ARMS[name].definitions for name in arms):
         raise SystemExit("the arm 'no definitions' needs --definitions FILE")
+    if out_of_reach := [ARMS[name].start for name in arms if name not in reachable]:
+        raise SystemExit(
+            f"--start {out_of_reach[0]}=FOLDER is missing; python -m bench.studies.starts makes the folder"
+        )
     progress.show()
     teacher = load_teacher(TeacherSpec(TEACHER, max_length=WINDOW))
     cache = given.output / "vectors"
@@ -139,13 +103,14 @@ def main() -> None:
         if name not in results:
             progress.say(f"arm: {name}")
             try:
-                result = run(ARMS[name], corpus, found, given.texts, given.definitions)
+                result = run(ARMS[name], corpus, found, given.texts, given.definitions, starts)
             except TrainingError as error:  # an arm may fail
                 result = {"failed": str(error)}
             results[name] = {"made_of": made_of, **result}
             write_json(path, results)
-    smaller = [name for name in results if name in ("base", "four layers", "three layers")]
-    text = "\n".join([table(results), margin(results), weighed(smaller, corpus)])
+    smaller = [name for name in results if name == "base" or ARMS[name].layers in range(6)]
+    results = with_averages(results)
+    text = "\n".join([table(results), margin(results), weighed(smaller, corpus, starts)])
     write_text(given.output / "ablations.md", text)
     plot(results, given.output / "ablations.png")
     sys.stdout.write(text)
@@ -198,17 +163,13 @@ class Corpus:
         return Examples([self.texts[row].text for row in rows], np.asarray(self.vectors[rows]))
 
 
-def untrained(arm: Arm, dim: int) -> Any:
-    """Return the student that an arm starts from, with a random projection."""
-    torch.manual_seed(0)
-    kept = None
-    if arm.layers is not None:
-        kept = np.linspace(0, LAYERS - 1, arm.layers).round().astype(int).tolist()  # first, last, evenly between
-    return build_student(resolve(START), dim=dim, max_length=WINDOW, pooling=arm.pooling, layers=kept)
-
-
 def run(
-    arm: Arm, corpus: Corpus, collections: Sequence[EncodedCollection], budget: int, definitions: Path | None
+    arm: Arm,
+    corpus: Corpus,
+    collections: Sequence[EncodedCollection],
+    budget: int,
+    definitions: Path | None,
+    starts: Mapping[str, Path],
 ) -> dict[str, Any]:
     """Train one arm and evaluate it."""
     without: set[str] = set()
@@ -219,47 +180,66 @@ def run(
             for pieces in PIECES:
                 without.update(piece.strip() for piece in pieces_of(text, pieces, MAX_CHARS))
     train_set = corpus.examples(arm.kinds, round(budget * arm.share), without=without)
-    held_out = corpus.held_out
-    model = untrained(arm, train_set.vectors.shape[1])
+    model = untrained(arm, train_set.vectors.shape[1], starts)
     if arm.ridge is not None:
         start_projection(model, train_set.texts[:4096], train_set.vectors[:4096], ridge=arm.ridge)
     objective = replace(BASE, **arm.objective)
+    steps = -(-len(train_set.texts) // objective.batch_size)
+    averages = Averages(model, steps) if arm.averages else None
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, averages or nullcontext():
         curve = train(
             model,
             train_set,
-            held_out,
+            corpus.held_out,
             objective=objective,
             seed=arm.seed,
             checkpoints=Path(scratch),
         )
     seconds = time.monotonic() - began
+    counts = {"texts": len(train_set.texts), "steps": curve[-1]["step"], "seconds": round(seconds)}
+    result = counts | judged(model, corpus, collections)
+    if averages is not None:
+        result["averages"] = {}
+        for name, state in averages.states().items():
+            model.load_state_dict(model.state_dict() | state)
+            result["averages"][name] = counts | judged(model, corpus, collections)
+    return result
+
+
+def judged(model: Any, corpus: Corpus, collections: Sequence[EncodedCollection]) -> dict[str, Any]:
+    """Return how close a student is on held-out queries and on collections, and what retrieval it keeps there."""
     result: dict[str, Any] = {
-        "texts": len(train_set.texts),
-        "steps": curve[-1]["step"],
-        "seconds": round(seconds),
-        "held_out_cosine": HeldOutEvaluator(held_out).measure(model)["held_out_cosine"],
+        "held_out_cosine": HeldOutEvaluator(corpus.held_out).measure(model)["held_out_cosine"],
         "collections": {},
     }
     for part in collections:
         vectors = model.encode(list(part.collection.queries), batch_size=32, show_progress_bar=False)
-        judged = [
+        ours, theirs = (
             ndcg_at_10(
                 part.collection,
                 nearest(rows, part.teacher_documents.astype(np.float32), 10, skip=part.collection.itself),
             )
             for rows in (vectors, part.teacher_queries.astype(np.float32))
-        ]
+        )
         result["collections"][part.collection.name] = {
             "cosine": round(float(cosine_rows(vectors, part.teacher_queries).mean()), 4),
-            "ndcg_at_10": judged[0],
-            "of_the_teacher": round(judged[0] / judged[1], 4),
+            "ndcg_at_10": ours,
+            "of_the_teacher": round(ours / theirs, 4),
         }
     return result
 
 
-def weighed(names: Sequence[str], corpus: Corpus) -> str:
+def with_averages(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the results with each average of a run's weights as an arm of its own."""
+    found: dict[str, Any] = {}
+    for name, result in results.items():
+        found[name] = result
+        found.update({f"{name}: {average}": part for average, part in result.get("averages", {}).items()})
+    return found
+
+
+def weighed(names: Sequence[str], corpus: Corpus, starts: Mapping[str, Path]) -> str:
     """Return Markdown: size and median times, one thread, from token ids, of these arms' int8 encoders.
 
     Neither depends on what a student has learnt, so untrained ones are enough.
@@ -268,7 +248,7 @@ def weighed(names: Sequence[str], corpus: Corpus) -> str:
     with tempfile.TemporaryDirectory() as scratch:
         files = {name: Path(scratch) / f"{number}.onnx" for number, name in enumerate(names)}
         for name, file in files.items():
-            model = untrained(ARMS[name], corpus.vectors.shape[1])
+            model = untrained(ARMS[name], corpus.vectors.shape[1], starts)
             save_student(model, file.with_suffix(""))
             tokenizer = reference_tokenizer(model.tokenizer.backend_tokenizer.to_str(), WINDOW)
             ids = [encoding.ids for encoding in tokenizer.encode_batch(texts)]

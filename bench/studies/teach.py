@@ -75,9 +75,9 @@ INSTRUCTIONS = {
     "titles": "Given a term, retrieve its definition",
     "sentences": "Given a sentence, retrieve the paragraph that it comes from",
 }
-WINDOW, STEPS, BATCH, RATE, NEGATIVES = 48, 20, 8, 5e-5, 2
+WINDOW, STEPS, BATCH, RATE, NEGATIVES = 48, 40, 16, 5e-5, 2
 STUDENT_STEPS, STUDENT_BATCH, STUDENT_RATE = 30, 32, 1e-4
-SCIFACT_PAIRS, MADE_PAIRS, HELD_OUT = 200, 100, 40
+SCIFACT_PAIRS, MADE_PAIRS, HELD_OUT = 400, 200, 80
 BASE = "InfoNCE"
 
 

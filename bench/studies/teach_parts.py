@@ -16,8 +16,8 @@ from edgeleaf.vectors import nearest
 
 DOCUMENTS = 1200
 """Documents that negatives are mined from."""
-QUERIES, RELEVANT, POOL = 120, 1, 170
-"""Queries of a collection, relevant documents of each, the best first, and documents of all."""
+QUERIES, RELEVANT, OTHERS = {"scifact": 300}, 1, 50
+"""Queries of a collection (of others: 120), relevant documents of each, the best first, and documents beside them."""
 
 
 def of_rows(pairs: PairSet, rows: Sequence[int]) -> PairSet:
@@ -48,8 +48,8 @@ def of_documents(pairs: PairSet) -> PairSet:
 def shortened(collection: Collection, name: str) -> Collection:
     """Return some queries of a collection, some relevant documents of each, BM25's first, and others by chance."""
     chance = np.random.default_rng(0)
-    size = min(POOL, len(collection.documents))
-    taken = np.sort(chance.permutation(len(collection.queries))[:QUERIES]).tolist()
+    taken = np.sort(chance.permutation(len(collection.queries))[: QUERIES.get(name, 120)]).tolist()
+    size = min(len(taken) * RELEVANT + OTHERS, len(collection.documents))
     place = {key: row for row, key in enumerate(collection.document_ids)}
     relevant: list[int] = []
     for row in taken:

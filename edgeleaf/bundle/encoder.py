@@ -38,8 +38,8 @@ EMBEDDING = "embedding"
 ENCODE_BATCH = 32
 BATCH_CHARACTERS = 65_536
 """Greatest number of characters in a batch, padding included, unless one text alone exceeds it."""
-SHORT = 64
-"""Texts of up to this many characters share a batch, however short the shortest is."""
+PADDING = 16
+"""Greatest difference in characters within a batch: more padding costs more time than the batch saves."""
 LEAST_MODEL_BYTES = 4096
 """Fewer bytes cannot be a fused file; they may be an encoded path."""
 
@@ -285,14 +285,22 @@ def _warn_once(bundle: Path, manifest: Manifest) -> None:
 
 def alike(shortest: int, longest: int) -> bool:
     """Return whether texts of these numbers of characters share a batch without much padding."""
-    return longest <= max(SHORT, 2 * shortest)
+    return longest - shortest <= PADDING
 
 
-def batches(lengths: Sequence[int], most: int = ENCODE_BATCH) -> Iterator[list[int]]:
-    """Yield batches of positions of texts of similar length, to save padding; other texts do not change a vector."""
+def batches(
+    lengths: Sequence[int], most: int = ENCODE_BATCH, characters: int = BATCH_CHARACTERS
+) -> Iterator[list[int]]:
+    """Yield batches of positions of texts of similar length, to save padding; other texts do not change a vector.
+
+    Args:
+        lengths: characters of each text.
+        most: texts in one batch.
+        characters: characters in one batch of several texts, with padding.
+    """
     batch: list[int] = []
     for place in sorted(range(len(lengths)), key=lengths.__getitem__):
-        full = len(batch) == most or (len(batch) + 1) * lengths[place] > max(BATCH_CHARACTERS, lengths[place])
+        full = len(batch) == most or (len(batch) + 1) * lengths[place] > characters
         if batch and (full or not alike(lengths[batch[0]], lengths[place])):
             yield batch
             batch = []

@@ -23,7 +23,9 @@ from edgeleaf.bundle.encoder import Counted, QueryEncoder, alike, batches
 from edgeleaf.errors import EdgeleafError
 
 TOGETHER = 8
-"""The most texts in one batch; they may come from several requests."""
+"""The most texts in one batch, and how many waiting requests are looked through for them."""
+CHARACTERS = 256
+"""The most characters in one batch of several texts, with padding: long texts gain nothing from a batch."""
 LONGEST_WAIT = 60
 
 
@@ -90,7 +92,7 @@ class EncodingQueue:
         Raises:
             QueueFull: there is no room for so many texts.
         """
-        rows_of = list(batches([len(text) for text in texts], TOGETHER))
+        rows_of = list(batches([len(text) for text in texts], TOGETHER, CHARACTERS))
         jobs = [_Job(encoder, [texts[row] for row in rows]) for rows in rows_of]
         self._put(jobs, len(texts))
         try:
@@ -162,28 +164,32 @@ class EncodingQueue:
                 if self._closing:
                     return []
                 self._change.wait()
-            taken: list[_Job] = []
-            count = 0
-            while self._requests and (not taken or self._fits(taken[0], count)):
-                taken.append(self._pop())
-                count += len(taken[-1].texts)
+            taken = [self._pop(0)]
+            at = 0
+            while at < min(len(self._requests), TOGETHER):
+                if _fit([*taken, self._requests[at][0]]):
+                    taken.append(self._pop(at))
+                else:
+                    at += 1
             return taken
 
-    def _pop(self) -> _Job:
-        """Take a batch of the first request, which then goes to the end: a short one does not wait for a long one."""
-        jobs = self._requests.popleft()
+    def _pop(self, at: int) -> _Job:
+        """Take a batch of a request, which then goes to the end: a short one does not wait for a long one."""
+        jobs = self._requests[at]
+        del self._requests[at]
         job = jobs.popleft()
         if jobs:
             self._requests.append(jobs)
         self._texts -= len(job.texts)
         return job
 
-    def _fits(self, first: _Job, count: int) -> bool:
-        job = self._requests[0][0]
-        if job.encoder is not first.encoder or count + len(job.texts) > TOGETHER:
-            return False
-        shortest, longest = (end([first.texts[at], job.texts[at]], key=len) for end, at in ((min, 0), (max, -1)))
-        return alike(len(shortest), len(longest))
+
+def _fit(jobs: Sequence[_Job]) -> bool:
+    """Return whether the texts of some jobs make a batch that is faster than each alone."""
+    count = sum(len(job.texts) for job in jobs)
+    shortest, longest = min(len(job.texts[0]) for job in jobs), max(len(job.texts[-1]) for job in jobs)
+    small = count <= TOGETHER and count * longest <= CHARACTERS
+    return small and alike(shortest, longest) and all(job.encoder is jobs[0].encoder for job in jobs)
 
 
 def _encoded(job: _Job) -> Counted | Exception:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from edgeleaf import InputError, QueryEncoder
-from edgeleaf.bundle.encoder import BATCH_CHARACTERS, ENCODE_BATCH, batches
+from edgeleaf.bundle.encoder import BATCH_CHARACTERS, ENCODE_BATCH, PADDING, batches
 from edgeleaf.bundle.strings import exact_strings
 
 
@@ -97,9 +97,9 @@ def test_batches_hold_texts_of_like_length() -> None:
     for batch in found:
         longest, shortest = (pick(lengths[place] for place in batch) for pick in (max, min))
         assert len(batch) <= ENCODE_BATCH
-        assert longest <= max(64, 2 * shortest)
+        assert longest - shortest <= PADDING
         assert len(batch) == 1 or len(batch) * longest <= BATCH_CHARACTERS
-    assert len(found) == 5
+    assert len(found) == 6
     assert list(batches([])) == []
 
 
