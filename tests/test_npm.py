@@ -153,18 +153,18 @@ def test_long_texts_are_shortened_as_in_python(project: Path, tiny_bundle: Path)
     from edgeleaf.bundle.long_texts import LongTexts
 
     metadata = session(tiny_bundle / QUERY_ENCODER, threads=1).get_modelmeta().custom_metadata_map
-    rule = LongTexts.read(metadata)
-    assert rule is not None
+    entries = [metadata[METADATA_LONG_TEXTS], "7 0"]  # of WordPiece, and of BPE and Unigram
     texts = ["word " * 30_000, "x" * 50_000, "é. " * 9000, "a,b;" * 9000, " \t\n" * 9000, "ab-" + "c" * 30_000, "short"]
+    texts += ["é a b é c  d " * 9000, "an  b c" * 9000]
+    (project / "given.json").write_text(json.dumps({"entries": entries, "texts": texts}))
     script = """
+        import { readFileSync } from "node:fs";
         import { shortener } from "./node_modules/edgeleaf/texts.js";
-        const { entry, texts } = JSON.parse(process.argv[2]);
-        console.log(JSON.stringify(texts.map(shortener(entry))));
+        const { entries, texts } = JSON.parse(readFileSync("given.json", "utf8"));
+        console.log(JSON.stringify(entries.map((entry) => texts.map(shortener(entry)))));
     """
-    given = (project / "given.json").write_text(json.dumps({"entry": metadata[METADATA_LONG_TEXTS], "texts": texts}))
-    assert given
-    script = script.replace("process.argv[2]", '(await import("node:fs")).readFileSync("given.json", "utf8")')
-    assert node(project, script) == [rule.shortened(text) for text in texts]
+    rules = [LongTexts.read({METADATA_LONG_TEXTS: entry}) for entry in entries]
+    assert node(project, script) == [[rule.shortened(text) for text in texts] for rule in rules if rule is not None]
 
 
 SEARCH = """

@@ -4,9 +4,10 @@ import { EdgeleafError } from "./errors.js";
 const FILLER = 0xff; // UTF-8 never holds this byte
 const ENCODE_BATCH = 32;
 const BATCH_CHARACTERS = 65_536; // of a batch, filler included, unless one text alone exceeds it
-const SHORT = 64; // texts up to this length share a batch, however short the shortest is
+const PADDING = 16; // greatest difference in length within a batch; more padding costs more than a batch saves
 const LONG = 20_000; // a text up to this length goes to the graph unchanged
 const UNIT = "[!-/:-@\\[-`{-~]|(?<![^\\t\\n\\r -/:-@\\[-`{-~])[0-9A-Za-z]"; // see edgeleaf/bundle/long_texts.py
+const WORD = "(?<=[0-9A-Za-z] )[0-9A-Za-z]";
 
 /**
  * Throw an error unless these are texts.
@@ -36,8 +37,8 @@ export function batches(lengths) {
   let batch = [];
   for (const place of lengths.map((_, place) => place).sort((a, b) => lengths[a] - lengths[b] || a - b)) {
     const length = lengths[place];
-    const full = batch.length === ENCODE_BATCH || (batch.length + 1) * length > Math.max(BATCH_CHARACTERS, length);
-    if (batch.length && (full || length > Math.max(SHORT, 2 * lengths[batch[0]]))) {
+    const full = batch.length === ENCODE_BATCH || (batch.length + 1) * length > BATCH_CHARACTERS;
+    if (batch.length && (full || length - lengths[batch[0]] > PADDING)) {
       found.push(batch);
       batch = [];
     }
@@ -55,18 +56,19 @@ export function batches(lengths) {
  */
 export function shortener(entry) {
   const found = /^(\d{1,9}) (\d{1,9})$/.exec(entry ?? "");
-  if (!found || !Number(found[2])) return (text) => text;
+  if (!found) return (text) => text;
   const [units, characters] = [Number(found[1]), Number(found[2])];
   return (text) => {
     if (text.length <= LONG) return text;
     let count = 0;
-    for (const { index } of text.matchAll(new RegExp(UNIT, "g"))) {
+    for (const { index } of text.matchAll(new RegExp(characters ? UNIT : WORD, "g"))) {
       if (count === units) {
         text = text.slice(0, index);
         break;
       }
       count += 1;
     }
+    if (!characters) return text;
     return text
       .replace(new RegExp(`([0-9A-Za-z]{${characters}})[0-9A-Za-z]+`, "g"), "$1")
       .replace(/[\t\n\r ]{2,}/g, " ");

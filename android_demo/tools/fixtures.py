@@ -8,7 +8,7 @@ Everything goes to ``android_demo/out/fixtures``, which is written completely or
     pack/               what ``python -m tests.ports`` writes: the encoder, golden.jsonl, tokenizer.onnx, parity/*.jsonl
     golden.npy          float32 [texts, dim]: the vectors of pack/golden.jsonl
     texts.jsonl         {"text"} a line: hard texts; texts.npy: their vectors
-    long.jsonl          {"text", "shortened"} a line: what Python leaves of a long text
+    long.jsonl          {"text", "shortened", "words"} a line: what Python leaves of a long text by rules 7 5 and 7 0
     spaces.jsonl        {"space", "id"} a line
     planes.jsonl        {"input_ids"} a line: every code point above U+FFFF, 64 a line, by ``tokenizers``
     documents.jsonl     the documents of the indexes
@@ -98,8 +98,11 @@ def write_texts(encoder: QueryEncoder, folder: Path) -> None:
     texts = [*TEXTS, *HARD_TEXTS]
     write_lines(folder / "texts.jsonl", ({"text": text} for text in texts))
     np.save(folder / "texts.npy", encoder.encode(texts))
-    long_texts = LongTexts(units=7, characters=5)
-    write_lines(folder / "long.jsonl", ({"text": text, "shortened": long_texts.shortened(text)} for text in longs()))
+    rules = {"shortened": LongTexts(units=7, characters=5), "words": LongTexts(units=7, characters=0)}
+    write_lines(
+        folder / "long.jsonl",
+        ({"text": text} | {name: rule.shortened(text) for name, rule in rules.items()} for text in longs()),
+    )
 
 
 def longs() -> Iterator[str]:
@@ -109,6 +112,7 @@ def longs() -> Iterator[str]:
         "a",
         "word",
         "longerword",
+        "one two 3 four five 6 seven eight nine ",
         "7",
         " ",
         "  ",

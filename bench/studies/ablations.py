@@ -1,7 +1,7 @@
 """Shows what each choice of a distillation is worth: small runs with equally many tokens that differ in one thing.
 
     python -m bench.studies.ablations WORK COLLECTION [COLLECTION ...] -o DIR [--texts 60000] [--arm NAME ...]
-        [--start NAME=FOLDER ...]
+        [--start NAME=FOLDER ...] [--short]
 
 WORK is the ``.work`` folder of a run of a recipe; the arms (:mod:`bench.studies.arms`) learn from its texts and teacher
 vectors. Some start from encoders that :mod:`bench.studies.starts` makes. Writes ablations.json after every arm (arms
@@ -30,6 +30,7 @@ import numpy.typing as npt
 
 from bench.studies.arms import ARMS, BASE, OFF_THE_HUB, START, TEACHER, WINDOW, Arm, Averages, untrained
 from bench.studies.quantization import LENGTHS, latencies, session
+from bench.studies.teach_parts import shortened
 from bench.tables import markdown_table
 from edgeleaf import progress
 from edgeleaf.certify.inputs import EncodedCollection, encode_collection
@@ -70,6 +71,9 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=60_000, help="training texts of an arm")
     parser.add_argument("--arm", action="append", help="one of the arms, may be repeated; default: all")
     parser.add_argument("--start", action="append", default=[], help="NAME=FOLDER of an encoder that arms start from")
+    parser.add_argument(
+        "--short", action="store_true", help="judge on a part of each collection, as studies.teach does"
+    )
     parser.add_argument("--definitions", type=Path, help="file of words' definitions, for the arm without them")
     given = parser.parse_args()
     starts = {name: Path(folder) for name, _, folder in (part.partition("=") for part in given.start)}
@@ -86,7 +90,10 @@ def main() -> None:
     progress.show()
     teacher = load_teacher(TeacherSpec(TEACHER, max_length=WINDOW))
     cache = given.output / "vectors"
-    found = [encode_collection(part, teacher, cache) for part in read_collections(given.collections)]
+    read = read_collections(given.collections)
+    if given.short:
+        read = [shortened(part, part.name) for part in read]
+    found = [encode_collection(part, teacher, cache) for part in read]
     del teacher
     path = given.output / "ablations.json"
     results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -95,6 +102,7 @@ def main() -> None:
         "work": sha256(given.work / "texts" / "train.jsonl")[:16],
         "definitions": None if given.definitions is None else sha256(given.definitions)[:16],
         "collections": [part.collection.name for part in found],
+        "short": given.short,
     }
     if any(result["made_of"] != made_of for result in results.values()):
         raise SystemExit(f"{path} has arms of other texts or collections; give another folder")

@@ -32,7 +32,7 @@ class LongTexts:
         units: number of ASCII words and punctuation marks after which nothing matters.
         characters: number of ASCII letters and digits of a word after which nothing matters: longer words are unknown
             anyway. 0 if all of a word and every space matters, and no punctuation mark counts as a unit, as with BPE
-            and Unigram. Ports of this module pass such texts to the graph unchanged.
+            and Unigram.
     """
 
     units: int

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import unicodedata
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,7 +29,35 @@ class Symbol(NamedTuple):
 
 
 SPACE = Symbol(" ", "space")
-Census = dict[str, tuple[Symbol, ...]]
+
+
+class Census(dict[str, tuple[Symbol, ...]]):
+    """What every code point becomes, see :func:`census`; its keys are in the order of code points.
+
+    It is not changed once it is made, so what follows from it is found once. It is hashed by its identity.
+    """
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+    @cached_property
+    def sources(self) -> dict[str, list[str]]:
+        """A normalised character, but for spaces, to the keys that become it, alone or with others."""
+        found: dict[str, list[str]] = {}
+        for character, symbols in self.items():
+            for symbol in symbols:
+                if symbol != SPACE:
+                    found.setdefault(symbol.character, []).append(character)
+        return found
+
+    @cached_property
+    def width(self) -> int:
+        """The most symbols that one character becomes, at least 1."""
+        return max(1, *map(len, self.values()))
+
+    def becoming(self, characters: Iterable[str]) -> set[str]:
+        """Return the keys that become any of these normalised characters, alone or with others."""
+        sources = self.sources
+        return {source for character in characters for source in sources.get(character, ())}
 
 
 def code_points() -> Iterator[str]:
@@ -61,7 +89,7 @@ def _census(normalizer: str, pre_tokenizer: str) -> Census:
         json.dumps(bare | {"normalizer": json.loads(normalizer), "pre_tokenizer": json.loads(pre_tokenizer)})
     )
     kinds = _kinds(runner.pre_tokenizer)
-    table: Census = {}
+    table = Census()
     for characters in _chunks():
         for character, became in zip(characters, _normalised(runner.normalizer, characters), strict=True):
             if became == character and kinds[ord(character)] == "word":
@@ -133,6 +161,12 @@ def word_characters() -> frozenset[str]:
     return frozenset(found)
 
 
+@lru_cache(maxsize=1)
+def word_codes() -> np.ndarray:
+    """Return the code points of :func:`word_characters`, int64, rising."""
+    return np.sort(np.fromiter(map(ord, word_characters()), np.int64))
+
+
 @lru_cache(maxsize=32)
 def matching(expression: str) -> np.ndarray:
     """Whether a regular expression of `tokenizers` matches a character, bool by code point. It must match one alone."""
@@ -198,13 +232,11 @@ def code_point_ranges(characters: Iterable[str]) -> str:
 
     Beyond Latin-1's controls, characters stand for themselves: half the bytes of their numbers.
     """
-    ranges: list[list[int]] = []
-    for code in sorted(map(ord, characters)):
-        if ranges and ranges[-1][1] == code - 1:
-            ranges[-1][1] = code
-        else:
-            ranges.append([code, code])
-    return "".join(_written(a) if a == b else f"{_written(a)}-{_written(b)}" for a, b in ranges)
+    codes = np.sort(np.fromiter(map(ord, characters), np.int64))
+    ends = np.flatnonzero(np.diff(codes, append=-1) != 1)
+    starts = [0, *(ends[:-1] + 1)]
+    pairs = zip(codes[starts].tolist(), codes[ends].tolist(), strict=True) if len(codes) else ()
+    return "".join(_written(a) if a == b else f"{_written(a)}-{_written(b)}" for a, b in pairs)
 
 
 def _written(code: int) -> str:

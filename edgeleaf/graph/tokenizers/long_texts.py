@@ -21,6 +21,7 @@ import re
 import string
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from onnx import TensorProto
@@ -85,26 +86,36 @@ def read_limits(
             return None
     if any(_overlap(a, b) for a in patterns for b in patterns):
         return None
-    other, spaces = {content for content in contents if len(content) == 1}, []
+    one_each = _not_of_words(characters)
+    if one_each is None:
+        return None
+    single = {content for content in contents if len(content) == 1}
+    other, spaces = single.union(*one_each), [character for character in one_each[1] if character not in single]
+    longest = max(map(len, patterns), default=1)
+    one = "|".join([*(literal(content) for content in contents if len(content) > 1), "."])
+    return Limits(
+        # The line's first symbol is no token, and the last pattern may be cut.
+        words=(max_length + 2) * longest,
+        characters=max(max_word, longest) + 1,
+        chunk=f"(?s)(?:{one}){{1,{CHUNK}}}",
+        word=f"(?s:..+)|{any_but(other)}",
+        others=tuple(sorted({*spaces, *(content for content in contents if len(content) > 1)})),
+    )
+
+
+@lru_cache(maxsize=8)
+def _not_of_words(characters: Census) -> tuple[list[str], list[str]] | None:
+    """Return the characters that become no part of a word: isolated ones, and spaces; None if one becomes both."""
+    isolated: list[str] = []
+    spaces: list[str] = []
     for character, became in characters.items():
         kinds = {symbol.kind for symbol in became}
         if kinds <= {"word"}:  # or dropped, so that it never comes so far
             continue
         if "word" in kinds or (len(kinds) > 1 and "space" in kinds):
             return None
-        if character not in other and set(became) == {SPACE}:
-            spaces.append(character)
-        other.add(character)
-    longest = max(map(len, patterns), default=1)
-    single = "|".join([*(literal(content) for content in contents if len(content) > 1), "."])
-    return Limits(
-        # The line's first symbol is no token, and the last pattern may be cut.
-        words=(max_length + 2) * longest,
-        characters=max(max_word, longest) + 1,
-        chunk=f"(?s)(?:{single}){{1,{CHUNK}}}",
-        word=f"(?s:..+)|{any_but(other)}",
-        others=tuple(sorted({*spaces, *(content for content in contents if len(content) > 1)})),
-    )
+        (spaces if set(became) == {SPACE} else isolated).append(character)
+    return isolated, spaces
 
 
 def read_host_limits(limits: Limits, characters: Census, raw: Sequence[str]) -> LongTexts | None:

@@ -9,12 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from onnx import TensorProto
 
 from edgeleaf.graph.builder import GraphBuilder
-from edgeleaf.graph.tokenizers.characters import Census, any_but, became, code_point_ranges, literal, word_characters
+from edgeleaf.graph.tokenizers.characters import (
+    SPACE,
+    Census,
+    any_but,
+    became,
+    code_point_ranges,
+    literal,
+    word_characters,
+)
 from edgeleaf.graph.tokenizers.long_texts import Limits, append_chunks, append_shortened
 from edgeleaf.graph.tokenizers.spec import RESERVED, AddedToken
 from edgeleaf.graph.tokenizers.vocabulary import NOTHING, Symbols
@@ -89,12 +98,12 @@ def read_classes(
         return known[row]
 
     of: dict[str, int] = {"": 2, _PAD: 0}
-    dropped, merged = set(), set()
-    for character, symbols_of_it in characters.items():
-        numbers = tuple(map(symbols.of, symbols_of_it))
-        if not numbers:
-            dropped.add(character)
-        elif numbers == other_isolated:
+    dropped, merged, others = map(set, _of_no_vocabulary(characters, symbols.tells_words))
+    known_characters = characters.becoming(symbols.characters)
+    merged -= known_characters
+    for character in sorted(others | known_characters):
+        numbers = tuple(map(symbols.of, characters[character]))
+        if numbers == other_isolated:
             merged.add(character)
         elif numbers != symbols.other_of(character):
             of[character] = class_of(numbers)
@@ -144,6 +153,31 @@ def read_classes(
         openings=openings,
         words=words,
     )
+
+
+@lru_cache(maxsize=16)
+def _of_no_vocabulary(characters: Census, tells_words: bool) -> tuple[list[str], list[str], list[str]]:
+    """Return what characters become in the eyes of a vocabulary that knows none of them.
+
+    Returns:
+        Those that disappear, those that become any isolated character, and those that become anything but that or any
+        character of a word of their own kind.
+    """
+    letters = word_characters() if tells_words else frozenset()
+    dropped: list[str] = []
+    merged: list[str] = []
+    others: list[str] = []
+    for character, row in characters.items():
+        if not row:
+            dropped.append(character)
+        elif len(row) > 1 or row[0] == SPACE:
+            others.append(character)
+        elif row[0].kind != "word":
+            told = row[0].kind == "isolated" and row[0].character in letters
+            (others if told else merged).append(character)
+        elif (row[0].character in letters) != (character in letters):
+            others.append(character)
+    return dropped, merged, others
 
 
 def append_symbols(graph: GraphBuilder, text: str, classes: Classes, limits: Limits | None) -> str:

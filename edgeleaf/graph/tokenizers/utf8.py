@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from onnx import TensorProto
@@ -20,7 +21,7 @@ from onnx import TensorProto
 from edgeleaf.bundle.feed import FILLER
 from edgeleaf.graph.builder import GraphBuilder, Operand
 from edgeleaf.graph.tokenizers.added_tokens import append_replaced, can_overlap
-from edgeleaf.graph.tokenizers.characters import CODE_POINTS, Census, Symbol, word_characters
+from edgeleaf.graph.tokenizers.characters import CODE_POINTS, SPACE, Census, Symbol, word_characters, word_codes
 from edgeleaf.graph.tokenizers.long_texts import Limits, append_runs
 from edgeleaf.graph.tokenizers.spec import AddedToken
 from edgeleaf.graph.tokenizers.vocabulary import NOTHING, ROW_START, SPACE_SYMBOL, Symbols, literal_table
@@ -77,19 +78,36 @@ def read_byte_classes(
     def class_of(row: Sequence[int], character: str = "") -> int:
         return numbers.setdefault((tuple(row), single_word and character in letters), len(numbers))
 
-    width = max(1, *(len(became) for became in characters.values()))
+    width = characters.width
     openings = -(-len(opening) // width)
     first = -(-(openings + 1) // _PAGE) * _PAGE
     of = np.zeros(first + CODE_POINTS + 1, np.int32)
     for mark in range(openings):
         last = prompt[-1:] if mark == openings - 1 else ""
         of[mark] = class_of(opening[mark * width : (mark + 1) * width], last)
-    known = {character: became for character, became in characters.items() if became != (Symbol(character, "word"),)}
-    known |= {symbol.character: (symbol,) for symbol in symbols.word if symbol.character not in characters}
     of[first:-1] = class_of((symbols.other_nonword,))
-    of[[first + ord(letter) for letter in letters]] = class_of((symbols.other_word,), min(letters, default=""))
-    for character, became in known.items():
-        of[first + ord(character)] = class_of([symbols.of(symbol) for symbol in became], character)
+    if letters:
+        of[first + word_codes()] = class_of((symbols.other_word,), chr(word_codes()[0]))
+
+    # A class gets its number where the first of its characters stands in the order of code points.
+    unknown = _of_no_vocabulary(characters, symbols.tells_words, single_word)
+    known = characters.becoming(symbols.characters)
+    left = ~np.isin(unknown.codes, [ord(character) for character in known])
+    shapes, places = np.unique(unknown.shapes[left], return_index=True)
+    found = {chr(code): int(shape) for shape, code in zip(shapes, unknown.codes[left][places], strict=True)}
+    class_of_shape = np.zeros(len(unknown.parts), np.int32)
+    others = _numbers_of_others(symbols)
+    for character in sorted(known | set(found)):
+        if character in known:
+            becomes = [symbols.of(symbol) for symbol in characters[character]]
+            of[first + ord(character)] = class_of(becomes, character)
+        else:
+            becomes = [others[part] for part in unknown.parts[found[character]]]
+            class_of_shape[found[character]] = class_of(becomes, character)
+    of[first + unknown.codes[left]] = class_of_shape[unknown.shapes[left]]
+    for new in symbols.word:
+        if new.character not in characters:
+            of[first + ord(new.character)] = class_of([symbols.of(new)], new.character)
     replacement = of[first + 0xFFFD]
     of[first:][_SURROGATES] = of[-1] = replacement
 
@@ -113,6 +131,54 @@ def read_byte_classes(
 
 
 @dataclass(frozen=True)
+class _Unknown:
+    """What characters become in the eyes of a vocabulary that knows none of them.
+
+    Attributes:
+        codes: the census' characters, int64 [n], rising.
+        shapes: of each of them, what it becomes: a place in ``parts``, int16 [n].
+        parts: the parts of a shape, for ``_numbers_of_others``.
+    """
+
+    codes: np.ndarray
+    shapes: np.ndarray
+    parts: list[str]
+
+
+@lru_cache(maxsize=16)
+def _of_no_vocabulary(characters: Census, tells_words: bool, single_word: bool) -> _Unknown:
+    """Where ``single_word``, word characters and others have shapes of their own even if they become the same."""
+    letters = word_characters() if tells_words or single_word else frozenset()
+
+    def part_of(symbol: Symbol) -> str:
+        told = not tells_words or (symbol.kind != "spaced" and symbol.character in letters)
+        return "s" if symbol == SPACE else _PARTS[symbol.kind == "word", told]
+
+    shapes: dict[tuple[str, bool], int] = {}
+    found = []
+    for character, became in characters.items():
+        parts = "".join(map(part_of, became))
+        found.append(shapes.setdefault((parts, single_word and character in letters), len(shapes)))
+    codes = np.fromiter(map(ord, characters), np.int64)
+    return _Unknown(codes, np.array(found, np.int16), [parts for parts, _ in shapes])
+
+
+_PARTS = {(True, True): "w", (True, False): "n", (False, True): "i", (False, False): "o"}
+"""Parts of a shape by whether they are of a word, and whether they are word characters where that is told."""
+
+
+def _numbers_of_others(symbols: Symbols) -> dict[str, int]:
+    """Return the symbols' numbers of the parts of shapes."""
+    return {
+        "s": SPACE_SYMBOL,
+        "w": symbols.other_word,
+        "n": symbols.other_nonword,
+        "i": symbols.other_isolated + symbols.tells_words,
+        "o": symbols.other_isolated,
+    }
+
+
+@dataclass(frozen=True)
 class _Tables:
     """The tables, which the short and the long way share.
 
@@ -131,11 +197,17 @@ class _Tables:
     @staticmethod
     def of(graph: GraphBuilder, classes: ByteClasses) -> _Tables:
         paged = np.pad(classes.of, (0, -len(classes.of) % _PAGE)).reshape(-1, _PAGE)
-        pages, kept = np.unique(paged, axis=0, return_inverse=True)
-        tables = (pages.ravel(), kept.ravel() - np.arange(len(paged)), classes.table)
+        places: dict[bytes, int] = {}
+        alike = np.array([places.setdefault(page.tobytes(), len(places)) for page in paged])
+        pages, kept = np.unique(np.array([*map(_page, places)]), axis=0, return_inverse=True)
+        tables = (pages.ravel(), kept.ravel()[alike] - np.arange(len(paged)), classes.table)
         of_bytes = _byte_tables(classes.openings, classes.first)
         named = [graph.constant(_small(table)) for table in tables]
         return _Tables(named[0], named[1], named[2], [graph.constant(table) for table in of_bytes])
+
+
+def _page(page: bytes) -> np.ndarray:
+    return np.frombuffer(page, np.int32)
 
 
 def _small(numbers: np.ndarray) -> np.ndarray:

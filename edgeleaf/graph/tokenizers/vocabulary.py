@@ -81,6 +81,11 @@ class Symbols:
         return isolated | word | {SPACE: SPACE_SYMBOL}
 
     @cached_property
+    def characters(self) -> frozenset[str]:
+        """The normalised characters that the vocabulary knows, but for the space."""
+        return frozenset(symbol.character for symbol in (*self.isolated, *self.word))
+
+    @cached_property
     def _tokens(self) -> dict[int, int]:
         return {token_id: ROW_START + 1 + i for i, token_id in enumerate(self.direct)}
 
@@ -142,8 +147,8 @@ def read_symbols(
     """Collect the symbols that matter: normalised characters that occur in the wanted strings."""
     known = {character for token in wanted for character in token}
     found = {Symbol(character, "word") for character in known if character not in characters}
-    for symbols in characters.values():
-        found.update(symbol for symbol in symbols if symbol.character in known)
+    for source in characters.becoming(known):
+        found.update(symbol for symbol in characters[source] if symbol.character in known)
     ordered = sorted(symbol for symbol in found if symbol != SPACE)
     return Symbols(
         direct=tuple(sorted(set(direct))),

@@ -5,7 +5,8 @@ package io.github.edgeleaf
  * The same rules as in Python, `edgeleaf/bundle/long_texts.py`.
  *
  * @param units after this many ASCII words and punctuation marks, nothing in a text matters.
- * @param characters after this many ASCII letters and digits, nothing in a word matters.
+ * @param characters after this many ASCII letters and digits, nothing in a word matters. 0 if all of a word and every
+ *   space matters, and only words behind a word and one space count as units, as with BPE and Unigram.
  */
 internal class LongTexts(private val units: Int, private val characters: Int) {
 
@@ -13,6 +14,7 @@ internal class LongTexts(private val units: Int, private val characters: Int) {
     fun shortened(text: String): String {
         if (text.codePointCount(0, text.length) <= LONG) return text
         val end = end(text)
+        if (characters == 0) return text.substring(0, end)
         val out = StringBuilder()
         var word = 0 // letters and digits directly before i
         var spaces = 0 // blanks directly before i
@@ -30,16 +32,24 @@ internal class LongTexts(private val units: Int, private val characters: Int) {
         return out.toString()
     }
 
-    /** Where the first unit that cannot matter begins: a punctuation mark, or a word's first letter or digit. */
+    /** Where the first unit that cannot matter begins. */
     private fun end(text: String): Int {
         var count = 0
         for (i in text.indices) {
-            val character = text[i]
-            val begins = isWord(character) && (i == 0 || isBlank(text[i - 1]) || isPunctuation(text[i - 1]))
-            if ((begins || isPunctuation(character)) && count++ == units) return i
+            if ((if (characters == 0) isNextWord(text, i) else isUnit(text, i)) && count++ == units) return i
         }
         return text.length
     }
+
+    /** A punctuation mark, or a word's first letter or digit. */
+    private fun isUnit(text: String, i: Int): Boolean {
+        val begins = isWord(text[i]) && (i == 0 || isBlank(text[i - 1]) || isPunctuation(text[i - 1]))
+        return begins || isPunctuation(text[i])
+    }
+
+    /** A letter or digit with one space between it and another one. */
+    private fun isNextWord(text: String, i: Int) =
+        i > 1 && isWord(text[i]) && text[i - 1] == ' ' && isWord(text[i - 2])
 
     companion object {
         /** A text of up to this many characters goes to the encoder unchanged. */
@@ -49,7 +59,7 @@ internal class LongTexts(private val units: Int, private val characters: Int) {
         /** Reads the entry of a file's metadata; null if there is no valid one, and texts stay as they are. */
         fun read(entry: String?): LongTexts? {
             val (units, characters) = ENTRY.matchEntire(entry ?: "")?.destructured ?: return null
-            return if (characters.toInt() == 0) null else LongTexts(units.toInt(), characters.toInt())
+            return LongTexts(units.toInt(), characters.toInt())
         }
 
         private fun isWord(character: Char) = character in '0'..'9' || character in 'A'..'Z' || character in 'a'..'z'

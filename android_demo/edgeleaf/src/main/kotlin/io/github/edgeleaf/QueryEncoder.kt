@@ -272,8 +272,8 @@ private const val ENCODE_BATCH = 32
 /** Greatest number of characters in a batch, filler included, unless one text alone exceeds it. */
 private const val BATCH_CHARACTERS = 65_536
 
-/** Texts of up to this many characters share a batch, however short the shortest is. */
-private const val SHORT = 64
+/** Greatest difference in characters within a batch: more filler costs more time than the batch saves. */
+private const val PADDING = 16
 
 /** Batches of places of texts of similar length, the shortest first, to save filler; as in Python. */
 internal fun batches(lengths: IntArray): List<List<Int>> {
@@ -281,8 +281,8 @@ internal fun batches(lengths: IntArray): List<List<Int>> {
     var batch = ArrayList<Int>()
     for (place in lengths.indices.sortedBy { lengths[it] }) {
         val length = lengths[place]
-        val full = batch.size == ENCODE_BATCH || (batch.size + 1L) * length > maxOf(BATCH_CHARACTERS, length)
-        if (batch.isNotEmpty() && (full || length > maxOf(SHORT.toLong(), 2L * lengths[batch[0]]))) {
+        val full = batch.size == ENCODE_BATCH || (batch.size + 1L) * length > BATCH_CHARACTERS
+        if (batch.isNotEmpty() && (full || length - lengths[batch[0]] > PADDING)) {
             batches.add(batch)
             batch = ArrayList()
         }

@@ -8,15 +8,17 @@ import org.junit.Test
 class LongTextsTest {
     @Test
     fun `long texts are shortened as in Python`() {
-        val rules = checkNotNull(LongTexts.read("7 5"))
         val lines = Fixtures.lines("long.jsonl").toList()
-        assertTrue(lines.size > 40 && lines.count { it["text"] != it["shortened"] } > 30)
-        for (line in lines) assertEquals(line["shortened"], rules.shortened(line["text"] as String))
+        for ((entry, name) in listOf("7 5" to "shortened", "7 0" to "words")) {
+            val rules = checkNotNull(LongTexts.read(entry))
+            assertTrue(lines.size > 40 && lines.count { it["text"] != it[name] } > 30)
+            for (line in lines) assertEquals(line[name], rules.shortened(line["text"] as String))
+        }
     }
 
     @Test
     fun `a file without a valid entry leaves texts alone`() {
-        for (entry in listOf(null, "", "7", "7 0", " 7 5", "7 5 ", "1234567890 5", "-7 5", "٧ 5")) {
+        for (entry in listOf(null, "", "7", " 7 5", "7 5 ", "1234567890 5", "-7 5", "٧ 5")) {
             assertNull(entry, LongTexts.read(entry))
         }
     }

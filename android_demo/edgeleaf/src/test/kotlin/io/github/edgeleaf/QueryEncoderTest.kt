@@ -252,7 +252,7 @@ class QueryEncoderTest {
         for (batch in batches) {
             val longest = batch.maxOf { lengths[it] }
             assertTrue(batch.size <= 32)
-            assertTrue(longest <= maxOf(64, 2 * batch.minOf { lengths[it] }))
+            assertTrue(longest - batch.minOf { lengths[it] } <= 16)
             assertTrue(batch.size == 1 || batch.size * longest <= 65_536)
         }
     }
