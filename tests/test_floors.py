@@ -86,6 +86,7 @@ def test_every_command_explains_itself(oldest: Path) -> None:
     assert run(oldest, "--version").stdout.startswith("edgeleaf 0.")
 
 
+@pytest.mark.slow
 def test_what_needs_no_extra_works(oldest: Path, tmp_path: Path) -> None:
     done = run(oldest, "encode", BUNDLE, "where is my parcel?")
     assert done.returncode == 0, done.stderr

@@ -245,6 +245,7 @@ def test_searching_with_another_space_exits_2(tiny_bundle: Path, tmp_path: Path)
     assert (done.returncode, "cannot search an index of the space" in done.stderr) == (2, True)
 
 
+@pytest.mark.slow
 def test_fuse_and_tokenize(tiny_bundle: Path, tmp_path: Path) -> None:
     """The bundle's unfused encoder and tokenizer give a file with the same vectors."""
     tokenizer, output = tiny_bundle / "student/tokenizer.json", tmp_path / "own.onnx"
@@ -284,6 +285,7 @@ def test_fuse_refuses_in_one_line_and_leaves_nothing(tiny_bundle: Path, tmp_path
     assert list(tmp_path.iterdir()) == [tokenizer]
 
 
+@pytest.mark.slow
 def test_documents_longer_than_the_window_are_counted_or_cut_into_passages(tiny_bundle: Path, tmp_path: Path) -> None:
     corpus = tmp_path / "corpus.jsonl"
     texts = tiny_texts(30, low=8, high=14, seed=22)

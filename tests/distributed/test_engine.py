@@ -104,6 +104,7 @@ def whole(place: Path) -> set[str]:
     return {path.name for path in place.rglob("*.json")}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("joined")
 def test_vectors_are_those_of_one_process_and_whole_shards_are_not_encoded_again(
     tmp_path: Path, diary: Path, said: list[str]
@@ -124,6 +125,7 @@ def test_vectors_are_those_of_one_process_and_whole_shards_are_not_encoded_again
     assert not list((tmp_path / "place").rglob("*.texts.jsonl"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("joined")
 def test_a_killed_worker_costs_its_shard(tmp_path: Path, diary: Path, said: list[str]) -> None:
     victim = TEXTS[40].text

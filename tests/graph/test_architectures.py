@@ -64,7 +64,15 @@ class Exported(NamedTuple):
     ids: list[list[int]]
 
 
-@pytest.fixture(scope="module", params=list(ARCHITECTURES))
+SLOW = frozenset({"qwen3", "gemma3", "mistral"})
+"""Architectures that only ``make test-slow`` builds; what is special about most of them, Qwen2 has too."""
+
+
+def architectures() -> list[Any]:
+    return [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in ARCHITECTURES]
+
+
+@pytest.fixture(scope="module", params=architectures())
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     folder = made_once(
         tmp_path_factory, f"architecture-{request.param}", lambda new: write_architecture(new, request.param)

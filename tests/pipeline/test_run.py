@@ -487,6 +487,7 @@ def test_adapting_needs_a_document(tiny_bundle: Path, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_a_student_of_two_poolings_ships_all_the_same(
     tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -24,6 +24,21 @@ def small(numbers: np.ndarray) -> np.ndarray:
     return numbers.astype(np.int64)
 
 
+def different(pages: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return where the first of each different page is, in the order of their numbers, and which of these each page is.
+
+    As ``np.unique`` of rows does, which takes ten times as long.
+
+    Args:
+        pages: [n, numbers].
+    """
+    places: dict[bytes, int] = {}
+    alike = np.array([places.setdefault(page.tobytes(), len(places)) for page in pages])
+    first = np.unique(alike, return_index=True)[1]
+    _, order, place = np.unique(pages[first], axis=0, return_index=True, return_inverse=True)
+    return first[order], place.ravel()[alike]
+
+
 def append_entry(graph: GraphBuilder, numbers: str, table: np.ndarray) -> str:
     """The entries of a table at these places; int64, of the shape of ``numbers``.
 
@@ -38,8 +53,7 @@ def append_entry(graph: GraphBuilder, numbers: str, table: np.ndarray) -> str:
 def append_entries(graph: GraphBuilder, numbers: str, tables: Sequence[np.ndarray]) -> list[str]:
     """The entries of several tables of one length at the same places; int64 each."""
     paged = [np.pad(table, (0, -len(table) % PAGE)).reshape(-1, PAGE) for table in tables]
-    _, first, kept = np.unique(np.concatenate(paged, axis=1), axis=0, return_index=True, return_inverse=True)
-    kept = kept.ravel()
+    first, kept = different(np.concatenate(paged, axis=1))
     moved = kept - np.arange(len(kept))
     page = graph.Div(numbers, np.int64(PAGE))
     shift = graph.Cast(graph.Gather(small(moved), page, axis=0), to=TensorProto.INT64)

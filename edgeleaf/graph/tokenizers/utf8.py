@@ -23,6 +23,7 @@ from edgeleaf.graph.builder import GraphBuilder, Operand
 from edgeleaf.graph.tokenizers.added_tokens import append_replaced, can_overlap
 from edgeleaf.graph.tokenizers.characters import CODE_POINTS, SPACE, Census, Symbol, word_characters, word_codes
 from edgeleaf.graph.tokenizers.long_texts import Limits, append_runs
+from edgeleaf.graph.tokenizers.pages import different
 from edgeleaf.graph.tokenizers.spec import AddedToken
 from edgeleaf.graph.tokenizers.vocabulary import NOTHING, ROW_START, SPACE_SYMBOL, Symbols, literal_table
 
@@ -197,17 +198,11 @@ class _Tables:
     @staticmethod
     def of(graph: GraphBuilder, classes: ByteClasses) -> _Tables:
         paged = np.pad(classes.of, (0, -len(classes.of) % _PAGE)).reshape(-1, _PAGE)
-        places: dict[bytes, int] = {}
-        alike = np.array([places.setdefault(page.tobytes(), len(places)) for page in paged])
-        pages, kept = np.unique(np.array([*map(_page, places)]), axis=0, return_inverse=True)
-        tables = (pages.ravel(), kept.ravel()[alike] - np.arange(len(paged)), classes.table)
+        first, kept = different(paged)
+        tables = (paged[first].ravel(), kept - np.arange(len(paged)), classes.table)
         of_bytes = _byte_tables(classes.openings, classes.first)
         named = [graph.constant(_small(table)) for table in tables]
         return _Tables(named[0], named[1], named[2], [graph.constant(table) for table in of_bytes])
-
-
-def _page(page: bytes) -> np.ndarray:
-    return np.frombuffer(page, np.int32)
 
 
 def _small(numbers: np.ndarray) -> np.ndarray:
