@@ -58,6 +58,7 @@ class Arm:
 
 BASE = ObjectiveSpec(epochs=1.0, batch_size=32, learning_rate=5e-4, checkpoint_steps=10**6)
 BOTH = ("mean", "cls")
+STATIC: dict[str, Any] = {"layers": 0, "pooling": ("mean", "max")}
 ARMS = {
     "base": Arm(averages=True),
     "base, another seed": Arm(seed=1),
@@ -79,7 +80,11 @@ ARMS = {
     "four layers": Arm(layers=4),
     "three layers": Arm(layers=3),
     "three layers, mean and cls": Arm(layers=3, pooling=BOTH),
-    "no layer, mean and max, rate 1e-3": Arm(layers=0, pooling=("mean", "max"), objective={"learning_rate": 1e-3}),
+    "no layer, rate 1e-3": Arm(**STATIC, objective={"learning_rate": 1e-3}),
+    "no layer, rate 5e-3": Arm(**STATIC, objective={"learning_rate": 5e-3}),
+    "no layer, rate 2e-2": Arm(**STATIC, objective={"learning_rate": 2e-2}),
+    "no layer, rate 5e-3, ten passes": Arm(**STATIC, objective={"learning_rate": 5e-3, "epochs": 10.0}),
+    "no layer, mean alone, rate 5e-3, ten passes": Arm(layers=0, objective={"learning_rate": 5e-3, "epochs": 10.0}),
 }
 OFF_THE_HUB = {arm.start for arm in ARMS.values()} - {START, TEACHER}
 """Starts that must be given by ``--start``; :mod:`bench.studies.starts` makes them of packages."""
