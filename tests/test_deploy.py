@@ -144,6 +144,7 @@ def test_the_hub(dist: Path, tmp_path: Path) -> None:
     assert said.endswith("(1, 768)\n")
 
 
+@pytest.mark.slow
 def test_a_node_service(project: Path) -> None:
     (project / "service.mjs").write_text(block("A Node service"), encoding="utf-8")
     if not (project / "export").exists():

@@ -161,6 +161,7 @@ def test_all_extras_that_a_command_needs_are_named_together(
         extras.require(*commands)
 
 
+@pytest.mark.slow
 def test_a_fused_file_is_timed_by_itself_without_an_extra(given: dict[str, list[object]], tmp_path: Path) -> None:
     done = run(tmp_path, installed_by(project()[""]), "bench", *given["bench"], "--alone", "--json")
     assert done.returncode == 0, done.stderr

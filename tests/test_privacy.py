@@ -255,6 +255,7 @@ await new Promise((done) => setTimeout(done, Number(waitMs)));
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("allowed", [False, True])
 def test_node_is_silent_too(strace: list[str], tmp_path: Path, tiny_bundle: Path, web: Path, allowed: bool) -> None:
     node = str(shutil.which("node"))

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from bench.studies import settings
 from bench.studies.settings import OURS, Setting
 
 
+@pytest.mark.slow
 def test_settings_take_turns_and_say_whether_vectors_stay(tiny_bundle: Path, tmp_path: Path) -> None:
     chosen = [setting for setting in settings.SETTINGS if setting.name in (OURS, "ahead", "flatbuffers", "two-files")]
     broken = Setting("broken", "no such option", session={"enable_magic": True})

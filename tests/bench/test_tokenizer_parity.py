@@ -27,6 +27,7 @@ def some(name: str) -> tokenizer_texts.Sets:
     return {key: lambda texts=texts: texts for key, texts in first.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_a_tokenizer_equals_its_graph_and_no_other(name: str) -> None:
     sets = some(name)

@@ -33,6 +33,7 @@ __all__ = ["emulated"]  # a fixture
 QUERIES = tiny_texts(30, low=1, high=40, seed=8)
 
 
+@pytest.mark.slow
 def test_the_same_vectors_to_the_last_bit(emulated: Emulation, tiny_bundle: Path) -> None:
     reports = compare(tiny_bundle / QUERY_ENCODER, QUERIES, ["native", *EMULATED])
     assert [report.name for report in reports] == ["native", *EMULATED]

@@ -86,6 +86,7 @@ def test_a_certificate_that_failed_is_pointed_out(tiny_bundle: Path, tmp_path: P
     assert edgeleaf("encode", copy, "lost parcel").stderr == ""
 
 
+@pytest.mark.slow
 def test_bench_alone_leaves_the_bundle_as_it_is(tiny_bundle: Path, tmp_path: Path) -> None:
     before = (tiny_bundle / "latency.json").read_bytes()
     done = edgeleaf("bench", tiny_bundle, "--alone", "--repeats", 3, "--json", "-o", tmp_path / "report")

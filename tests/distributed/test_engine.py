@@ -166,6 +166,7 @@ on_ray(Path(sys.argv[1]), Opener(Path(sys.argv[2]), halt=10), place=Path(sys.arg
 """
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("joined")
 def test_a_killed_driver_costs_the_shards_in_work(tmp_path: Path, diary: Path, said: list[str]) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -195,6 +196,7 @@ def full_disk(folder: Path, size: str) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("joined")
 def test_a_full_disk_costs_the_shards_that_it_could_not_take(tmp_path: Path, diary: Path, said: list[str]) -> None:
     for disk in full_disk(tmp_path / "disk", "256k"):

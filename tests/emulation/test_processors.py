@@ -44,6 +44,7 @@ def pack(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return ports.write_pack(tiny_bundle, tmp_path_factory.mktemp("emulation") / "pack", sets)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processor", EMULATED)
 def test_the_same_token_ids_on_another_processor(emulated: Emulation, pack: Path, processor: str) -> None:
     done = emulated.run(processor, ["-m", "edgeleaf.bundle.golden", str(pack), "--every", "2"], timeout_s=600)

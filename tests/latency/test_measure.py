@@ -81,6 +81,7 @@ def test_percentiles_of_known_times() -> None:
     assert percentiles([float(n) for n in range(101)]) == {"p50_ms": 50.0, "p95_ms": 95.0, "p99_ms": 99.0}
 
 
+@pytest.mark.slow
 def test_measure_keeps_every_raw_time_of_every_thread_count(bundle: Path, tmp_path: Path) -> None:
     report = latency.measure(bundle, threads=(1, 2), lengths=(2, 3, 5), repeats=5)
     assert report["schema_version"] == LATENCY_SCHEMA

@@ -61,6 +61,7 @@ def test_repeats_are_shared_out_among_sessions_and_visits() -> None:
     assert sum(map(sum, passes(repeats=23, sessions=3, visits=4))) == 23
 
 
+@pytest.mark.slow
 def test_every_system_is_timed_on_every_length_and_thread_count(adapter: Path) -> None:
     systems = [system("one", adapter, prompt="> "), system("two", adapter, options={"noise": 0.5})]
     plan = Plan(
@@ -83,6 +84,7 @@ def test_every_system_is_timed_on_every_length_and_thread_count(adapter: Path) -
     assert set(calls) == {"> a b", "> c d", "> e f g", "> x", "> y y", "> z z z"}
 
 
+@pytest.mark.slow
 def test_turns_are_in_random_order_and_the_same_for_the_same_seed(adapter: Path) -> None:
     def order(seed: int) -> list[str]:
         log = adapter.parent / "shared.calls"

@@ -56,6 +56,7 @@ def test_a_text_without_a_removed_token_keeps_its_tokens(kind: str) -> None:
     assert others, "no text lost a token: the test would not see whether others change"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", TOKENIZERS)
 def test_a_trimmed_tokenizer_fuses(kind: str) -> None:
     whole = Tokenizer.from_str(json.dumps(TOKENIZERS[kind]()))

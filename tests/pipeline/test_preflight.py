@@ -132,6 +132,7 @@ def test_the_preset_that_the_refusal_names_takes_it(tmp_path: Path, encoder: Pat
     assert np.sum(expected * found, axis=1).min() > 0.999
 
 
+@pytest.mark.slow
 def test_a_students_unknown_architecture_is_tried_first(
     tmp_path: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

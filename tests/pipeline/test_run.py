@@ -261,6 +261,7 @@ def test_check_keeps_the_teacher_vectors_of_a_run(tiny_bundle: Path, tmp_path: P
     assert "vector-cache" in before
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_check_with_a_collection_asks_the_teacher_once(
     tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -378,6 +379,7 @@ def test_check_below_a_gate_says_so_and_changes_nothing(tiny_bundle: Path, tmp_p
     assert not says_failed(copy)
 
 
+@pytest.mark.slow
 def test_changed_texts_are_collected_again(tiny_recipe: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     folder = tmp_path / "recipe"
     shutil.copytree(tiny_recipe.parent, folder)

@@ -169,6 +169,7 @@ def test_a_frozen_decoders_weights_decide_the_signals(tmp_path: Path) -> None:
     assert found == {"decoder": [decoder], "http": []}
 
 
+@pytest.mark.slow
 def test_the_same_recipe_gives_the_same_weights_and_work_is_done_once(
     tiny_student: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,6 +225,7 @@ def test_a_killed_process_goes_on_with_the_same_weights(tiny_student: Path, tmp_
     assert weights_sha256(tmp_path / "killed") == weights_sha256(whole.folder)
 
 
+@pytest.mark.slow
 def test_soups_of_other_models_and_of_models_with_other_weights(
     tiny_student: Path, tiny_teacher: Path, tmp_path: Path
 ) -> None:

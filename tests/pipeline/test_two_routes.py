@@ -152,6 +152,7 @@ def test_older_packages_open_what_these_wrote(
     check(found, expected)
 
 
+@pytest.mark.slow
 def test_a_light_copys_student_too(tiny_bundle: Path, expected: dict[str, np.ndarray], tmp_path: Path) -> None:
     """Its weights are float16 on disk, and stay so; sentence-transformers reads them as float32."""
     ship(tiny_bundle, output=tmp_path / "light", keep_texts=True)

@@ -63,6 +63,7 @@ def test_clients_that_send_slowly_are_let_go(start: Start) -> None:
     assert still_answers(server)
 
 
+@pytest.mark.slow
 def test_a_client_that_reads_nothing_is_let_go(start: Start) -> None:
     server = start("--timeout", "1")
     body = json.dumps({"input": ["a"] * 2048}).encode()  # some 20 MB of answer

@@ -91,6 +91,7 @@ def test_training_brings_the_student_closer(
     assert (tmp_path / "student" / "training.svg").read_text().startswith("<?xml")
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_bit_for_bit(
     tiny_student: Path, examples: tuple[Examples, Examples], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -121,6 +121,7 @@ def test_channels_that_few_tokens_fill_keep_their_range(
     assert np.mean([1 - found @ expected for found, expected in pairs]) < 0.002  # 0.03 with those channels cut
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_short_texts_survive_calibration_on_long_ones(tmp_path: Path, pooling: str) -> None:
     """The mean over a few tokens can be larger than any mean over many tokens."""
@@ -132,6 +133,7 @@ def test_short_texts_survive_calibration_on_long_ones(tmp_path: Path, pooling: s
     assert min(one @ other for one, other in found) > 0.99  # 0.985 and 0.983 with a fixed scale for the pooled vector
 
 
+@pytest.mark.slow
 def test_two_layers_behind_the_pooling(tmp_path: Path) -> None:
     """The second layer reads GELU's outputs, one row per text."""
     import torch

@@ -138,6 +138,7 @@ def test_any_bytes(pair: Pair, batch: list[bytes]) -> None:
     assert ids(pair, rows_of(batch)) == [pair.reference.encode(text_of(data)).ids for data in batch]
 
 
+@pytest.mark.slow
 def test_every_lead_byte_before_every_byte(pair: Pair) -> None:
     for lead in range(0x80, 0x100):
         batch = [b"a" + bytes([lead, second]) + tail for second in range(0x100) for tail in (b"\x80b", b"\xbf\x80b")]
