@@ -192,7 +192,7 @@ def run(
     if arm.ridge is not None:
         start_projection(model, train_set.texts[:4096], train_set.vectors[:4096], ridge=arm.ridge)
     objective = replace(BASE, **arm.objective)
-    steps = -(-len(train_set.texts) // objective.batch_size)
+    steps = round(objective.epochs * -(-len(train_set.texts) // objective.batch_size))
     averages = Averages(model, steps) if arm.averages else None
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch, averages or nullcontext():

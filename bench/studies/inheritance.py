@@ -8,7 +8,7 @@ of MiniLM's layers, by LEAF's plain L2, which knows nothing of shorter vectors. 
 in the same way for all, are ranked among each teacher's documents at every width and precision. The table shows which
 share of their own nDCG@10 at full width the teacher and its student keep.
 
-The models' vectors and the rankings' figures stay in DIR, so a stopped study continues.
+What each teacher and its student keep is in a file of its own in DIR, so a stopped study continues with the next.
 """
 
 from __future__ import annotations

@@ -15,17 +15,10 @@ import numpy as np
 from onnx import TensorProto
 
 from edgeleaf.graph.builder import GraphBuilder
-from edgeleaf.graph.tokenizers.characters import (
-    SPACE,
-    Census,
-    any_but,
-    became,
-    code_point_ranges,
-    literal,
-    word_characters,
-)
+from edgeleaf.graph.tokenizers.characters import Census, any_but, became, code_point_ranges, literal, word_characters
 from edgeleaf.graph.tokenizers.long_texts import Limits, append_chunks, append_shortened
 from edgeleaf.graph.tokenizers.spec import RESERVED, AddedToken
+from edgeleaf.graph.tokenizers.unknown import unknown_to_all
 from edgeleaf.graph.tokenizers.vocabulary import NOTHING, Symbols
 
 _PAD = RESERVED[0]  # fills short rows of characters; longer than any character, so that it is none
@@ -163,19 +156,18 @@ def _of_no_vocabulary(characters: Census, tells_words: bool) -> tuple[list[str],
         Those that disappear, those that become any isolated character, and those that become anything but that or any
         character of a word of their own kind.
     """
-    letters = word_characters() if tells_words else frozenset()
+    unknown = unknown_to_all(characters, tells_words=tells_words, letters_apart=tells_words)
+    merged_part, own = ("o", {("w", True), ("n", False)}) if tells_words else ("i", {("w", False)})
     dropped: list[str] = []
     merged: list[str] = []
     others: list[str] = []
-    for character, row in characters.items():
-        if not row:
+    for character, place in zip(characters, unknown.places.tolist(), strict=True):
+        shape = unknown.shapes[place]
+        if not shape.parts:
             dropped.append(character)
-        elif len(row) > 1 or row[0] == SPACE:
-            others.append(character)
-        elif row[0].kind != "word":
-            told = row[0].kind == "isolated" and row[0].character in letters
-            (others if told else merged).append(character)
-        elif (row[0].character in letters) != (character in letters):
+        elif shape.parts == merged_part:
+            merged.append(character)
+        elif shape not in own:
             others.append(character)
     return dropped, merged, others
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from onnx import TensorProto
@@ -21,13 +20,13 @@ from onnx import TensorProto
 from edgeleaf.bundle.feed import FILLER
 from edgeleaf.graph.builder import GraphBuilder, Operand
 from edgeleaf.graph.tokenizers.added_tokens import append_replaced, can_overlap
-from edgeleaf.graph.tokenizers.characters import CODE_POINTS, SPACE, Census, Symbol, word_characters, word_codes
+from edgeleaf.graph.tokenizers.characters import CODE_POINTS, Census, word_characters, word_codes
 from edgeleaf.graph.tokenizers.long_texts import Limits, append_runs
-from edgeleaf.graph.tokenizers.pages import different
+from edgeleaf.graph.tokenizers.pages import PAGE, different
 from edgeleaf.graph.tokenizers.spec import AddedToken
+from edgeleaf.graph.tokenizers.unknown import numbers_of, unknown_to_all
 from edgeleaf.graph.tokenizers.vocabulary import NOTHING, ROW_START, SPACE_SYMBOL, Symbols, literal_table
 
-_PAGE = 64  # classes are stored by pages, of which many are alike
 _BYTES = 256  # from here on: marks that open a row
 _WRONG = 1 << 21  # what a byte adds that should continue a character and doesn't: more than any code point
 _SURROGATES = slice(0xD800, 0xE000)
@@ -81,7 +80,7 @@ def read_byte_classes(
 
     width = characters.width
     openings = -(-len(opening) // width)
-    first = -(-(openings + 1) // _PAGE) * _PAGE
+    first = -(-(openings + 1) // PAGE) * PAGE
     of = np.zeros(first + CODE_POINTS + 1, np.int32)
     for mark in range(openings):
         last = prompt[-1:] if mark == openings - 1 else ""
@@ -91,21 +90,19 @@ def read_byte_classes(
         of[first + word_codes()] = class_of((symbols.other_word,), chr(word_codes()[0]))
 
     # A class gets its number where the first of its characters stands in the order of code points.
-    unknown = _of_no_vocabulary(characters, symbols.tells_words, single_word)
+    unknown = unknown_to_all(characters, tells_words=symbols.tells_words, letters_apart=single_word)
     known = characters.becoming(symbols.characters)
     left = ~np.isin(unknown.codes, [ord(character) for character in known])
-    shapes, places = np.unique(unknown.shapes[left], return_index=True)
+    shapes, places = np.unique(unknown.places[left], return_index=True)
     found = {chr(code): int(shape) for shape, code in zip(shapes, unknown.codes[left][places], strict=True)}
-    class_of_shape = np.zeros(len(unknown.parts), np.int32)
-    others = _numbers_of_others(symbols)
+    class_of_shape = np.zeros(len(unknown.shapes), np.int32)
     for character in sorted(known | set(found)):
         if character in known:
-            becomes = [symbols.of(symbol) for symbol in characters[character]]
-            of[first + ord(character)] = class_of(becomes, character)
+            of[first + ord(character)] = class_of([*map(symbols.of, characters[character])], character)
         else:
-            becomes = [others[part] for part in unknown.parts[found[character]]]
-            class_of_shape[found[character]] = class_of(becomes, character)
-    of[first + unknown.codes[left]] = class_of_shape[unknown.shapes[left]]
+            shape = found[character]
+            class_of_shape[shape] = class_of(numbers_of(unknown.shapes[shape], symbols), character)
+    of[first + unknown.codes[left]] = class_of_shape[unknown.places[left]]
     for new in symbols.word:
         if new.character not in characters:
             of[first + ord(new.character)] = class_of([symbols.of(new)], new.character)
@@ -132,54 +129,6 @@ def read_byte_classes(
 
 
 @dataclass(frozen=True)
-class _Unknown:
-    """What characters become in the eyes of a vocabulary that knows none of them.
-
-    Attributes:
-        codes: the census' characters, int64 [n], rising.
-        shapes: of each of them, what it becomes: a place in ``parts``, int16 [n].
-        parts: the parts of a shape, for ``_numbers_of_others``.
-    """
-
-    codes: np.ndarray
-    shapes: np.ndarray
-    parts: list[str]
-
-
-@lru_cache(maxsize=16)
-def _of_no_vocabulary(characters: Census, tells_words: bool, single_word: bool) -> _Unknown:
-    """Where ``single_word``, word characters and others have shapes of their own even if they become the same."""
-    letters = word_characters() if tells_words or single_word else frozenset()
-
-    def part_of(symbol: Symbol) -> str:
-        told = not tells_words or (symbol.kind != "spaced" and symbol.character in letters)
-        return "s" if symbol == SPACE else _PARTS[symbol.kind == "word", told]
-
-    shapes: dict[tuple[str, bool], int] = {}
-    found = []
-    for character, became in characters.items():
-        parts = "".join(map(part_of, became))
-        found.append(shapes.setdefault((parts, single_word and character in letters), len(shapes)))
-    codes = np.fromiter(map(ord, characters), np.int64)
-    return _Unknown(codes, np.array(found, np.int16), [parts for parts, _ in shapes])
-
-
-_PARTS = {(True, True): "w", (True, False): "n", (False, True): "i", (False, False): "o"}
-"""Parts of a shape by whether they are of a word, and whether they are word characters where that is told."""
-
-
-def _numbers_of_others(symbols: Symbols) -> dict[str, int]:
-    """Return the symbols' numbers of the parts of shapes."""
-    return {
-        "s": SPACE_SYMBOL,
-        "w": symbols.other_word,
-        "n": symbols.other_nonword,
-        "i": symbols.other_isolated + symbols.tells_words,
-        "o": symbols.other_isolated,
-    }
-
-
-@dataclass(frozen=True)
 class _Tables:
     """The tables, which the short and the long way share.
 
@@ -197,7 +146,7 @@ class _Tables:
 
     @staticmethod
     def of(graph: GraphBuilder, classes: ByteClasses) -> _Tables:
-        paged = np.pad(classes.of, (0, -len(classes.of) % _PAGE)).reshape(-1, _PAGE)
+        paged = np.pad(classes.of, (0, -len(classes.of) % PAGE)).reshape(-1, PAGE)
         first, kept = different(paged)
         tables = (paged[first].ravel(), kept - np.arange(len(paged)), classes.table)
         of_bytes = _byte_tables(classes.openings, classes.first)
@@ -248,9 +197,9 @@ def _append_symbols(
     """Symbols, int32 [n], of what begins at these places of the line; ``part``, bool [C+1], says of which of them."""
     places = _append_places(graph, line, at, classes.first, tables.of_bytes)  # [C]
     places = graph.Concat(places, np.array([classes.openings]), axis=0)  # [C+1]: something lies behind every token
-    page = graph.Div(places, np.int64(_PAGE))
+    page = graph.Div(places, np.int64(PAGE))
     moved = graph.Cast(graph.Gather(tables.moved, page, axis=0), to=TensorProto.INT64)
-    found = graph.Add(places, graph.Mul(moved, np.int64(_PAGE)))
+    found = graph.Add(places, graph.Mul(moved, np.int64(PAGE)))
     classified = graph.Cast(graph.Gather(tables.pages, found, axis=0), to=TensorProto.INT32)  # [C+1]
     if classes.raw:
         classified = _append_raw(graph, places, classified, classes, part)
