@@ -1,15 +1,16 @@
 """Shows what each choice of a distillation is worth: small runs with equally many tokens that differ in one thing.
 
     python -m bench.studies.ablations WORK COLLECTION [COLLECTION ...] -o DIR [--texts 60000] [--arm NAME ...]
-        [--start NAME=FOLDER ...] [--short]
+        [--start NAME=FOLDER ...] [--forms FOLDER] [--short]
 
 WORK is the ``.work`` folder of a run of a recipe; the arms (:mod:`bench.studies.arms`) learn from its texts and teacher
-vectors. Some start from encoders that :mod:`bench.studies.starts` makes. Writes ablations.json after every arm (arms
-that are in it are not run again), ablations.md, and ablations.png, on which every arm is a point: cosine to the teacher
-on the collections' queries against the share of its nDCG@10 that is kept. Between unit vectors the squared distance is
-2 - 2 cosine, so the base is also the arm of the cosine. Two arms that differ only in their seed show the size of
-chance. All arms learn little compared with a whole run, in small batches: what wins here may not win there. At the end,
-the int8 encoders of the base and of smaller students are measured in size and, taking turns, in time.
+vectors. Some start from encoders that :mod:`bench.studies.starts` makes; some also learn from texts that
+:mod:`bench.studies.forms` makes, whose vectors come from the run's int8 teacher. Writes ablations.json after every arm
+(arms that are in it are not run again), ablations.md, and ablations.png, on which every arm is a point: cosine to the
+teacher on the collections' queries against the share of its nDCG@10 that is kept. Between unit vectors the squared
+distance is 2 - 2 cosine, so the base is also the arm of the cosine. Two arms that differ only in their seed show the
+size of chance. All arms learn little compared with a whole run, in small batches: what wins here may not win there. At
+the end, the int8 encoders of the base and of smaller students are measured in size and, taking turns, in time.
 """
 
 from __future__ import annotations
@@ -43,7 +44,10 @@ from edgeleaf.graph.tokenizers.spec import reference_tokenizer
 from edgeleaf.models.resolve import resolve
 from edgeleaf.recipe.sources import KINDS, FilesSource, Pieces
 from edgeleaf.recipe.specs import TeacherSpec
+from edgeleaf.teachers.cache import teacher_vectors
 from edgeleaf.teachers.opening import load_teacher
+from edgeleaf.teachers.quantized import QuantizedTeacher
+from edgeleaf.teachers.sentence_transformer import SentenceTransformerTeacher
 from edgeleaf.texts.collection import read_collections
 from edgeleaf.texts.corpus import read_corpus
 from edgeleaf.texts.pieces import pieces_of
@@ -57,6 +61,8 @@ HELD_OUT, MAX_CHARS = 1000, 300
 """As in export/recipes/mpnet.toml."""
 CALIBRATION = 300
 """Number of texts for quantising an encoder that is measured."""
+FORM_SHARE = 0.25
+"""The share of the tokens of an arm with a form that are of this form."""
 CROWD = 0.02
 """Arms within this distance of the best cosine are drawn a second time, larger."""
 PIECES: tuple[Pieces, ...] = ("whole", "sentences", "spans", "windows")
@@ -75,26 +81,36 @@ def main() -> None:
         "--short", action="store_true", help="judge on a part of each collection, as studies.teach does"
     )
     parser.add_argument("--definitions", type=Path, help="file of words' definitions, for the arm without them")
+    parser.add_argument(
+        "--forms", type=Path, help="folder of texts in several forms, for the arms with a quarter of one"
+    )
     given = parser.parse_args()
     starts = {name: Path(folder) for name, _, folder in (part.partition("=") for part in given.start)}
     reachable = [name for name, arm in ARMS.items() if arm.start not in OFF_THE_HUB - set(starts)]
-    arms = given.arm or reachable
+    arms = given.arm or [name for name in reachable if given.forms is not None or ARMS[name].form is None]
     if unknown := [name for name in arms if name not in ARMS]:
         raise SystemExit(f"no such arm: {', '.join(unknown)}; there are: {', '.join(ARMS)}")
     if given.definitions is None and not all(ARMS[name].definitions for name in arms):
         raise SystemExit("the arm 'no definitions' needs --definitions FILE")
+    if given.forms is None and any(ARMS[name].form is not None for name in arms):
+        raise SystemExit("arms with a form need --forms FOLDER; python -m bench.studies.forms makes the folder")
     if out_of_reach := [ARMS[name].start for name in arms if name not in reachable]:
         raise SystemExit(
             f"--start {out_of_reach[0]}=FOLDER is missing; python -m bench.studies.starts makes the folder"
         )
     progress.show()
-    teacher = load_teacher(TeacherSpec(TEACHER, max_length=WINDOW))
+    spec = TeacherSpec(TEACHER, max_length=WINDOW)
+    teacher = load_teacher(spec)
     cache = given.output / "vectors"
     read = read_collections(given.collections)
     if given.short:
         read = [shortened(part, part.name) for part in read]
     found = [encode_collection(part, teacher, cache) for part in read]
-    del teacher
+    assert isinstance(teacher, SentenceTransformerTeacher)
+    wanted = dict.fromkeys(form for name in arms if (form := ARMS[name].form) is not None)
+    quantized = QuantizedTeacher(teacher, spec, given.work / "quantized-teacher") if wanted else None
+    forms = {form: in_form(given.forms / f"{form}.txt", quantized, cache) for form in wanted} if quantized else {}
+    del teacher, quantized
     path = given.output / "ablations.json"
     results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     made_of = {
@@ -111,7 +127,7 @@ def main() -> None:
         if name not in results:
             progress.say(f"arm: {name}")
             try:
-                result = run(ARMS[name], corpus, found, given.texts, given.definitions, starts)
+                result = run(ARMS[name], corpus, found, given.texts, given.definitions, starts, forms)
             except TrainingError as error:  # an arm may fail
                 result = {"failed": str(error)}
             results[name] = {"made_of": made_of, **result}
@@ -122,6 +138,10 @@ def main() -> None:
     write_text(given.output / "ablations.md", text)
     plot(results, given.output / "ablations.png")
     sys.stdout.write(text)
+
+
+def tokenizer_of(start: Path) -> Any:
+    return reference_tokenizer((start / "tokenizer.json").read_text(encoding="utf-8"), WINDOW)
 
 
 @dataclass(frozen=True)
@@ -136,7 +156,7 @@ class Corpus:
     @staticmethod
     def read(work: Path, start: Path) -> Corpus:
         texts = read_corpus(work / "texts", "train")
-        tokenizer = reference_tokenizer((start / "tokenizer.json").read_text(encoding="utf-8"), WINDOW)
+        tokenizer = tokenizer_of(start)
         tokens = np.array([len(encoding.ids) for encoding in tokenizer.encode_batch([text.text for text in texts])])
         held_out = read_corpus(work / "texts", "held_out")
         queries = [row for row, text in enumerate(held_out) if text.kind == "query"][:HELD_OUT]
@@ -171,6 +191,32 @@ class Corpus:
         return Examples([self.texts[row].text for row in rows], np.asarray(self.vectors[rows]))
 
 
+def mixed(ordinary: Examples, form: Examples, tokenizer: Any) -> Examples:
+    """Return ordinary texts, of which those with the last quarter of all tokens are replaced by texts of a form.
+
+    Raises:
+        SystemExit: there are too few texts of the form.
+    """
+    tokens = np.cumsum([len(encoding.ids) for encoding in tokenizer.encode_batch(list(ordinary.texts))])
+    others = np.cumsum([len(encoding.ids) for encoding in tokenizer.encode_batch(list(form.texts))])
+    kept = int(np.searchsorted(tokens, (1 - FORM_SHARE) * tokens[-1], side="right"))
+    missing = tokens[-1] - tokens[kept - 1]
+    if others[-1] < missing:
+        raise SystemExit("too few texts of a form; make more of them, or lower --texts")
+    added = int(np.searchsorted(others, missing, side="right"))
+    texts = [*ordinary.texts[:kept], *form.texts[:added]]
+    vectors = np.concatenate([ordinary.vectors[:kept], form.vectors[:added]])
+    order = np.random.default_rng(0).permutation(len(texts))
+    return Examples([texts[row] for row in order], vectors[order])
+
+
+def in_form(file: Path, teacher: QuantizedTeacher, cache: Path) -> Examples:
+    """Return the texts of a file, one a line, with the vectors of a run's int8 teacher."""
+    texts = file.read_text(encoding="utf-8").splitlines()
+    vectors = teacher_vectors([Text(text, "query") for text in texts], teacher, cache / teacher.precision)
+    return Examples(texts, vectors)
+
+
 def run(
     arm: Arm,
     corpus: Corpus,
@@ -178,6 +224,7 @@ def run(
     budget: int,
     definitions: Path | None,
     starts: Mapping[str, Path],
+    forms: Mapping[str, Examples],
 ) -> dict[str, Any]:
     """Train one arm and evaluate it."""
     without: set[str] = set()
@@ -188,6 +235,8 @@ def run(
             for pieces in PIECES:
                 without.update(piece.strip() for piece in pieces_of(text, pieces, MAX_CHARS))
     train_set = corpus.examples(arm.kinds, round(budget * arm.share), without=without)
+    if arm.form is not None:
+        train_set = mixed(train_set, forms[arm.form], tokenizer_of(resolve(START)))
     model = untrained(arm, train_set.vectors.shape[1], starts)
     if arm.ridge is not None:
         start_projection(model, train_set.texts[:4096], train_set.vectors[:4096], ridge=arm.ridge)

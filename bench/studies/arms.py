@@ -13,6 +13,7 @@ import torch
 from sentence_transformers.models import Pooling, WeightedLayerPooling
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from bench.studies.forms import FORMS
 from edgeleaf.models.resolve import resolve
 from edgeleaf.recipe.specs import ObjectiveSpec
 from edgeleaf.training.student import build_student
@@ -40,6 +41,7 @@ class Arm:
         hidden_layers: whether the pooling reads the weighted mean of all layers' outputs, with trained weights.
         averages: whether two averages of the run's weights are judged, too.
         definitions: whether the texts of ``--definitions`` stay among the training texts.
+        form: a form of :mod:`bench.studies.forms`; a quarter of the texts is replaced by texts of this form.
         seed: seed of the order of texts.
     """
 
@@ -53,6 +55,7 @@ class Arm:
     hidden_layers: bool = False
     averages: bool = False
     definitions: bool = True
+    form: str | None = None
     seed: int = 0
 
 
@@ -74,6 +77,7 @@ ARMS = {
     "rate 1e-3": Arm(objective={"learning_rate": 1e-3}),
     "no definitions": Arm(definitions=False),
     "random projection": Arm(ridge=None),
+    **{f"a quarter {form}": Arm(form=form) for form in FORMS},
     "six of bge-small-en-v1.5's layers": Arm(start="bge-small-en-v1.5", layers=6),
     "six of e5-small-v2's layers": Arm(start="e5-small-v2", layers=6),
     "three of the teacher's layers": Arm(start=TEACHER, layers=3),

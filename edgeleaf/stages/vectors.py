@@ -34,7 +34,7 @@ def write_quantized_teacher(
         folder: receives ``teacher.onnx``.
         teacher: the teacher, with its folder.
         spec: the recipe's teacher, for its prompts.
-        texts: training texts; the quantiser uses the first :data:`CALIBRATION_TEXTS`.
+        texts: training texts; the quantiser uses the first :data:`QUANTIZED_TEACHER_TEXTS`.
 
     Raises:
         ModelError: edgeleaf cannot quantise its graph.

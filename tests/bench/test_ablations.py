@@ -12,11 +12,15 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.models import Dense, Normalize, Pooling
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 from transformers import BertConfig, BertModel
 
 from bench.studies import ablations
 from bench.studies.arms import DECAY, OFF_THE_HUB, Averages, LayerPooling
 from bench.studies.starts import bert_of
+from edgeleaf.training.trainer import Examples
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
@@ -30,6 +34,8 @@ def test_every_arm_can_be_named_and_no_other(monkeypatch: pytest.MonkeyPatch) ->
     starts = [part for name in OFF_THE_HUB for part in ("--start", f"{name}=folder")]
     with pytest.raises(SystemExit, match="'no definitions' needs --definitions FILE"):  # all names were taken
         run(monkeypatch, *starts, *(part for name in ablations.ARMS for part in ("--arm", name)))
+    with pytest.raises(SystemExit, match="arms with a form need --forms FOLDER"):
+        run(monkeypatch, "--arm", "a quarter claims")
     with pytest.raises(SystemExit, match="'no definitions' needs"):
         run(monkeypatch)  # all arms
 
@@ -37,6 +43,22 @@ def test_every_arm_can_be_named_and_no_other(monkeypatch: pytest.MonkeyPatch) ->
 def test_a_start_off_the_hub_must_be_given(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match="--start e5-small-v2=FOLDER is missing"):
         run(monkeypatch, "--arm", "six of e5-small-v2's layers")
+
+
+def test_a_quarter_of_the_tokens_is_of_a_form() -> None:
+    tokenizer = Tokenizer(WordLevel({"[UNK]": 0}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    ordinary = Examples([f"number {row}" for row in range(80)], np.arange(80.0)[:, None])
+    form = Examples([f"one of the form {row}" for row in range(80)], 100 + np.arange(80.0)[:, None])
+    mixed = ablations.mixed(ordinary, form, tokenizer)
+    added = [text for text in mixed.texts if "form" in text]
+    assert (len(mixed.texts) - len(added), len(added)) == (60, 8)  # 120 and 40 of 160 words
+    assert all(
+        float(text.split()[-1]) + 100 * ("form" in text) == row
+        for text, (row,) in zip(mixed.texts, mixed.vectors, strict=True)
+    )
+    with pytest.raises(SystemExit, match="too few texts of a form"):
+        ablations.mixed(ordinary, Examples(form.texts[:7], form.vectors[:7]), tokenizer)
 
 
 def test_averages_are_those_of_the_steps() -> None:
