@@ -153,9 +153,9 @@ def test_long_texts_are_shortened_as_in_python(project: Path, tiny_bundle: Path)
     from edgeleaf.bundle.long_texts import LongTexts
 
     metadata = session(tiny_bundle / QUERY_ENCODER, threads=1).get_modelmeta().custom_metadata_map
-    entries = [metadata[METADATA_LONG_TEXTS], "7 0"]  # of WordPiece, and of BPE and Unigram
+    entries = [metadata[METADATA_LONG_TEXTS], "7 0", "7 0  。，"]  # of WordPiece, and of BPE and Unigram
     texts = ["word " * 30_000, "x" * 50_000, "é. " * 9000, "a,b;" * 9000, " \t\n" * 9000, "ab-" + "c" * 30_000, "short"]
-    texts += ["é a b é c  d " * 9000, "an  b c" * 9000]
+    texts += ["é a b é c  d " * 9000, "an  b c" * 9000, "я éа 中文。中，文！中 अ " * 9000, "ţ. ţ" * 9000]
     (project / "given.json").write_text(json.dumps({"entries": entries, "texts": texts}))
     script = """
         import { readFileSync } from "node:fs";

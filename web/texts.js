@@ -7,7 +7,12 @@ const BATCH_CHARACTERS = 65_536; // of a batch, filler included, unless one text
 const PADDING = 16; // greatest difference in length within a batch; more padding costs more than a batch saves
 const LONG = 20_000; // a text up to this length goes to the graph unchanged
 const UNIT = "[!-/:-@\\[-`{-~]|(?<![^\\t\\n\\r -/:-@\\[-`{-~])[0-9A-Za-z]"; // see edgeleaf/bundle/long_texts.py
-const WORD = "(?<=[0-9A-Za-z] )[0-9A-Za-z]";
+const ASCII_LETTERS = "0-9A-Za-z";
+const LETTERS =
+  `${ASCII_LETTERS}\\u00c0-\\u00d6\\u00d8-\\u00f6\\u00f8-\\u0131\\u0134-\\u013e\\u0141-\\u0148\\u014a-\\u017e` +
+  "\\u0386\\u0388-\\u038a\\u038c\\u038e-\\u03a1\\u03a3-\\u03ce\\u0400-\\u0481\\u048a-\\u052f\\u05d0-\\u05ea" +
+  "\\u0621-\\u063a\\u0641-\\u064a\\u0905-\\u0939\\u0e01-\\u0e30\\u3041-\\u3096\\u30a1-\\u30fa\\u4e00-\\u9fa5\\uac00-\\ud7a3";
+const MARKS = "。，、！？；：";
 
 /**
  * Throw an error unless these are texts.
@@ -55,13 +60,15 @@ export function batches(lengths) {
  * @returns {(text: string) => string}
  */
 export function shortener(entry) {
-  const found = /^(\d{1,9}) (\d{1,9})$/.exec(entry ?? "");
+  const found = new RegExp(`^(\\d{1,9}) (\\d{1,9})(?: ( [${MARKS}]*))?$`).exec(entry ?? "");
   if (!found) return (text) => text;
-  const [units, characters] = [Number(found[1]), Number(found[2])];
+  const [units, characters, separators] = [Number(found[1]), Number(found[2]), found[3]];
+  const letters = separators ? LETTERS : ASCII_LETTERS;
+  const unit = characters ? UNIT : `(?<=[${letters}][${separators ?? " "}])[${letters}]`;
   return (text) => {
     if (text.length <= LONG) return text;
     let count = 0;
-    for (const { index } of text.matchAll(new RegExp(characters ? UNIT : WORD, "g"))) {
+    for (const { index } of text.matchAll(new RegExp(unit, "g"))) {
       if (count === units) {
         text = text.slice(0, index);
         break;

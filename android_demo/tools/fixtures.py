@@ -8,7 +8,8 @@ Everything goes to ``android_demo/out/fixtures``, which is written completely or
     pack/               what ``python -m tests.ports`` writes: the encoder, golden.jsonl, tokenizer.onnx, parity/*.jsonl
     golden.npy          float32 [texts, dim]: the vectors of pack/golden.jsonl
     texts.jsonl         {"text"} a line: hard texts; texts.npy: their vectors
-    long.jsonl          {"text", "shortened", "words"} a line: what Python leaves of a long text by rules 7 5 and 7 0
+    long.jsonl          {"text", "shortened", "words", "scripts"} a line: what Python leaves of a long text by the
+                        rules "7 5", "7 0" and "7 0  。，"
     spaces.jsonl        {"space", "id"} a line
     planes.jsonl        {"input_ids"} a line: every code point above U+FFFF, 64 a line, by ``tokenizers``
     documents.jsonl     the documents of the indexes
@@ -98,7 +99,7 @@ def write_texts(encoder: QueryEncoder, folder: Path) -> None:
     texts = [*TEXTS, *HARD_TEXTS]
     write_lines(folder / "texts.jsonl", ({"text": text} for text in texts))
     np.save(folder / "texts.npy", encoder.encode(texts))
-    rules = {"shortened": LongTexts(units=7, characters=5), "words": LongTexts(units=7, characters=0)}
+    rules = {"shortened": LongTexts(7, 5), "words": LongTexts(7, 0), "scripts": LongTexts(7, 0, " 。，")}
     write_lines(
         folder / "long.jsonl",
         ({"text": text} | {name: rule.shortened(text) for name, rule in rules.items()} for text in longs()),
@@ -113,6 +114,7 @@ def longs() -> Iterator[str]:
         "word",
         "longerword",
         "one two 3 four five 6 seven eight nine ",
+        "один два три где 四。五，六 é я 한 ş Ω ",
         "7",
         " ",
         "  ",

@@ -106,11 +106,16 @@ def main() -> None:
     if given.short:
         read = [shortened(part, part.name) for part in read]
     found = [encode_collection(part, teacher, cache) for part in read]
+    corpus = Corpus.read(given.work, resolve(START))
     assert isinstance(teacher, SentenceTransformerTeacher)
     wanted = dict.fromkeys(form for name in arms if (form := ARMS[name].form) is not None)
-    quantized = QuantizedTeacher(teacher, spec, given.work / "quantized-teacher") if wanted else None
-    forms = {form: in_form(given.forms / f"{form}.txt", quantized, cache) for form in wanted} if quantized else {}
-    del teacher, quantized
+    forms: dict[str, Examples] = {}
+    if wanted:
+        quantized = QuantizedTeacher(teacher, spec, given.work / "quantized-teacher")
+        tokens = int(FORM_SHARE * corpus.tokens[: given.texts].sum())
+        forms = {form: in_form(given.forms / f"{form}.txt", tokens, quantized, cache) for form in wanted}
+        del quantized
+    del teacher
     path = given.output / "ablations.json"
     results: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     made_of = {
@@ -122,7 +127,6 @@ def main() -> None:
     }
     if any(result["made_of"] != made_of for result in results.values()):
         raise SystemExit(f"{path} has arms of other texts or collections; give another folder")
-    corpus = Corpus.read(given.work, resolve(START))
     for name in arms:
         if name not in results:
             progress.say(f"arm: {name}")
@@ -210,9 +214,11 @@ def mixed(ordinary: Examples, form: Examples, tokenizer: Any) -> Examples:
     return Examples([texts[row] for row in order], vectors[order])
 
 
-def in_form(file: Path, teacher: QuantizedTeacher, cache: Path) -> Examples:
-    """Return the texts of a file, one a line, with the vectors of a run's int8 teacher."""
+def in_form(file: Path, tokens: int, teacher: QuantizedTeacher, cache: Path) -> Examples:
+    """Return the first texts of a file, one a line, that have so many tokens, with vectors of a run's int8 teacher."""
     texts = file.read_text(encoding="utf-8").splitlines()
+    counts = [len(encoding.ids) for encoding in tokenizer_of(resolve(START)).encode_batch(texts)]
+    texts = texts[: int(np.searchsorted(np.cumsum(counts), 1.1 * tokens)) + 1]
     vectors = teacher_vectors([Text(text, "query") for text in texts], teacher, cache / teacher.precision)
     return Examples(texts, vectors)
 

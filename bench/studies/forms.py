@@ -1,6 +1,6 @@
 """Makes training texts in forms that are rare among others: claims, titles, questions, posts, code and the like.
 
-    python -m bench.studies.forms DATA -o DIR [--texts 5000]
+    python -m bench.studies.forms DATA -o DIR [--texts 15000]
 
 DATA is a folder with ``texts/``, as EDGELEAF_DATA. Writes a file of each form into DIR, one text a line, for
 ``--forms`` of :mod:`bench.studies.ablations`. No model writes them: each form is cut or put together from sentences,
@@ -74,7 +74,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--texts", type=int, default=5000, help="of each form")
+    parser.add_argument("--texts", type=int, default=15_000, help="of each form")
     given = parser.parse_args()
     prose = [text for name in PROSE for text in texts_of(given.data / "texts" / f"{name}.txt.gz")]
     queries = list(texts_of(given.data / "texts" / QUERIES))

@@ -60,7 +60,7 @@ def append_best_path(graph: GraphBuilder, line: str, starts: str, units: Units, 
     width = max(map(len, pieces.ids))
     places = g.Range(np.int64(0), g.Squeeze(g.Shape(line)), one)  # [M]
     count = g.Shape(line)  # [1]
-    hits = _append_hits(g, line, places, units, pieces, width)  # [W, M]: id * 2 + 1 of a word of its own, + 2; or 0
+    hits = _append_hits(g, line, places, units, pieces, width)  # [W, M]
     flat = g.Reshape(hits, np.array([-1], np.int64))  # [W*M]
 
     begun = g.Compress(places, starts, axis=0)  # [words]
@@ -79,7 +79,7 @@ def append_best_path(graph: GraphBuilder, line: str, starts: str, units: Units, 
     direct.output(direct.Identity(found), "ids", TensorProto.INT64, ["M_whole"])
     p = paths
     made = _append_paths(
-        p, flat, p.Compress(begun, several, axis=0), p.Compress(length, several, axis=0), count, places, pieces, width
+        p, hits, p.Compress(begun, several, axis=0), p.Compress(length, several, axis=0), count, places, pieces, width
     )
     made = p.Max(made, found)
     # Of neighbouring unknown pieces in a word the first one stays.
@@ -124,7 +124,7 @@ def _append_paths(
 
     Args:
         g: the graph to add to.
-        hits: as ``_append_hits`` gives them, int64 [W*M].
+        hits: as ``_append_hits`` gives them, int64 [W, M].
         begun, length: where the words begin, and their characters, int64 [R].
         count: M, int64 [1].
         places: 0, 1, 2, ..., int64 [M].
@@ -134,24 +134,21 @@ def _append_paths(
     one = np.int64(1)
     steps = g.reduce("ReduceMax", length, axes=[0], keepdims=0)
     sizes = np.arange(1, width + 1)
-    # The piece of size k that ends at step e begins at begun + e - k: its place among the hits, less e.
-    offset = g.Add(g.Unsqueeze(begun, np.array([1])), g.Sub(g.Mul(count, sizes - 1), sizes))  # [R, W]
-    last = g.Sub(g.Shape(hits), np.array([1], np.int64))
-    scores, exact = pieces.scores, pieces.scores.astype(np.float32)
-    table = np.concatenate([[_NONE], exact if (exact.astype(np.float64) == scores).all() else scores])
-    table = table.astype(np.float32) if (exact.astype(np.float64) == scores).all() else table
-    unknown = np.where(sizes == 1, pieces.unknown_score, _NONE).astype(np.float64)
+    piece = g.Div(hits, np.int64(2))
+    unknown = np.where(sizes == 1, pieces.unknown_score, _NONE)[:, None]  # [W, 1]
+    score = g.Where(g.Equal(piece, np.int64(0)), unknown, g.Gather(_append_scores(g, pieces), piece, axis=0))  # [W, M]
+    every = np.array([-1], np.int64)
+    score = g.Reshape(score, every)
+    behind = g.Concat(np.array([0]), g.Reshape(steps, every), axis=0)  # a step may lie behind the last character
+    score = g.Pad(score, behind, _NONE)
+    # The piece of size k that ends at step e begins at begun + e - k. Steps count from 1, the loop's from 0.
+    offset = g.Add(g.Unsqueeze(begun, np.array([1])), g.Sub(g.Mul(count, sizes - 1), sizes - 1))  # [R, W]
 
     body = g.body("step")
     step = body.input("number", TensorProto.INT64, [])
     going = body.input("going", TensorProto.BOOL, [])
     state = body.input("state", TensorProto.DOUBLE, ["R", width])  # best scores up to e-1, e-2, ...
-    at = body.Add(offset, body.Add(step, one))
-    at = body.Max(body.Min(at, last), np.int64(0))
-    piece = body.Div(body.Gather(hits, at, axis=0), np.int64(2))  # [R, W]
-    score = body.Cast(body.Gather(table, piece, axis=0), to=TensorProto.DOUBLE)
-    score = body.Where(body.Equal(piece, np.int64(0)), unknown, score)
-    total = body.Add(state, score)
+    total = body.Add(state, body.Gather(score, body.Add(offset, step), axis=0))  # [R, W]
     best = body.reduce("ReduceMax", total, axes=[1])  # [R, 1]
     size = body.ArgMax(total, axis=1, keepdims=1, select_last_index=1)  # [R, 1]: less one
     older = body.Slice(state, np.array([0]), np.array([-1]), np.array([1]))
@@ -191,11 +188,27 @@ def _append_paths(
     reached, _ = g.node("Loop", rounds, np.bool_(True), reached, jump, outputs=2, body=back.graph())
 
     start = g.Add(g.Sub(places, size), one)
-    hit = g.Gather(hits, g.Max(g.Add(g.Mul(g.Sub(size, one), count), start), np.int64(0)), axis=0)
+    hit = g.Gather(g.Reshape(hits, every), g.Max(g.Add(g.Mul(g.Sub(size, one), count), start), np.int64(0)), axis=0)
     known = g.Sub(g.Div(hit, np.int64(2)), one)
     known = g.Where(g.Equal(hit, np.int64(0)), np.int64(pieces.unknown), known)
     ends_here = g.And(g.Greater(reached, np.int64(0)), g.Greater(size, np.int64(0)))
     return g.Where(ends_here, known, np.int64(-1))
+
+
+def _append_scores(g: GraphBuilder, pieces: Pieces) -> str:
+    """The scores by id + 1, float64 [ids + 1]; of none, minus infinity.
+
+    The file holds them as float32 and how many 2**-52 they are away from it, which is rarely more than 8: they were
+    float32 before they were written as decimals and read again. onnxruntime puts both together when it loads the file.
+    """
+    scores = np.concatenate([[_NONE], pieces.scores])
+    rounded = scores.astype(np.float32)
+    away = np.concatenate([[0.0], (pieces.scores - rounded[1:].astype(np.float64)) * 2.0**52])
+    few = away.clip(-128, 127).astype(np.int8)
+    if (few != away).any():
+        return g.constant(scores)
+    exact = g.Cast(rounded, to=TensorProto.DOUBLE)
+    return g.Add(exact, g.Mul(g.Cast(few, to=TensorProto.DOUBLE), np.float64(2.0**-52))) if few.any() else exact
 
 
 def _since(g: GraphBuilder, opens: str, places: str) -> str:

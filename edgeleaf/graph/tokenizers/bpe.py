@@ -121,7 +121,7 @@ def _read_merges(spec: TokenizerSpec, of_bytes: Sequence[int]) -> Merges:
             continue
         if [found.id for found in model.tokenize(token)] == [token_id]:
             words[tuple(numbers[character] for character in token)] = token_id
-    return Merges(read_pairs(spec.settings["model"], spec.vocab), words)
+    return Merges.of(read_pairs(spec.settings["model"], spec.vocab), words)
 
 
 def _raw(token: str) -> bytes:

@@ -25,7 +25,7 @@ from edgeleaf.errors import TokenizerNotSupported
 from edgeleaf.graph.builder import GraphBuilder
 from edgeleaf.graph.hard_texts import EMPTY_PLANES
 from edgeleaf.graph.tokenizers.characters import CODE_POINTS, code_points
-from edgeleaf.graph.tokenizers.pages import append_entries, lookup
+from edgeleaf.graph.tokenizers.pages import append_entries, lookup, widened
 from edgeleaf.graph.tokenizers.units import Units
 
 _MARK, _PICTURE, _CONSONANT, _LINKER, _ZWJ = "\u0301", "\u2122", "\u0915", "\u094d", "\u200d"
@@ -260,7 +260,7 @@ def _append_values(graph: GraphBuilder, line: str, number: str, kept: str, value
     sizes = np.array([1, *map(len, values)], np.int64)
     flat = np.array([0, *(unit for value in values for unit in value)], np.int32)
     begins = np.concatenate([[0], 1 + np.cumsum([0, *map(len, values)])[:-1]])
-    size = graph.Where(kept, graph.Gather(sizes, number, axis=0), np.int64(0))  # [N]
+    size = graph.Where(kept, graph.Gather(widened(graph, sizes), number, axis=0), np.int64(0))  # [N]
     some = graph.Greater(size, np.int64(0))
     line, number, size = (graph.Compress(of, some, axis=0) for of in (line, number, size))
     ends = graph.CumSum(size, np.int64(0))
@@ -273,6 +273,6 @@ def _append_values(graph: GraphBuilder, line: str, number: str, kept: str, value
         graph.Range(np.int64(0), graph.Squeeze(total), np.int64(1)), graph.Gather(starts, source, axis=0)
     )
     of_source = graph.Gather(number, source, axis=0)
-    there = graph.Add(graph.Gather(begins.astype(np.int64), of_source, axis=0), within)
+    there = graph.Add(graph.Gather(widened(graph, begins), of_source, axis=0), within)
     value = graph.Cast(graph.Gather(flat, there, axis=0), to=TensorProto.INT64)
     return graph.Where(graph.Equal(of_source, np.int64(0)), graph.Gather(line, source, axis=0), value)

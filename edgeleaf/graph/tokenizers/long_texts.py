@@ -26,7 +26,7 @@ from functools import lru_cache
 import numpy as np
 from onnx import TensorProto
 
-from edgeleaf.bundle.long_texts import LongTexts
+from edgeleaf.bundle.long_texts import ASCII_LETTERS, LETTERS, MARKS, LongTexts
 from edgeleaf.graph.builder import GraphBuilder
 from edgeleaf.graph.tokenizers.characters import SPACE, Census, Symbol, any_but, literal
 from edgeleaf.graph.tokenizers.spec import RESERVED, AddedToken, TokenizerSpec
@@ -136,20 +136,43 @@ def read_host_limits(limits: Limits, characters: Census, raw: Sequence[str]) -> 
     return LongTexts(units=limits.words * longest, characters=max(limits.characters, longest + 1))
 
 
-def read_host_words(spec: TokenizerSpec, patterns: Iterable[str], max_length: int) -> LongTexts | None:
-    """Return what of a long text can matter to BPE or Unigram, by its ASCII words, or None where that does not tell.
-
-    Of a model that joins no letter or digit with a space behind it, every word gives a token or more of its own.
+def read_host_words(
+    spec: TokenizerSpec,
+    patterns: Iterable[str],
+    max_length: int,
+    *,
+    pieces: Collection[str] | None = None,
+    changed: Collection[str] = (),
+) -> LongTexts | None:
+    """Return what of a long text can matter to BPE or Unigram, by its words, or None where that does not tell.
 
     Args:
         spec: the tokenizer.
         patterns: how its added tokens of the normalised text are written there.
         max_length: tokens of a row.
+        pieces: the vocabulary's tokens that can lie across the end of a word, ▁ for a space; None if none does, since
+            a regular expression cuts the text first.
+        changed: characters that the normaliser changes.
     """
     contents = [*patterns, *(token.content for token in spec.raw)]
-    if spec.truncates_left or any(re.search("[0-9A-Za-z][ \u2581][0-9A-Za-z]", content) for content in contents):
+    if spec.truncates_left:
         return None
-    return LongTexts(units=max_length + 2, characters=0)
+    marks = MARKS if pieces is None else [mark for mark in MARKS if mark in pieces and mark not in changed]
+    for letters, separators in ((LETTERS, f" {''.join(marks)}"), (ASCII_LETTERS, "")):
+        letter = f"[{letters}]"
+        across = [*contents, *(pieces or ())]
+        if any(re.match(letter, character) for character in changed) or _any(f"{letter}[ \u2581]{letter}", contents):
+            continue
+        if _any(f"{letter}\u2581", pieces or ()):
+            continue
+        apart = [mark for mark in separators[1:] if not _any(f"{mark}{letter}", across)]
+        return LongTexts(max_length + 2, 0, separators[:1] + "".join(apart))
+    return None
+
+
+def _any(expression: str, strings: Iterable[str]) -> bool:
+    compiled = re.compile(expression)
+    return any(compiled.search(string) for string in strings)
 
 
 def _overlap(a: Sequence[object], b: Sequence[object]) -> bool:

@@ -11,24 +11,28 @@ Shapes beside the calls: M places of the line, W words, n tokens left in a round
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 from onnx import TensorProto
 
 from edgeleaf.errors import TokenizerNotSupported
 from edgeleaf.graph.builder import GraphBuilder
-from edgeleaf.graph.tokenizers.pages import lookup
+from edgeleaf.graph.tokenizers.pages import lookup, lookup_float, small
 from edgeleaf.graph.tokenizers.spec import Json
 from edgeleaf.graph.tokenizers.vocabulary import offset_weights, random64
 
+WORDS = 1 << 14
+"""Number of whole words that are found without merges, which costs room and saves rounds."""
 BREAK = -1
 """Stands before every word of the line; no pair holds it."""
 _ID = 1 << 20  # more than any token id
-_RANK = 1 << 41  # a pair's value is rank * _RANK + 1 where only the leftmost may be merged: places fit in between
-_NO_PAIR = 1 << 62
+_NO_PAIR = 1 << 22  # more than twice any token id
+_PLACES = 1 << 40  # a value is multiplied by it where only the leftmost may be merged: places fit in between
 
 Pair = tuple[int, int]
 
@@ -44,6 +48,17 @@ class Merges:
 
     pairs: Mapping[Pair, tuple[int, int]]
     words: Mapping[tuple[int, ...], int]
+
+    @staticmethod
+    def of(pairs: Mapping[Pair, tuple[int, int]], words: Mapping[tuple[int, ...], int]) -> Merges:
+        """Return merges with the words of the lowest ids, which are frequent, and those that no merges make."""
+        rarest = max(sorted(words.values())[:WORDS], default=BREAK)
+        kept = {
+            tokens: token
+            for tokens, token in words.items()
+            if token <= rarest or pairs.get(last_merge(tokens, pairs) or (BREAK, BREAK), (0, BREAK))[1] != token
+        }
+        return Merges(pairs, kept)
 
     def uses(self, tokens: Iterable[int]) -> bool:
         """Whether a merge uses one of these tokens."""
@@ -92,20 +107,20 @@ def append_merged(graph: GraphBuilder, tokens: str, merges: Merges, *, values: s
     kept = graph.Gather(graph.Equal(known, np.int64(-1)), word, axis=0)  # [M]: of words that are to be merged
     left, at, of = (graph.Compress(line, kept, axis=0) for line in (tokens, places, word))  # [n]
     some = graph.Squeeze(graph.Greater(graph.Shape(left), np.array([0])))
-    nothing = graph.Add(none, np.int64(_NO_PAIR - 2))  # [W]
+    pairs = _Pairs.of(merges)
+    nothing = graph.Add(graph.Cast(none, to=pairs.kind), pairs.less_than_none())  # [W]
 
     body = graph.body("round")
     body.input("round", TensorProto.INT64, [])
     body.input("going", TensorProto.BOOL, [])
     token, place, number = (body.input(name, TensorProto.INT64, [f"n_{name}"]) for name in ("token", "place", "word"))
-    pairs = _Pairs.of(merges)
     rank = pairs.append(body, token, place)
     best = body.ScatterElements(nothing, number, rank, axis=0, reduction="min")
     chosen = _every_second(body, body.Equal(rank, body.Gather(best, number, axis=0)), places)
     token = body.Where(chosen, pairs.append_new(body, rank), token)
     second = body.Concat(np.array([False]), body.Slice(chosen, np.array([0]), np.array([-1])), axis=0)
     stays = body.Not(second)
-    found = body.Less(body.reduce("ReduceMin", rank, axes=[0], keepdims=0), np.int64(_NO_PAIR))
+    found = body.Less(body.reduce("ReduceMin", rank, axes=[0], keepdims=0), pairs.less_than_none())
     body.output(found, "going_on", TensorProto.BOOL, [])
     for line, name in ((token, "token"), (place, "place"), (number, "word")):
         body.output(body.Compress(line, stays, axis=0), f"{name}_now", TensorProto.INT64, [f"m_{name}"])
@@ -153,55 +168,96 @@ class _Pairs:
     """The table of pairs.
 
     Attributes:
-        values: key of a pair to rank * _RANK, plus 1 where only the leftmost may be merged.
-        new: the new token's id by rank, or its constant distance from the rank.
-        leftmost: whether there are such values.
+        values: key of a pair to its place in the order of merges; where there are ``leftmost``, to twice that, plus 1
+            for those.
+        new: the new token's id by place; None if the place is that id.
+        leftmost: whether there are pairs of which only the leftmost may be merged.
     """
 
     values: dict[int, int]
-    new: np.ndarray | int
+    new: np.ndarray | None
     leftmost: bool
 
     @staticmethod
     def of(merges: Merges) -> _Pairs:
         later = merges.later()
+        ordered = sorted(merges.pairs.items(), key=lambda entry: entry[1])
+        tokens = [token for _, (_, token) in ordered]
+        if max(tokens, default=0) >= _ID:
+            raise TokenizerNotSupported(f"token id {max(tokens)} is not supported: only 0 to {_ID - 1}")
+        in_order = all(token < behind for token, behind in pairwise(tokens))
+        only_leftmost = [later.get(token, rank + 1) <= rank for _, (rank, token) in ordered]
+        leftmost = any(only_leftmost)
         values: dict[int, int] = {}
-        new = np.zeros(max((rank for rank, _ in merges.pairs.values()), default=0) + 1, np.int32)
-        if len(new) * _RANK >= _NO_PAIR:
-            raise TokenizerNotSupported(f"{len(new)} merges are not supported: only {_NO_PAIR // _RANK - 1}")
-        for (one, other), (rank, token) in merges.pairs.items():
-            values[one * _ID + other] = rank * _RANK + (later.get(token, rank + 1) <= rank)
-            new[rank] = token
-        distances = {token - rank for rank, token in merges.pairs.values()}
-        return _Pairs(
-            values=values,
-            new=distances.pop() if len(distances) == 1 else new,
-            leftmost=any(value % 2 for value in values.values()),
-        )
+        for place, (((one, other), (_, token)), single) in enumerate(zip(ordered, only_leftmost, strict=True)):
+            value = token if in_order else place
+            values[one * _ID + other] = 2 * value + single if leftmost else value
+        return _Pairs(values, None if in_order else small(np.array(tokens, np.int64)), leftmost)
+
+    @property
+    def kind(self) -> int:
+        """The type of a pair's value in the graph."""
+        return int(TensorProto.INT64 if self.leftmost else TensorProto.FLOAT)
+
+    def less_than_none(self) -> np.generic:
+        """More than the value of any pair, and less than that of none."""
+        return np.int64((_NO_PAIR - 1) * _PLACES) if self.leftmost else np.float32(_NO_PAIR - 1)
 
     def append(self, graph: GraphBuilder, tokens: str, places: str) -> str:
-        """The value of every token with the one behind it, int64 [n]; ``_NO_PAIR`` for none."""
+        """The value of every token with the one behind it, [n], of type ``kind``; no pair has the largest."""
         right = graph.Pad(tokens, np.array([-1, 1]), np.int64(BREAK))
         keys = graph.Add(graph.Mul(tokens, np.int64(_ID)), right)
-        found = lookup(graph, keys, self.values, default=_NO_PAIR)
-        if self.leftmost:
-            odd = graph.Mod(found, np.int64(2))
-            found = graph.Add(found, graph.Mul(odd, graph.Mul(places, np.int64(2))))
-        return found
+        found = lookup_float(graph, keys, self.values, default=_NO_PAIR)
+        if not self.leftmost:
+            return found
+        found = graph.Cast(found, to=TensorProto.INT64)
+        odd = graph.Mul(graph.Mod(found, np.int64(2)), places)
+        return graph.Add(graph.Mul(found, np.int64(_PLACES)), odd)
 
     def append_new(self, graph: GraphBuilder, values: str) -> str:
-        """The new tokens of chosen values."""
-        rank = graph.Div(values, np.int64(_RANK))
-        if isinstance(self.new, int):
-            return graph.Add(rank, np.int64(self.new))
-        rank = graph.Min(rank, np.int64(len(self.new) - 1))
-        return graph.Cast(graph.Gather(self.new, rank, axis=0), to=TensorProto.INT64)
+        """The new tokens of chosen values, int64."""
+        whole = np.int64(2 * _PLACES)
+        place = graph.Div(values, whole) if self.leftmost else graph.Cast(values, to=TensorProto.INT64)
+        if self.new is None:
+            return place
+        place = graph.Min(place, np.int64(len(self.new) - 1))
+        return graph.Cast(graph.Gather(self.new, place, axis=0), to=TensorProto.INT64)
 
 
 def read_pairs(model: Json, vocab: dict[str, int]) -> dict[Pair, tuple[int, int]]:
-    """Return two token ids to the rank of their merge and the id of what they become."""
+    """Return two token ids to the rank of their merge and the id of what they become.
+
+    Of several merges that make the same token, a text needs one: see :func:`last_merge`. The others are left out; in
+    the files of Llama and Gemma these are half of all.
+    """
     pairs: dict[Pair, tuple[int, int]] = {}
+    spellings: dict[int, str] = {}
     for rank, entry in enumerate(model["merges"]):
         one, other = entry.split(" ") if isinstance(entry, str) else entry
         pairs[vocab[one], vocab[other]] = (rank, vocab[one + other])
-    return pairs
+        spellings[vocab[one + other]] = one + other
+    ways = Counter(token for _, token in pairs.values())
+    needed = {
+        token: last_merge([vocab.get(character, BREAK) for character in spellings[token]], pairs)
+        for token, count in ways.items()
+        if count > 1
+    }
+    return {pair: entry for pair, entry in pairs.items() if needed.get(entry[1], pair) == pair}
+
+
+def last_merge(tokens: Sequence[int], pairs: Mapping[Pair, tuple[int, int]]) -> Pair | None:
+    """Return the merge that makes one token of a word's tokens of the smallest kind, or None where none does.
+
+    No other merge makes this token, whatever is around it: as long as nothing is merged across its ends, what lies
+    between them is merged as if it were alone, since the order of merges there does not depend on the rest.
+    """
+    left = list(tokens)
+    while len(left) > 1:
+        found = [pairs[pair] + (place,) for place, pair in enumerate(pairwise(left)) if pair in pairs]
+        if not found:
+            return None
+        _, token, place = min(found, key=lambda entry: (entry[0], entry[2]))
+        if len(left) == 2:
+            return left[0], left[1]
+        left[place : place + 2] = [token]
+    return None

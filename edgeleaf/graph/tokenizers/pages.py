@@ -24,6 +24,11 @@ def small(numbers: np.ndarray) -> np.ndarray:
     return numbers.astype(np.int64)
 
 
+def widened(graph: GraphBuilder, numbers: np.ndarray) -> str:
+    """The same numbers as int64, held by the file in the smallest type: onnxruntime widens them when it loads it."""
+    return graph.Cast(small(numbers), to=TensorProto.INT64)
+
+
 def different(pages: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return where the first of each different page is, in the order of their numbers, and which of these each page is.
 
@@ -63,13 +68,31 @@ def append_entries(graph: GraphBuilder, numbers: str, tables: Sequence[np.ndarra
     ]
 
 
+_FLOATS = 1 << 24
+"""Integers up to this one are float32 as they are."""
+
+
 def lookup(graph: GraphBuilder, keys: str, table: Mapping[int, int], *, default: int) -> str:
     """The values of keys, int64, of the shape of ``keys``; ``default`` for those that the table does not hold."""
+    return graph.Cast(lookup_float(graph, keys, table, default=default), to=TensorProto.INT64)
+
+
+def lookup_float(graph: GraphBuilder, keys: str, table: Mapping[int, int], *, default: int) -> str:
+    """The same as float32, which takes a quarter less of the file than int64; values up to 2**24.
+
+    Args:
+        graph: the graph to add to.
+        keys: int64, any shape.
+        table: key to value.
+        default: the value of other keys; a float32 too.
+    """
     keys_array, values = (np.fromiter(numbers, np.int64, len(table)) for numbers in (table.keys(), table.values()))
+    if len(values) and np.abs(values).max() > _FLOATS:
+        raise ValueError(f"a value above {_FLOATS} is no float32")
     order = np.argsort(keys_array, kind="stable")
     return graph.LabelEncoder(
         keys,
         keys_tensor=numpy_helper.from_array(keys_array[order], "keys"),
-        values_tensor=numpy_helper.from_array(values[order], "values"),
-        default_tensor=numpy_helper.from_array(np.array([default], np.int64), "default"),
+        values_tensor=numpy_helper.from_array(values[order].astype(np.float32), "values"),
+        default_tensor=numpy_helper.from_array(np.array([default], np.float32), "default"),
     )

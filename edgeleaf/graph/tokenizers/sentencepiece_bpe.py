@@ -50,8 +50,7 @@ def append(graph: GraphBuilder, text: str, spec: TokenizerSpec, *, max_length: i
         raise TokenizerNotSupported("merges of byte tokens such as <0x0A> are not supported: only of characters")
     glued = {token[i - 1] for token in spec.vocab for i in range(1, len(token)) if token[i] == SPACE} | {SPACE}
     patterns = opening.read_patterns(spec)
-    long_texts = read_host_words(spec, patterns, max_length)
-    if long_texts and not any(character.isascii() and character.isalnum() for character in glued):
+    if long_texts := read_host_words(spec, patterns, max_length, pieces=spec.vocab.keys()):
         graph.metadata[METADATA_LONG_TEXTS] = str(long_texts)
     begins = opening.split_prompt(prompt, spec, max_length, cuts=lambda head: head[-1] not in glued)
     units = read_units(opening.needed(spec, begins))
@@ -144,4 +143,4 @@ def _read_merges(spec: TokenizerSpec, *, only_words: bool) -> Merges:
             continue
         if [found.id for found in model.tokenize(token)] == [token_id]:
             words[tuple(vocab[character] for character in token)] = token_id
-    return Merges(read_pairs(spec.settings["model"], vocab), words)
+    return Merges.of(read_pairs(spec.settings["model"], vocab), words)

@@ -12,6 +12,7 @@ from onnx import TensorProto
 
 from edgeleaf.graph.builder import GraphBuilder
 from edgeleaf.graph.tokenizers.merges import BREAK, Merges, append_merged, value_of
+from edgeleaf.graph.tokenizers.pages import widened
 from edgeleaf.graph.tokenizers.units import Units
 
 _NO_SLOT, _BREAK_SLOT, _BYTES, _OTHERS = 0, 1, 2, 258  # what a slot holds, by number
@@ -66,10 +67,10 @@ def append_slots(
     following = graph.Pad(slots, np.array([-1, 1]), np.int64(_NO_SLOT))
     return append_merged(
         graph,
-        graph.Gather(tokens, slots, axis=0),
+        graph.Gather(widened(graph, tokens), slots, axis=0),
         merges,
         values=graph.Gather(values, slots, axis=0),
-        whole=graph.Gather(whole, following, axis=0),
+        whole=graph.Gather(widened(graph, whole), following, axis=0),
     )
 
 

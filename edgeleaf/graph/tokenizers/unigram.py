@@ -8,7 +8,6 @@ Shapes beside the calls: N units.
 from __future__ import annotations
 
 import json
-import string
 
 import numpy as np
 from onnx import TensorProto
@@ -53,9 +52,9 @@ def append(
     at_spaces = _check_pre_tokenizer(spec.settings.get("pre_tokenizer"))
     pieces = _read_pieces(spec)
     patterns = opening.read_patterns(spec)
-    plain = {*string.ascii_letters, *string.digits, " "}
-    long_texts = read_host_words(spec, patterns, max_length)
-    if long_texts and not any(plain & set(step.single) for step in steps if isinstance(step, CharsMap)):
+    changed = {key for step in steps if isinstance(step, CharsMap) for key in step.single}
+    long_texts = read_host_words(spec, patterns, max_length, pieces=pieces.ids.keys(), changed=changed)
+    if long_texts and " " not in changed:
         graph.metadata[METADATA_LONG_TEXTS] = str(long_texts)
     begins = opening.split_prompt(prompt, spec, max_length, cuts=lambda head: head[-1].isascii())
     units = read_units(opening.needed(spec, begins))

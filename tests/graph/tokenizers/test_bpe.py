@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,6 +14,7 @@ from edgeleaf.errors import ExportError, TokenizerNotSupported
 from edgeleaf.graph.builder import GraphBuilder
 from edgeleaf.graph.tokenizers import append_input, append_tokenizer, as_model
 from edgeleaf.graph.tokenizers.characters import code_points
+from edgeleaf.graph.tokenizers.merges import last_merge, read_pairs
 from tests.graph.tokenizers.pairs import Json, Pair, with_added
 from tests.graph.tokenizers.trained import TEXTS, byte_level
 
@@ -121,7 +123,7 @@ def pair_of(variant: dict[str, Any], takes: Input) -> Pair:
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_any_merges(data: st.DataObject) -> None:
-    """Random merges in a random order, so that a merge may come before those that make its parts."""
+    """Random merges in a random order: several may make one token, and one may come before those of its parts."""
     base = byte_level()
     vocab = {token: i for i, token in enumerate(list(base["model"]["vocab"])[:260])}
     parts, merges = [*"abc"], []
@@ -136,8 +138,26 @@ def test_any_merges(data: st.DataObject) -> None:
     model = base["model"] | {"vocab": vocab, "merges": merges, "ignore_merges": data.draw(st.booleans())}
     texts = data.draw(st.lists(st.text(alphabet="abc ", max_size=30), min_size=1, max_size=20))
     added = [entry for entry in base["added_tokens"] if entry["content"] in vocab]
-    pair = Pair(base | {"model": model, "added_tokens": added, "post_processor": None})
+    with patch("edgeleaf.graph.tokenizers.merges.WORDS", data.draw(st.sampled_from([0, 3, 1000]))):
+        pair = Pair(base | {"model": model, "added_tokens": added, "post_processor": None})
     assert pair.mismatches([*texts, "a" * 50, "ab" * 30]) == []
+
+
+def test_of_several_merges_that_make_a_token_the_file_holds_one() -> None:
+    vocab = {token: number for number, token in enumerate(("a", "b", "c", "ab", "bc", "abc", "cab"))}
+    merges = ["b c", "a b", "ab c", "a bc", "c ab"]
+    pairs = read_pairs({"merges": merges}, vocab)
+    assert pairs == {(1, 2): (0, 4), (0, 1): (1, 3), (0, 4): (3, 5), (2, 3): (4, 6)}  # "ab c" never comes to pass
+    assert last_merge([0, 1, 2], pairs) == (0, 4)
+    assert last_merge([2, 2], pairs) is None
+
+
+def test_words_that_no_merges_make_are_kept_whatever_their_number() -> None:
+    base = byte_level(ignore_merges=True)
+    vocab = base["model"]["vocab"] | {"zqzq": len(base["model"]["vocab"])}
+    with patch("edgeleaf.graph.tokenizers.merges.WORDS", 0):
+        pair = Pair(base | {"model": base["model"] | {"vocab": vocab}})
+    assert pair.mismatches(["zqzq", "zqzq zqzq the parcel", "zqz"]) == []
 
 
 REFUSED: dict[str, Json] = {

@@ -254,6 +254,10 @@ WORDS = st.sampled_from(
         "'s",
         "<s>",
         "<mask>",
+        *"дאعเ한カ。，！。」",
+        "посылка где моя ",
+        "中文。日本、カナ，",
+        "я。я1，中 é；",
     ]
 )
 
@@ -266,6 +270,14 @@ def apart(tokenizer: Json) -> Json:
     return tokenizer | {"model": tokenizer["model"] | {"vocab": vocab, "merges": merges}}
 
 
+def of_other_scripts(tokenizer: Json) -> Json:
+    """The Unigram tokenizer with a map that changes no letter, and with pieces of a mark."""
+    encoded = base64.b64encode(map_of({"！": "!"})).decode()
+    vocab = [*tokenizer["model"]["vocab"], ["。", -4.0], ["中。", -4.5], ["、", -4.0], ["、я", -4.2], ["！", -4.0]]
+    changed = {"normalizer": {"type": "Precompiled", "precompiled_charsmap": encoded}}
+    return tokenizer | changed | {"model": tokenizer["model"] | {"vocab": vocab}}
+
+
 FAMILIES = {
     "gpt2": byte_level(),
     "gpt2, a space before": byte_level(prefix=True),
@@ -274,7 +286,22 @@ FAMILIES = {
     "llama2": apart(with_bytes()),
     "gemma": apart(with_bytes(prepend=False)),
     "xlm-r": unigram(),
+    "xlm-r, other scripts": of_other_scripts(unigram()),
     "t5": unigram(at_spaces=False, strip=True),
+}
+
+
+_BEHIND_A_REGEX = f" {host.MARKS}"
+SEPARATORS = {
+    "gpt2": _BEHIND_A_REGEX,
+    "gpt2, a space before": _BEHIND_A_REGEX,
+    "qwen, NFC": _BEHIND_A_REGEX,
+    "llama3, whole words": _BEHIND_A_REGEX,
+    "llama2": " ",
+    "gemma": " ",
+    "xlm-r": "",  # its map changes é
+    "xlm-r, other scripts": " 。",  # 、 may be the beginning of a piece, and the map changes ！
+    "t5": "",
 }
 
 
@@ -287,10 +314,12 @@ def test_words_that_a_program_leaves_out_do_not_matter_to_bpe_and_unigram(
     monkeypatch.setattr(host, "LONG", 0)
     pair = Pair(with_added(FAMILIES[family], "<l>", "b|", "x "), max_length=8 + 2 * len(prompt), prompt=prompt)
     long = host.LongTexts.read({prop.key: prop.value for prop in pair.model.metadata_props})
-    assert long == host.LongTexts(units=10 + 2 * len(prompt), characters=0)
+    assert long == host.LongTexts(10 + 2 * len(prompt), 0, SEPARATORS[family])
     shortened = shortened_texts(pair, long, prompt, st.lists(WORDS, min_size=40, max_size=120), examples=300)
     assert shortened > 10
-    assert len(long.shortened("where is my parcel " * 1000)) < 200
+    other_scripts = ["где моя посылка "] * (" " in SEPARATORS[family]) + ["小包在哪里。"] * ("。" in SEPARATORS[family])
+    for words in ("where is my parcel ", *other_scripts):
+        assert len(long.shortened(words * 1000)) < 300
 
 
 @pytest.mark.parametrize("token", ["a b", "<1\u2581b>"])
@@ -313,6 +342,6 @@ def test_a_vocabulary_that_joins_words_or_a_map_that_changes_letters() -> None:
     assert not Pair(mapped).model.metadata_props
 
 
-@pytest.mark.parametrize("value", ["", "1", "a b", "-1 5", "1 2 3", "9" * 30 + " 1"])
+@pytest.mark.parametrize("value", ["", "1", "a b", "-1 5", "1 2 3", "9" * 30 + " 1", "7 0 。", "7 0  x"])
 def test_metadata_that_says_nothing(value: str) -> None:
     assert host.LongTexts.read({host.METADATA_LONG_TEXTS: value}) is None
