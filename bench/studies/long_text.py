@@ -1,7 +1,7 @@
 """Measures the memory and time that a file needs for one text of 10 MB.
 
     python -m bench.studies.long_text BUNDLE
-    EDGELEAF_DATA=... python -m bench.studies.long_text --family NAME [--family NAME ...]
+    EDGELEAF_DATA=... python -m bench.studies.long_text --family NAME [--family NAME ...] [--kind TEXT ...]
 
 Each case runs in its own process. With a bundle, "plain" passes the text to the graph, as any program would; "encoder"
 uses ``QueryEncoder``, which first removes the parts that cannot affect the tokens (edgeleaf/bundle/long_texts.py). With
@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from bench.studies.tokenizer_vocabularies import FAMILIES
@@ -32,6 +32,8 @@ SIZE = 10_000_000
 MAX_LENGTH = 128
 PIECES = {
     "words": "where is my parcel ",
+    "Russian words": "где моя посылка ",
+    "Chinese sentences": "我的包裹在哪里？我不知道。",
     "one endless word": "x",
     "ideographs": "中",
     "emoji": "😀",
@@ -90,6 +92,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path, nargs="?", help="the folder of a bundle")
     parser.add_argument("--family", action="append", choices=FAMILIES, help="a family's first tokenizer")
+    parser.add_argument("--kind", action="append", choices=PIECES, help="only this kind of text; may be repeated")
     parser.add_argument("--case", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if (options.bundle is None) == (options.family is None):
@@ -98,7 +101,7 @@ def main() -> int:
         measure(options.bundle, *options.case)
         return 0
     if options.bundle:
-        _print("10 MB of", {f"{way}: MB, s": (options.bundle, way) for way in WAYS})
+        _print(options.kind or PIECES, {f"{way}: MB, s": (options.bundle, way) for way in WAYS})
         return 0
     data = os.environ.get("EDGELEAF_DATA")
     if not data:
@@ -112,16 +115,16 @@ def main() -> int:
                 file = Path(folder) / f"{family}.onnx"
                 file.write_bytes(as_model(tokenizer, max_length=MAX_LENGTH).SerializeToString())
                 columns |= {f"{name}, {way}: MB, s": (file, way) for way in WAYS}
-            _print("10 MB of", columns)
+            _print(options.kind or PIECES, columns)
     except EdgeleafError as error:
         sys.stderr.write(f"long_text: {error}\n")
         return 2
     return 0
 
 
-def _print(title: str, columns: dict[str, tuple[Path, str]]) -> None:
-    sys.stdout.write(f"| {title} | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 1)}\n")
-    for kind in PIECES:
+def _print(kinds: Iterable[str], columns: dict[str, tuple[Path, str]]) -> None:
+    sys.stdout.write(f"| 10 MB of | {' | '.join(columns)} |\n|{'---|' * (len(columns) + 1)}\n")
+    for kind in kinds:
         sys.stdout.write(f"| {kind} | {' | '.join(_cell(file, way, kind) for file, way in columns.values())} |\n")
         sys.stdout.flush()
 

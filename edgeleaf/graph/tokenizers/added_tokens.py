@@ -108,26 +108,33 @@ def append_replaced(
     """
     size = np.int64(LENGTH_UNIT)
     best = append_longest(graph, values, places, entries)  # [N]: length * LENGTH_UNIT + number
-    lengths = graph.Div(best, size)  # [N]
-    found = graph.Greater(best, np.int64(0))
-    behind = graph.Add(places, lengths)  # never behind the last one
+    # Most texts hold none, and all that follows is left out.
+    none, some = graph.body("as_it_is"), graph.body("replaced")
+    none.output(
+        none.Compress(line, part, axis=0) if part else none.Identity(line), "line", TensorProto.INT32, ["N_none"]
+    )
+    lengths = some.Div(best, size)  # [N]
+    found = some.Greater(best, np.int64(0))
+    behind = some.Add(places, lengths)  # never behind the last one
     if overlap:
-        found = graph.And(found, _leftmost(graph, places, lengths))
+        found = some.And(found, _leftmost(some, places, lengths))
     if single is not None:
-        before = graph.Concat(np.array([False]), graph.Slice(words, np.array([0]), np.array([-1])), axis=0)
-        beside = graph.Or(before, graph.Gather(words, behind, axis=0))
-        found = graph.And(found, graph.Not(graph.And(beside, graph.Gather(single, graph.Mod(best, size), axis=0))))
+        before = some.Concat(np.array([False]), some.Slice(words, np.array([0]), np.array([-1])), axis=0)
+        beside = some.Or(before, some.Gather(words, behind, axis=0))
+        found = some.And(found, some.Not(some.And(beside, some.Gather(single, some.Mod(best, size), axis=0))))
     # Inside a token, behind its first symbol: between a step up and a step down.
-    hit = graph.Cast(found, to=TensorProto.INT64)
-    second = graph.Add(places, hit)
-    steps = graph.ScatterElements(graph.Mul(hit, np.int64(0)), second, hit, axis=0, reduction="add")
-    behind = graph.Where(found, behind, places)
-    steps = graph.ScatterElements(steps, behind, graph.Neg(hit), axis=0, reduction="add")
-    outside = graph.Equal(graph.CumSum(steps, np.int64(0)), np.int64(0))
+    hit = some.Cast(found, to=TensorProto.INT64)
+    second = some.Add(places, hit)
+    steps = some.ScatterElements(some.Mul(hit, np.int64(0)), second, hit, axis=0, reduction="add")
+    behind = some.Where(found, behind, places)
+    steps = some.ScatterElements(steps, behind, some.Neg(hit), axis=0, reduction="add")
+    outside = some.Equal(some.CumSum(steps, np.int64(0)), np.int64(0))
     if part:
-        outside = graph.And(outside, part)
-    replaced = graph.Where(found, graph.Cast(graph.Mod(best, size), to=TensorProto.INT32), line)
-    return graph.Compress(replaced, outside, axis=0)
+        outside = some.And(outside, part)
+    replaced = some.Where(found, some.Cast(some.Mod(best, size), to=TensorProto.INT32), line)
+    some.output(some.Compress(replaced, outside, axis=0), "line", TensorProto.INT32, ["N_replaced"])
+    most = graph.reduce("ReduceMax", best, axes=[0], keepdims=0)
+    return graph.If(graph.Greater(most, np.int64(0)), then_branch=some.graph(), else_branch=none.graph())
 
 
 def can_overlap(patterns: Iterable[tuple[object, ...]]) -> bool:
@@ -156,13 +163,13 @@ def _leftmost(graph: GraphBuilder, places: str, lengths: str) -> str:
     body = graph.body("leftmost")
     body.input("round", TensorProto.INT64, [])
     going = body.input("going", TensorProto.BOOL, [])
-    so_far = body.input("reached", TensorProto.INT64, ["N"])
-    step = body.input("jump", TensorProto.INT64, ["N"])
+    so_far = body.input("reached", TensorProto.INT64, ["N_reached"])
+    step = body.input("jump", TensorProto.INT64, ["N_jump"])
     # The last place is its own successor and is counted again every round: two numbers are enough.
     more = body.Min(body.ScatterElements(so_far, step, so_far, axis=0, reduction="add"), one)
     further = body.Gather(step, step, axis=0)
     body.output(body.Identity(going), "going_on", TensorProto.BOOL, [])
-    body.output(more, "reached_now", TensorProto.INT64, ["N"])
-    body.output(further, "jump_now", TensorProto.INT64, ["N"])
+    body.output(more, "reached_now", TensorProto.INT64, ["N_reached_now"])
+    body.output(further, "jump_now", TensorProto.INT64, ["N_jump_now"])
     reached, _ = graph.node("Loop", rounds, np.bool_(True), reached, jump, outputs=2, body=body.graph())
     return graph.Cast(reached, to=TensorProto.BOOL)
