@@ -31,7 +31,7 @@ import numpy.typing as npt
 
 from bench.studies.arms import ARMS, BASE, OFF_THE_HUB, START, TEACHER, WINDOW, Arm, Averages, untrained
 from bench.studies.quantization import LENGTHS, latencies, session
-from bench.studies.teach_parts import shortened
+from bench.studies.short_collections import shortened
 from bench.tables import markdown_table
 from edgeleaf import progress
 from edgeleaf.certify.inputs import EncodedCollection, encode_collection

@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bench.studies.short_collections import shortened as cut_down
 from bench.studies.teach import COLLECTIONS, START, WINDOW
-from bench.studies.teach_parts import shortened as cut_down
 from bench.tables import markdown_table
 from edgeleaf import progress
 from edgeleaf.certify.shortened import BY_FIRST, Shortened, shortened

@@ -1,13 +1,15 @@
 """Compares a student's retrieval with its teacher's, all-MiniLM-L6-v2's and BM25's, on collections in BEIR's layout.
 
     python -m bench.studies.retrieval BUNDLE COLLECTION [COLLECTION ...] -o out/retrieval [--adapted DIR] [--asymmetric]
+        [--short]
 
 Prints nDCG@10 with 95% bootstrap intervals over queries, and the share of the teacher's that each system keeps, on the
 same resampled queries. Asymmetric means queries by the student among documents by the teacher. ``--adapted`` adds the
 queries of bundles that were each adapted to one collection: ``DIR/COLLECTION_NAME``. ``--asymmetric`` leaves out the
-student among its own documents, whose vectors take an hour or longer. All dense systems read as many tokens of a
-document as the bundle's teacher does. Vectors of documents, which take longest, stay in ``OUTPUT/vectors``. The results
-of each collection are written before the next begins.
+student among its own documents, whose vectors take an hour or longer. ``--short`` takes a part of each collection, as
+:mod:`bench.studies.teach` does: minutes instead of hours, and higher scores, since most documents are missing. All
+dense systems read as many tokens of a document as the bundle's teacher does. Vectors of documents, which take longest,
+stay in ``OUTPUT/vectors``. The results of each collection are written before the next begins.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bench.studies.short_collections import bm25, shortened
 from bench.tables import markdown_table
 from edgeleaf import progress
 from edgeleaf.bundle import manifest as layout
@@ -43,8 +46,6 @@ PLAIN = "sentence-transformers/all-MiniLM-L6-v2"
 TEACHER, ADAPTED = "teacher", "adapted, asymmetric, int8 file"
 MEASURES = {"ndcg_at_10": "nDCG@10", "mrr_at_10": "RR@10", "recall_at_100": "R@100"}
 K, THREADS = 100, 2
-BM25 = {"k1": 0.9, "b": 0.4}
-"""As in Anserini's runs of BEIR; with stemming (Snowball), without English stop words."""
 
 Rows = npt.NDArray[np.float32]
 Ranking = npt.NDArray[np.int64]
@@ -57,11 +58,14 @@ def main() -> None:
     parser.add_argument("collections", type=Path, nargs="+")
     parser.add_argument("--adapted", type=Path)
     parser.add_argument("--asymmetric", action="store_true")
+    parser.add_argument("--short", action="store_true", help="judge on a part of each collection")
     parser.add_argument("-o", "--output", type=Path, required=True)
     given = parser.parse_args()
     progress.show()
     try:
         collections = read_collections(given.collections)
+        if given.short:
+            collections = [shortened(part, part.name) for part in collections]
         report = measure(given.bundle, collections, given.adapted, given.output, symmetric=not given.asymmetric)
     except EdgeleafError as error:
         sys.exit(str(error))
@@ -176,27 +180,13 @@ def _rankings(
         "student, asymmetric, int8 file": first(by_file, by_teacher),
         **own,
         "all-MiniLM-L6-v2, symmetric": first(torch(plain, queries, ""), minilm),
-        "BM25": bm25(encoded.collection),
+        "BM25": bm25(encoded.collection, K),
     }
 
 
 def _fused(bundle: Path, queries: Sequence[str]) -> Rows:
     encode = fused_encode(bundle / layout.QUERY_ENCODER, threads=THREADS)
     return np.concatenate([encode([query]) for query in queries])
-
-
-def bm25(collection: Collection) -> Ranking:
-    """Return rankings by BM25 (Lucene's variant), int64 [queries, k]; no query finds itself."""
-    import bm25s
-    import Stemmer
-
-    settings = {"stopwords": "en", "stemmer": Stemmer.Stemmer("english"), "show_progress": False}
-    searcher = bm25s.BM25(**BM25)
-    searcher.index(bm25s.tokenize(list(collection.documents), **settings), show_progress=False)
-    asked = bm25s.tokenize(list(collection.queries), **settings)
-    rows, _ = searcher.retrieve(asked, k=min(K + 1, len(collection.documents)), show_progress=False)
-    itself = rows == collection.itself[:, None]
-    return np.take_along_axis(rows, np.argsort(itself, axis=1, kind="stable"), axis=1)[:, :K].astype(np.int64)
 
 
 if __name__ == "__main__":

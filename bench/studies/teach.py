@@ -29,7 +29,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from bench.studies.teach_parts import of_documents, of_rows, shortened, values_of
+from bench.studies.short_collections import shortened
+from bench.studies.teach_parts import of_documents, of_rows, values_of
 from bench.studies.teach_table import UNTAUGHT, Values, results, table
 from edgeleaf import progress
 from edgeleaf.files import write_json, write_npy, write_text
