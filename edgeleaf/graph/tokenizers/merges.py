@@ -31,8 +31,8 @@ WORDS = 1 << 14
 BREAK = -1
 """Stands before every word of the line; no pair holds it."""
 _ID = 1 << 20  # more than any token id
-_NO_PAIR = 1 << 22  # more than twice any token id
-_PLACES = 1 << 40  # a value is multiplied by it where only the leftmost may be merged: places fit in between
+_NO_PAIR = 1 << 24  # more than any value; the last of the integers that are all float32
+_PLACES = 1 << 38  # a value is multiplied by it where only the leftmost may be merged: places fit in between
 
 Pair = tuple[int, int]
 
@@ -168,31 +168,37 @@ class _Pairs:
     """The table of pairs.
 
     Attributes:
-        values: key of a pair to its place in the order of merges; where there are ``leftmost``, to twice that, plus 1
-            for those.
-        new: the new token's id by place; None if the place is that id.
+        values: key of a pair to a number that rises with the order of merges; where there are ``leftmost``, to twice
+            that, plus 1 for those.
+        new: the new token's id by this number; None if it is ``ids`` times something, plus this id.
+        ids: a power of 2 above all new ids.
         leftmost: whether there are pairs of which only the leftmost may be merged.
     """
 
     values: dict[int, int]
     new: np.ndarray | None
+    ids: int
     leftmost: bool
 
     @staticmethod
     def of(merges: Merges) -> _Pairs:
         later = merges.later()
         ordered = sorted(merges.pairs.items(), key=lambda entry: entry[1])
-        tokens = [token for _, (_, token) in ordered]
-        if max(tokens, default=0) >= _ID:
-            raise TokenizerNotSupported(f"token id {max(tokens)} is not supported: only 0 to {_ID - 1}")
-        in_order = all(token < behind for token, behind in pairwise(tokens))
+        tokens = np.array([token for _, (_, token) in ordered], np.int64)
+        most = int(tokens.max(initial=0))
+        if most >= _ID:
+            raise TokenizerNotSupported(f"token id {most} is not supported: only 0 to {_ID - 1}")
         only_leftmost = [later.get(token, rank + 1) <= rank for _, (rank, token) in ordered]
         leftmost = any(only_leftmost)
-        values: dict[int, int] = {}
-        for place, (((one, other), (_, token)), single) in enumerate(zip(ordered, only_leftmost, strict=True)):
-            value = token if in_order else place
-            values[one * _ID + other] = 2 * value + single if leftmost else value
-        return _Pairs(values, None if in_order else small(np.array(tokens, np.int64)), leftmost)
+        ids = 1 << most.bit_length()
+        run = np.cumsum(np.diff(tokens, prepend=-1) <= 0)  # of ids that rise: there are few in the order of merges
+        by_run = (run[-1:].sum() + 1) * ids << leftmost < _NO_PAIR
+        numbers = run * ids + tokens if by_run else np.arange(len(tokens))
+        values = {
+            one * _ID + other: number << leftmost | (single and leftmost)
+            for ((one, other), _), number, single in zip(ordered, numbers.tolist(), only_leftmost, strict=True)
+        }
+        return _Pairs(values, None if by_run else small(tokens), ids, leftmost)
 
     @property
     def kind(self) -> int:
@@ -217,11 +223,11 @@ class _Pairs:
     def append_new(self, graph: GraphBuilder, values: str) -> str:
         """The new tokens of chosen values, int64."""
         whole = np.int64(2 * _PLACES)
-        place = graph.Div(values, whole) if self.leftmost else graph.Cast(values, to=TensorProto.INT64)
+        number = graph.Div(values, whole) if self.leftmost else graph.Cast(values, to=TensorProto.INT64)
         if self.new is None:
-            return place
-        place = graph.Min(place, np.int64(len(self.new) - 1))
-        return graph.Cast(graph.Gather(self.new, place, axis=0), to=TensorProto.INT64)
+            return graph.Mod(number, np.int64(self.ids))
+        number = graph.Min(number, np.int64(len(self.new) - 1))
+        return graph.Cast(graph.Gather(self.new, number, axis=0), to=TensorProto.INT64)
 
 
 def read_pairs(model: Json, vocab: dict[str, int]) -> dict[Pair, tuple[int, int]]:

@@ -1,6 +1,8 @@
 """Tables with an entry for every code point, stored by pages of 64 of which many are alike.
 
 number ─▶ page ─▶ where the kept copy of that page lies ─▶ entry
+
+The file holds the tables in few bytes; onnxruntime's constant folding makes int64 of them when it loads the file.
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ from onnx import TensorProto, numpy_helper
 
 from edgeleaf.graph.builder import GraphBuilder
 
-PAGE = 64
+PAGE, BLOCK = 64, 64
+"""Entries of a page, and pages of a block: the page numbers are stored by blocks in turn."""
 
 
 def small(numbers: np.ndarray) -> np.ndarray:
@@ -59,13 +62,37 @@ def append_entries(graph: GraphBuilder, numbers: str, tables: Sequence[np.ndarra
     """The entries of several tables of one length at the same places; int64 each."""
     paged = [np.pad(table, (0, -len(table) % PAGE)).reshape(-1, PAGE) for table in tables]
     first, kept = different(np.concatenate(paged, axis=1))
-    moved = kept - np.arange(len(kept))
+    order = np.argsort(first)
+    first, kept = first[order], np.argsort(order)[kept]
     page = graph.Div(numbers, np.int64(PAGE))
-    shift = graph.Cast(graph.Gather(small(moved), page, axis=0), to=TensorProto.INT64)
-    found = graph.Add(numbers, graph.Mul(shift, np.int64(PAGE)))
-    return [
-        graph.Cast(graph.Gather(small(table[first].ravel()), found, axis=0), to=TensorProto.INT64) for table in paged
-    ]
+    found = graph.Add(numbers, graph.Gather(_append_moved(graph, kept), page, axis=0))
+    return [graph.Gather(_append_table(graph, table[first].ravel()), found, axis=0) for table in paged]
+
+
+def _append_table(graph: GraphBuilder, table: np.ndarray) -> str:
+    """A table, int64 [places]; one that numbers its places but for zeros, 1, 2, 3, is held as a bit a place."""
+    counted = table > 0
+    if len(table) % 8 or not np.array_equal(table, np.cumsum(counted) * counted):
+        return widened(graph, table)
+    eights = graph.Unsqueeze(widened(graph, np.packbits(counted)), np.array([1]))
+    bits = graph.Mod(graph.Div(eights, np.int64(1) << np.arange(7, -1, -1)), np.int64(2))  # [places / 8, 8]
+    bits = graph.Reshape(bits, np.array([-1], np.int64))
+    return graph.Mul(bits, graph.CumSum(bits, np.int64(0)))
+
+
+def _append_moved(graph: GraphBuilder, kept: np.ndarray) -> str:
+    """How far from where it would be every page lies; int64 [pages], put together when onnxruntime loads the file.
+
+    Args:
+        graph: the graph to add to.
+        kept: which of the different pages every page is, [pages].
+    """
+    blocks = np.pad(kept, (0, -len(kept) % BLOCK)).reshape(-1, BLOCK)
+    first, alike = different(blocks)
+    places = graph.Reshape(graph.Gather(small(blocks[first]), widened(graph, alike), axis=0), np.array([-1], np.int64))
+    ends = np.int64(blocks.size * PAGE)
+    without = graph.Range(np.int64(0), ends, np.int64(PAGE))
+    return graph.Sub(graph.Mul(graph.Cast(places, to=TensorProto.INT64), np.int64(PAGE)), without)
 
 
 _FLOATS = 1 << 24

@@ -59,18 +59,19 @@ def append_slots(
     slots = graph.Concat(graph.Unsqueeze(first, np.array([1])), slots, axis=1)  # [N, 5]
     slots = graph.Reshape(slots, np.array([-1], np.int64))
     slots = graph.Compress(slots, graph.Cast(slots, to=TensorProto.BOOL), axis=0)  # [M]
-    smallest = [*of_bytes, *units.ids().tolist(), *of_single]
-    tokens = np.array([BREAK, BREAK, *smallest], np.int64)
+    others = widened(graph, units.ids())
+    singles = np.array(of_single, np.int64)
+    tokens = [widened(graph, np.array([BREAK, BREAK, *of_bytes])), others, widened(graph, singles)]
+    # At the break, the next slot tells whether the word is an added token or the like.
+    whole = [graph.Expand(np.int64(-1), np.array([size])) for size in (_OTHERS, len(singles))]
     values = np.array([0, 0, *map(value_of, of_bytes), *[0] * units.first, *map(value_of, of_single)], np.int64)
-    whole = np.full(len(tokens), -1, np.int64)
-    whole[_OTHERS : _OTHERS + units.first] = units.ids()
     following = graph.Pad(slots, np.array([-1, 1]), np.int64(_NO_SLOT))
     return append_merged(
         graph,
-        graph.Gather(widened(graph, tokens), slots, axis=0),
+        graph.Gather(graph.Concat(*tokens, axis=0), slots, axis=0),
         merges,
         values=graph.Gather(values, slots, axis=0),
-        whole=graph.Gather(widened(graph, whole), following, axis=0),
+        whole=graph.Gather(graph.Concat(whole[0], others, whole[1], axis=0), following, axis=0),
     )
 
 

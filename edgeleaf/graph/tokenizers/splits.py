@@ -18,7 +18,7 @@ from onnx import TensorProto
 from edgeleaf.errors import TokenizerNotSupported
 from edgeleaf.graph.builder import GraphBuilder
 from edgeleaf.graph.tokenizers.characters import CODE_POINTS, matching
-from edgeleaf.graph.tokenizers.pages import append_entry
+from edgeleaf.graph.tokenizers.pages import append_entry, widened
 from edgeleaf.graph.tokenizers.spec import Json
 from edgeleaf.graph.tokenizers.units import Units
 
@@ -118,7 +118,7 @@ def append_word_starts(graph: GraphBuilder, line: str, units: Units, rules: Rule
     after = graph.Pad(kind, np.array([-1, 1]), np.int64(END))
     window = graph.Add(graph.Mul(earlier, np.int64(_CLASSES)), kind)  # two before, and here
     window = graph.Add(graph.Mul(window, np.int64(_CLASSES)), after)
-    begins = graph.Gather(_window_table(rules), window, axis=0)  # int64 [N]
+    begins = graph.Gather(widened(graph, _window_table(rules)), window, axis=0)  # int64 [N]
     if rules.digits:
         begins = _by_runs(graph, begins, kind, rules)
     return graph.Cast(_append_contractions(graph, begins, entry, before), to=TensorProto.BOOL)
@@ -198,7 +198,7 @@ def _append_contractions(graph: GraphBuilder, begins: str, entry: str, before: s
     one = some.Pad(letters, np.array([-1, 1]), np.int64(0))
     two = some.Pad(letters, np.array([-2, 2]), np.int64(0))
     code = some.Add(some.Mul(some.Add(some.Mul(letters, np.int64(base)), one), np.int64(base)), two)
-    size = some.Gather(_contraction_table(base), code, axis=0)  # 0, 2 or 3
+    size = some.Gather(widened(some, _contraction_table(base)), code, axis=0)  # 0, 2 or 3
     alone = some.Gather(np.array([k not in (OTHER, SPACE) for k in range(_CLASSES)], np.int64), before, axis=0)
     size = some.Mul(size, alone)
     inside = some.Cast(some.Pad(size, np.array([1, -1]), np.int64(0)), to=TensorProto.BOOL)
