@@ -14,8 +14,8 @@ from onnx import TensorProto, numpy_helper
 
 from edgeleaf.graph.builder import GraphBuilder
 
-PAGE, BLOCK = 64, 64
-"""Entries of a page, and pages of a block: the page numbers are stored by blocks in turn."""
+PAGE, BLOCK, EIGHT = 64, 64, 8
+"""Entries of a page; pages of a block, as which their numbers are held; entries that are held together."""
 
 
 def small(numbers: np.ndarray) -> np.ndarray:
@@ -72,27 +72,46 @@ def append_entries(graph: GraphBuilder, numbers: str, tables: Sequence[np.ndarra
 def _append_table(graph: GraphBuilder, table: np.ndarray) -> str:
     """A table, int64 [places]; one that numbers its places but for zeros, 1, 2, 3, is held as a bit a place."""
     counted = table > 0
-    if len(table) % 8 or not np.array_equal(table, np.cumsum(counted) * counted):
-        return widened(graph, table)
-    eights = graph.Unsqueeze(widened(graph, np.packbits(counted)), np.array([1]))
-    bits = graph.Mod(graph.Div(eights, np.int64(1) << np.arange(7, -1, -1)), np.int64(2))  # [places / 8, 8]
-    bits = graph.Reshape(bits, np.array([-1], np.int64))
-    return graph.Mul(bits, graph.CumSum(bits, np.int64(0)))
+    if np.array_equal(table, np.cumsum(counted) * counted):
+        bits = append_bits(graph, counted)
+        return graph.Mul(bits, graph.CumSum(bits, np.int64(0)))
+    return append_blocks(graph, table, size=EIGHT)
+
+
+def append_bits(graph: GraphBuilder, bits: np.ndarray) -> str:
+    """Bits, bool [n], n a multiple of 8, as int64."""
+    eights = graph.Unsqueeze(widened(graph, np.packbits(bits)), np.array([1]))
+    bits = graph.Mod(graph.Div(eights, np.int64(1) << np.arange(EIGHT - 1, -1, -1)), np.int64(2))
+    return graph.Reshape(bits, np.array([-1], np.int64))
+
+
+def append_blocks(graph: GraphBuilder, numbers: np.ndarray, *, size: int) -> str:
+    """Numbers, int64 [n], held as the different ones of their blocks where that takes less of the file.
+
+    Args:
+        graph: the graph to add to.
+        numbers: [n]; zeros may be added at the end.
+        size: numbers of a block.
+    """
+    blocks = np.pad(numbers, (0, -len(numbers) % size)).reshape(-1, size)
+    first, alike = different(blocks)
+    if small(blocks[first]).nbytes + small(alike).nbytes >= small(blocks).nbytes:
+        return widened(graph, numbers)
+    whole = graph.Gather(small(blocks[first]), widened(graph, alike), axis=0)
+    return graph.Cast(graph.Reshape(whole, np.array([-1], np.int64)), to=TensorProto.INT64)
 
 
 def _append_moved(graph: GraphBuilder, kept: np.ndarray) -> str:
-    """How far from where it would be every page lies; int64 [pages], put together when onnxruntime loads the file.
+    """How far from where it would be every page lies; int64 [pages].
 
     Args:
         graph: the graph to add to.
         kept: which of the different pages every page is, [pages].
     """
-    blocks = np.pad(kept, (0, -len(kept) % BLOCK)).reshape(-1, BLOCK)
-    first, alike = different(blocks)
-    places = graph.Reshape(graph.Gather(small(blocks[first]), widened(graph, alike), axis=0), np.array([-1], np.int64))
-    ends = np.int64(blocks.size * PAGE)
-    without = graph.Range(np.int64(0), ends, np.int64(PAGE))
-    return graph.Sub(graph.Mul(graph.Cast(places, to=TensorProto.INT64), np.int64(PAGE)), without)
+    kept = np.pad(kept, (0, -len(kept) % BLOCK))
+    places = append_blocks(graph, kept, size=BLOCK)
+    without = graph.Range(np.int64(0), np.int64(len(kept) * PAGE), np.int64(PAGE))
+    return graph.Sub(graph.Mul(places, np.int64(PAGE)), without)
 
 
 _FLOATS = 1 << 24

@@ -138,7 +138,11 @@ def test_any_merges(data: st.DataObject) -> None:
     model = base["model"] | {"vocab": vocab, "merges": merges, "ignore_merges": data.draw(st.booleans())}
     texts = data.draw(st.lists(st.text(alphabet="abc ", max_size=30), min_size=1, max_size=20))
     added = [entry for entry in base["added_tokens"] if entry["content"] in vocab]
-    with patch("edgeleaf.graph.tokenizers.merges.WORDS", data.draw(st.sampled_from([0, 3, 1000]))):
+    merging = "edgeleaf.graph.tokenizers.merges"
+    with (
+        patch(f"{merging}.WORDS", data.draw(st.sampled_from([0, 3, 1000]))),
+        patch(f"{merging}._NO_PAIR", data.draw(st.sampled_from([1 << 24, 1 << 11]))),  # many runs of ids need a table
+    ):
         pair = Pair(base | {"model": model, "added_tokens": added, "post_processor": None})
     assert pair.mismatches([*texts, "a" * 50, "ab" * 30]) == []
 
