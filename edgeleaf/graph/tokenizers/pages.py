@@ -81,8 +81,8 @@ def _append_table(graph: GraphBuilder, table: np.ndarray) -> str:
 def append_bits(graph: GraphBuilder, bits: np.ndarray) -> str:
     """Bits, bool [n], n a multiple of 8, as int64."""
     eights = graph.Unsqueeze(widened(graph, np.packbits(bits)), np.array([1]))
-    bits = graph.Mod(graph.Div(eights, np.int64(1) << np.arange(EIGHT - 1, -1, -1)), np.int64(2))
-    return graph.Reshape(bits, np.array([-1], np.int64))
+    each = graph.Mod(graph.Div(eights, np.int64(1) << np.arange(EIGHT - 1, -1, -1)), np.int64(2))
+    return graph.Reshape(each, np.array([-1], np.int64))
 
 
 def append_blocks(graph: GraphBuilder, numbers: np.ndarray, *, size: int) -> str:
