@@ -20,7 +20,7 @@ from onnx import TensorProto
 
 from edgeleaf.graph.builder import GraphBuilder
 from edgeleaf.graph.tokenizers.characters import CODE_POINTS, code_points
-from edgeleaf.graph.tokenizers.pages import EIGHT, append_bits, append_entries, append_entry, lookup, widened
+from edgeleaf.graph.tokenizers.pages import EIGHT, append_counted, append_entries, append_entry, lookup, widened
 from edgeleaf.graph.tokenizers.units import NOTHING, Units
 
 _SEPARATOR = "\x01"
@@ -120,16 +120,11 @@ def _append_decomposed(graph: GraphBuilder, line: str, units: Units, tables: _Ta
     """A line, int64 [N], of which every character is decomposed, int64 [D]."""
     index = np.zeros(CODE_POINTS, np.int64)
     index[list(tables.decomposed)] = 1 + np.arange(len(tables.decomposed))
-    parts = np.array([units.first + part for parts in tables.decomposed.values() for part in parts])
+    parts = np.array([NOTHING, *(units.first + part for whole in tables.decomposed.values() for part in whole)])
     sizes = np.array([0, *map(len, tables.decomposed.values())])
     sizes = np.pad(sizes, (0, -len(sizes) % EIGHT))
-    used = append_bits(graph, (np.arange(sizes.max()) < sizes[:, None]).ravel())
-    rows = graph.Gather(
-        graph.Concat(np.array([NOTHING]), widened(graph, parts), axis=0),
-        graph.Mul(used, graph.CumSum(used, np.int64(0))),
-        axis=0,
-    )
-    rows = graph.Reshape(rows, np.array([-1, sizes.max()]))
+    places = append_counted(graph, (np.arange(sizes.max()) < sizes[:, None]).ravel())
+    rows = graph.Reshape(graph.Gather(widened(graph, parts), places, axis=0), np.array([-1, sizes.max()]))
     number = append_entry(graph, line, units.by_character(index))
     whole = graph.Where(graph.Equal(number, np.int64(0)), line, np.int64(NOTHING))
     found = graph.Gather(rows, number, axis=0)  # [N, longest]

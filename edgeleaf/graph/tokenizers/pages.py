@@ -70,19 +70,24 @@ def append_entries(graph: GraphBuilder, numbers: str, tables: Sequence[np.ndarra
 
 
 def _append_table(graph: GraphBuilder, table: np.ndarray) -> str:
-    """A table, int64 [places]; one that numbers its places but for zeros, 1, 2, 3, is held as a bit a place."""
-    counted = table > 0
-    if np.array_equal(table, np.cumsum(counted) * counted):
-        bits = append_bits(graph, counted)
-        return graph.Mul(bits, graph.CumSum(bits, np.int64(0)))
+    """A table, int64 [places]."""
+    flags = table > 0
+    if np.array_equal(table, np.cumsum(flags) * flags):
+        return append_counted(graph, flags)
     return append_blocks(graph, table, size=EIGHT)
 
 
-def append_bits(graph: GraphBuilder, bits: np.ndarray) -> str:
-    """Bits, bool [n], n a multiple of 8, as int64."""
-    eights = graph.Unsqueeze(widened(graph, np.packbits(bits)), np.array([1]))
-    each = graph.Mod(graph.Div(eights, np.int64(1) << np.arange(EIGHT - 1, -1, -1)), np.int64(2))
-    return graph.Reshape(each, np.array([-1], np.int64))
+def append_counted(graph: GraphBuilder, flags: np.ndarray) -> str:
+    """1, 2, 3, ... at the places that are flagged, 0 at the others, int64 [n]; held as a bit a place.
+
+    Args:
+        graph: the graph to add to.
+        flags: bool [n], n a multiple of 8.
+    """
+    eights = graph.Unsqueeze(widened(graph, np.packbits(flags)), np.array([1]))
+    bits = graph.Mod(graph.Div(eights, np.int64(1) << np.arange(EIGHT - 1, -1, -1)), np.int64(2))
+    bits = graph.Reshape(bits, np.array([-1], np.int64))
+    return graph.Mul(bits, graph.CumSum(bits, np.int64(0)))
 
 
 def append_blocks(graph: GraphBuilder, numbers: np.ndarray, *, size: int) -> str:
